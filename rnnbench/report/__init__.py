@@ -1,0 +1,35 @@
+"""From asv's result files to tables, plots and one HTML page.
+
+A report only reads what `rnnbench run` (or plain `asv run`) left in `results/`; it imports no backend and no cell. The
+steps, each usable on its own from a notebook:
+
+    results = report.read("results")                   # Results: .frame, .machines, .problems
+    frame = report.load("results")                     # only the tidy DataFrame
+    report.tables(results, baseline="numpy")           # list of Table: title, caption, frame of ready-made text
+    report.terminal(results); report.markdown(results); report.csv(results)       # text
+    report.parquet(results, "results.parquet"); report.html(results, "report.html")    # files; both return the path
+
+and the one call that the command line makes:
+
+    status = report.main("results", machine=None, commit=None, baseline="numpy",
+                         format="table",               # one of report.FORMATS
+                         output=None,                  # file for `format`; None prints (html, parquet: a default file)
+                         html=None)                    # True or a path: also write the page and print where it is
+
+`main` returns the exit status: 0, or 1 when a case disagreed with the reference or failed. It raises `ReportError`, one
+sentence for the user, when there is nothing to show, when a machine, commit or baseline is unknown, or when a library
+of the extra `report` is missing; the command line prints it and exits with 2.
+
+**Which results.** By default the newest commit of each machine. `machine` is the name of one, `commit` a hash or its
+first characters, or "all". Files that cannot be used are named in `Results.problems` and in every output.
+
+**The tidy frame** has one row a measurement and the columns of `report.COLUMNS`. `metric` is "time" (seconds a call),
+"steps_per_second" (seq_len * batch_size / time), "gflops", "percent_of_peak", "workspace_bytes", "tape_bytes",
+"peak_bytes", "empty_process_bytes", "compile_seconds", "first_call_seconds" or "import_seconds". `status` is "ok",
+"wrong" (timed, or not, but it disagrees with the reference), "failed", "skipped" or "unverified" (a number without a
+verification record). `lower` and `upper` bound asv's 99% confidence interval of the median; `n` counts its samples.
+
+**Verification records** are lines of JSON in `<machine>/<first 8 of the commit>-rnnbench.jsonl` beside asv's files.
+A line whose "record" is "machine" separates one run from the next; a later run's record of a case replaces an earlier
+one, and within one run the worst status counts.
+"""
