@@ -1,0 +1,225 @@
+"""Vectorised NumPy: the input products of all steps at once, then a step at a time, each operation on a whole batch.
+
+This is what a careful NumPy programmer writes, and the baseline that the other backends are measured against. The pointwise
+code is the cell's emitted text run on arrays (B, H); the matrix products are BLAS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..cells import Cell, Program, program
+from ..cells.emit import compile_function, emit
+from ..cells.graph import OPERATIONS
+from ..cells.program import Stage
+from ..params import Spec
+from . import threads
+from .base import Arrays, LayerWeights, arrange, input_runs
+from .stack import Stack
+
+NAMESPACE = {name: operation.compute for name, operation in OPERATIONS.items()}
+
+
+def why_unsupported(spec: Spec, direction: str) -> str | None:
+    """None: NumPy runs every cell, size and direction."""
+    return None
+
+
+def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
+    """A `Network` of NumPy layers; see `base.Backend.prepare`."""
+    threads.limit_blas()
+    inference = program(spec.cell, False)
+    layers: list[list[NumpyLayer]] = [[] for _ in range(spec.num_layers)]
+    for layer, direction, suffix in spec.suffixes():
+        layers[layer].append(NumpyLayer(spec, arrange(inference, spec, params, suffix), reverse=bool(direction)))
+    return Stack(spec, layers, inference)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A stage with its pointwise code compiled: `run(buffers)` reads its loads and writes its stores."""
+
+    stage: Stage
+    code: Callable[..., tuple[Any, ...]]
+
+    def run(self, buffers: dict[str, Any]) -> None:
+        values = self.code(*[buffers[place.buffer][place.index] for place, _ in self.stage.code.loads])
+        for (place, _), value in zip(self.stage.code.stores, values, strict=True):
+            buffers[place.buffer][place.index] = value
+
+
+@lru_cache(maxsize=256)
+def _steps(cell: Cell, training: bool, backward: bool) -> tuple[_Step, ...]:
+    part = program(cell, training)
+    stages = part.backward if backward else part.forward
+    return tuple(_Step(s, compile_function(emit(part, s.code), s.code.name, NAMESPACE)) for s in stages)
+
+
+@dataclass
+class _NumpyTape:
+    """Per step: the saved values (lists of arrays (B, H)); per state (T+1, B, H); per computed operand (T, B, H)."""
+
+    x: np.ndarray
+    lengths: np.ndarray | None
+    saved: list[list[np.ndarray]]
+    states: list[np.ndarray]
+    operands: list[np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        kept = [a for step in self.saved for a in step] + self.states + self.operands
+        return sum(a.nbytes for a in kept)
+
+
+class NumpyLayer:
+    """One layer in one direction; see `stack.Layer`."""
+
+    def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
+        self.spec, self.reverse = spec, reverse
+        self._weights = weights
+        P, H, I = weights.input.shape
+        self._runs = input_runs(program(spec.cell, False))
+        self._input_t = [np.ascontiguousarray(weights.input[run].reshape(-1, I).T) for run in self._runs]
+        self._recurrent = [
+            np.ascontiguousarray(weights.recurrent[o.pre.start : o.pre.stop].reshape(-1, H))
+            for o in program(spec.cell, False).operands
+        ]
+        self._recurrent_t = [np.ascontiguousarray(r.T) for r in self._recurrent]
+        self._vectors = list(weights.vector)
+        # a NumPy scalar of the kernel's dtype: a float32 cell stays float32 whatever the number
+        self._numbers = [np.dtype(spec.dtype).type(spec.numbers[n]) for n in spec.cell.numbers]
+
+    def forward(
+        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray
+    ) -> tuple[Arrays, _NumpyTape | None]:
+        """See `stack.Layer.forward`."""
+        part = program(self.spec.cell, training)
+        T, B, I = x.shape
+        P, H = self._weights.bias.shape
+        pre = self._pre_activations(x)
+        steps = _steps(self.spec.cell, training, False)
+        buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers, "state": list(state)}
+        tape = None
+        if training:
+            tape = _NumpyTape(
+                x,
+                lengths,
+                [[] for _ in range(T)],
+                [np.empty((T + 1, B, H), x.dtype) for _ in state],
+                [np.empty((T, B, H), x.dtype) for _ in part.computed],
+            )
+            for kept, s in zip(tape.states, state, strict=True):
+                kept[T if self.reverse else 0] = s
+        for t in reversed(range(T)) if self.reverse else range(T):
+            buffers["pre"] = [pre[t, :, block] for block in range(P)]
+            buffers["saved"], buffers["operand"] = [None] * len(part.saved), [None] * len(part.computed)
+            buffers["new"] = [None] * len(state)
+            for step in steps:
+                for index in step.stage.operands:
+                    operand = part.operands[index]
+                    value = self._operand(operand, buffers["state"], buffers["operand"])
+                    columns = pre[t].reshape(B, P * H)[:, operand.pre.start * H : operand.pre.stop * H]
+                    columns += value @ self._recurrent_t[index]
+                step.run(buffers)
+            new = [np.broadcast_to(np.asarray(n, x.dtype), (B, H)) for n in buffers["new"]]
+            output[t] = new[0]
+            if lengths is not None:
+                valid = (t < lengths)[:, None]
+                output[t] = np.where(valid, new[0], 0)
+                new = [np.where(valid, n, s) for n, s in zip(new, buffers["state"], strict=True)]
+            buffers["state"] = new
+            if tape is not None:
+                tape.saved[t] = buffers["saved"]
+                for kept, n in zip(tape.states, new, strict=True):
+                    kept[t if self.reverse else t + 1] = n
+                for kept, n in zip(tape.operands, buffers["operand"], strict=True):
+                    kept[t] = n
+        return tuple(buffers["state"]), tape
+
+    def _pre_activations(self, x: np.ndarray) -> np.ndarray:
+        """(T, B, P, H): every input projection and bias, all steps in one product for each run of gates."""
+        T, B, I = x.shape
+        P, H = self._weights.bias.shape
+        pre = np.empty((T, B, P, H), x.dtype)
+        pre[:] = self._weights.bias
+        for run, weight in zip(self._runs, self._input_t, strict=True):
+            pre[:, :, run] += (x.reshape(T * B, I) @ weight).reshape(T, B, -1, H)
+        return pre
+
+    @staticmethod
+    def _operand(operand: Any, states: list[np.ndarray], computed: list[np.ndarray]) -> np.ndarray:
+        return computed[operand.computed] if operand.state is None else states[operand.state]
+
+    def backward(
+        self, tape: _NumpyTape, doutput: np.ndarray, dstate: Arrays, dx: np.ndarray
+    ) -> tuple[LayerWeights, Arrays]:
+        """See `stack.Layer.backward`."""
+        part = program(self.spec.cell, True)
+        T, B, I = tape.x.shape
+        P, H = self._weights.bias.shape
+        before = [s[1:] if self.reverse else s[:-1] for s in tape.states]
+        after = [s[:-1] if self.reverse else s[1:] for s in tape.states]
+        steps = _steps(self.spec.cell, True, True)
+        dpre = np.empty((T, B, P, H), tape.x.dtype)
+        dvector = np.zeros((len(self._vectors), H), tape.x.dtype)
+        flowing = list(dstate)
+        buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers}
+        for t in range(T) if self.reverse else reversed(range(T)):
+            buffers |= {
+                "state": [s[t] for s in before],
+                "new": [s[t] for s in after],
+                "saved": tape.saved[t],
+                "dnew": [flowing[0] + doutput[t], *flowing[1:]],
+                "dpre": [dpre[t, :, block] for block in range(P)],
+                "back": [None] * len(part.operands),
+                "dstate": [None] * len(flowing),
+                "dvector": [None] * len(self._vectors),
+            }
+            for step in steps:
+                self._run_backward_step(step, buffers, dpre[t], part)
+            arrived = [np.broadcast_to(np.asarray(d, tape.x.dtype), (B, H)) for d in buffers["dstate"]]
+            contributions = [np.broadcast_to(d, (B, H)) for d in buffers["dvector"]]
+            if tape.lengths is not None:
+                valid = (t < tape.lengths)[:, None]
+                dpre[t] = np.where(valid[:, :, None], dpre[t], 0)
+                arrived = [np.where(valid, d, f) for d, f in zip(arrived, flowing, strict=True)]
+                contributions = [np.where(valid, d, 0) for d in contributions]
+            for total, contribution in zip(dvector, contributions, strict=True):
+                total += contribution.sum(0)
+            flowing = arrived
+        return self._weight_gradients(tape, before, dpre, dvector, dx), tuple(flowing)
+
+    def _run_backward_step(self, step: _Step, buffers: dict[str, Any], dpre: np.ndarray, part: Program) -> None:
+        B, P, H = dpre.shape
+        values = step.code(*[buffers[place.buffer][place.index] for place, _ in step.stage.code.loads])
+        for (place, _), value in zip(step.stage.code.stores, values, strict=True):
+            if place.buffer == "dpre":
+                dpre[:, place.index] = value
+            else:
+                buffers[place.buffer][place.index] = value
+        for index in step.stage.operands:
+            pre = part.operands[index].pre
+            buffers["back"][index] = dpre.reshape(B, P * H)[:, pre.start * H : pre.stop * H] @ self._recurrent[index]
+
+    def _weight_gradients(
+        self, tape: _NumpyTape, before: list[np.ndarray], dpre: np.ndarray, dvector: np.ndarray, dx: np.ndarray
+    ) -> LayerWeights:
+        T, B, P, H = dpre.shape
+        flat, x = dpre.reshape(T * B, P * H), tape.x.reshape(T * B, -1)
+        gradients = LayerWeights(
+            np.zeros_like(self._weights.input), np.empty_like(self._weights.recurrent), dpre.sum((0, 1)), dvector
+        )
+        for run, weight in zip(self._runs, self._input_t, strict=True):
+            columns = flat[:, run.start * H : run.stop * H]
+            gradients.input[run] = (columns.T @ x).reshape(-1, H, x.shape[1])
+            dx += (columns @ weight.T).reshape(dx.shape)
+        for operand in program(self.spec.cell, True).operands:
+            value = self._operand(operand, before, tape.operands).reshape(T * B, H)
+            columns = flat[:, operand.pre.start * H : operand.pre.stop * H]
+            gradients.recurrent[operand.pre.start : operand.pre.stop] = (columns.T @ value).reshape(-1, H, H)
+        return gradients

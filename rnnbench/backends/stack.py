@@ -1,0 +1,134 @@
+"""Layers and directions over a backend that knows how to run one layer in one direction, on NumPy arrays.
+
+`Stack` is the `Network` of our own backends. It owns the joins: the output of a layer is the input of the next, a reverse
+direction runs from the end of each row, padding is cleared once so that nothing in it (not even NaN) is ever used.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import memory
+from ..params import Spec
+from .base import Arrays, LayerWeights, arrange_back
+
+
+class Layer(Protocol):
+    """One layer in one direction. Arrays are C-contiguous in the spec's dtype unless said otherwise."""
+
+    def forward(
+        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray
+    ) -> tuple[Arrays, Any]:
+        """Run x (T, B, I) from the states (B, H) each. Writes output (T, B, H), a view whose last axis is contiguous, zero
+        past a row's end. Returns the final states (B, H) each and the tape (None without `training`)."""
+
+    def backward(
+        self, tape: Any, doutput: np.ndarray, dstate: Arrays, dx: np.ndarray
+    ) -> tuple[LayerWeights, Arrays]:
+        """BPTT. doutput (T, B, H) is a view like `output`, dstate (B, H) each. Adds to dx (T, B, I). Returns the weights'
+        gradients and those of the initial states."""
+
+
+@dataclass
+class StackTape:
+    """What each layer kept: its input and its layers' tapes."""
+
+    lengths: np.ndarray | None
+    inputs: list[np.ndarray]
+    layers: list[list[Any]]
+    nbytes: int
+
+
+class Stack:
+    """A network of layers[k][d], each made by the backend for layer k and direction d."""
+
+    def __init__(self, spec: Spec, layers: list[list[Layer]], program: Any) -> None:
+        self.spec, self.layers, self._program = spec, layers, program
+
+    def put(self, array: np.ndarray) -> np.ndarray:
+        """The array itself: RNN hands over C-contiguous arrays of the right dtype."""
+        return array
+
+    def get(self, native: np.ndarray) -> np.ndarray:
+        """The array itself."""
+        return native
+
+    def forward(
+        self, x: np.ndarray, state: Arrays | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[np.ndarray, Arrays, StackTape | None]:
+        """See `Network.forward`. Raises MemoryError before it starts where the arrays would not fit."""
+        spec, (T, B, _) = self.spec, x.shape
+        H, D, states = spec.hidden_size, spec.num_directions, spec.cell.states
+        self._require_memory(T, B, training)
+        shape = (spec.num_layers * D, B, H)
+        if state is None:
+            state = tuple(np.zeros(shape, spec.dtype) for _ in states)
+        final = tuple(np.empty(shape, spec.dtype) for _ in states)
+        if lengths is not None:
+            x = np.where(_valid(lengths, T), x, np.zeros((), spec.dtype))
+        inputs, tapes = [], []
+        for k, directions in enumerate(self.layers):
+            inputs.append(x)
+            output = np.empty((T, B, D * H), spec.dtype)
+            tapes.append([])
+            for d, layer in enumerate(directions):
+                row = k * D + d
+                new, tape = layer.forward(
+                    x, tuple(s[row] for s in state), lengths, training, output[:, :, d * H : (d + 1) * H]
+                )
+                tapes[-1].append(tape)
+                for whole, part in zip(final, new, strict=True):
+                    whole[row] = part
+            x = output
+        if not training:
+            return x, final, None
+        # the network's input is the caller's and its output is returned: what lies between is kept for BPTT
+        nbytes = sum(tape.nbytes for tape in itertools.chain(*tapes)) + sum(a.nbytes for a in inputs[1:])
+        return x, final, StackTape(lengths, inputs, tapes, nbytes)
+
+    def backward(self, tape: StackTape, doutput: np.ndarray | None, dstate: Arrays | None) -> dict[str, np.ndarray]:
+        """See `Network.backward`."""
+        spec, (T, B, _) = self.spec, tape.inputs[0].shape
+        H, D, states = spec.hidden_size, spec.num_directions, spec.cell.states
+        shape = (spec.num_layers * D, B, H)
+        if doutput is None:
+            doutput = np.zeros((T, B, D * H), spec.dtype)
+        elif tape.lengths is not None:
+            # the output past a row's end is the constant 0; what arrives for it has nowhere to go
+            doutput = np.where(_valid(tape.lengths, T), doutput, np.zeros((), spec.dtype))
+        if dstate is None:
+            dstate = tuple(np.zeros(shape, spec.dtype) for _ in states)
+        dinitial = tuple(np.empty(shape, spec.dtype) for _ in states)
+        gradients: dict[str, np.ndarray] = {}
+        for layer, d, suffix in reversed(spec.suffixes()):
+            if d == D - 1:
+                dx = np.zeros_like(tape.inputs[layer])
+            row = layer * D + d
+            weights, dbefore = self.layers[layer][d].backward(
+                tape.layers[layer][d], doutput[:, :, d * H : (d + 1) * H], tuple(s[row] for s in dstate), dx
+            )
+            gradients |= arrange_back(self._program, spec, weights, suffix)
+            for whole, part in zip(dinitial, dbefore, strict=True):
+                whole[row] = part
+            if d == 0:
+                doutput = dx
+        gradients["x"] = doutput
+        gradients |= {f"{name}_0": d for name, d in zip(states, dinitial, strict=True)}
+        return gradients
+
+    def _require_memory(self, T: int, B: int, training: bool) -> None:
+        spec = self.spec
+        values = len(self._program.pre) + len(spec.cell.states) + (len(self._program.saved) if training else 0)
+        per_layer = T * B * spec.output_size * (1 + (values if training else 0))
+        needed = per_layer * (spec.num_layers if training else 1) * np.dtype(spec.dtype).itemsize
+        memory.require(needed, f"the arrays of seq_len {T}, batch_size {B}, hidden_size {spec.hidden_size}")
+
+
+def _valid(lengths: np.ndarray, T: int) -> np.ndarray:
+    """(T, B, 1): whether step t of row b lies within its length."""
+    return (np.arange(T)[:, None] < lengths)[:, :, None]
+

@@ -1,0 +1,38 @@
+"""How many threads the process computes with: one number that holds for BLAS and for every backend."""
+
+from __future__ import annotations
+
+import os
+
+from threadpoolctl import ThreadpoolController
+
+_chosen: int | None = None
+
+
+def available_threads() -> int:
+    """Logical processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def get_threads() -> int:
+    """The number of threads in force; all available ones until `set_threads` is called."""
+    return available_threads() if _chosen is None else _chosen
+
+
+def set_threads(count: int) -> None:
+    """Compute with `count` threads from now on, in BLAS at once and in each backend from its next call.
+
+    Raises ValueError unless 1 <= count <= available_threads().
+    """
+    global _chosen
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= available_threads():
+        raise ValueError(f"threads must be a whole number from 1 to {available_threads()}, not {count!r}")
+    _chosen = count
+    limit_blas()
+
+
+def limit_blas() -> None:
+    """Hold BLAS to the number in force. A backend calls this in `prepare`, when its libraries are loaded."""
+    ThreadpoolController().limit(limits=get_threads(), user_api="blas")

@@ -1,0 +1,94 @@
+"""What a cell is: equations -> graph -> derivative -> code. Knows no backend; imports only NumPy."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+
+from .graph import CellError, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
+from .library import BUILT_IN
+from .program import Program, program
+from .show import show
+from .trace import Cell, cell
+
+__all__ = [
+    "BUILT_IN",
+    "Cell",
+    "CellError",
+    "Program",
+    "cell",
+    "exp",
+    "find",
+    "flops",
+    "load_file",
+    "log",
+    "maximum",
+    "minimum",
+    "program",
+    "relu",
+    "show",
+    "sigmoid",
+    "sqrt",
+    "tanh",
+    "where",
+]
+
+
+def find(name: str | Cell) -> Cell:
+    """The built-in cell called `name`, the cell at "path/to/file.py:name", or `name` itself if it is a cell.
+
+    Raises ValueError with the nearest name for an unknown one, CellError for a file without such a cell.
+    """
+    if isinstance(name, Cell):
+        return name
+    if not isinstance(name, str):
+        raise ValueError(f"a cell is named by a string or made with @cell; {name!r} is neither")
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if ".py" in name:
+        return load_file(name)
+    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"there is no cell {name!r}; {hint}known are {', '.join(BUILT_IN)}, or path/to/file.py:name")
+
+
+def load_file(reference: str) -> Cell:
+    """The cell of a user's file, "path/to/file.py:name"; the name may be left out where the file holds one cell.
+
+    Raises CellError where the file or the cell does not exist; what the file itself raises passes through.
+    """
+    path_text, _, wanted = reference.partition(".py")
+    path, wanted = Path(path_text + ".py"), wanted.removeprefix(":")
+    if not path.is_file():
+        raise CellError(f"there is no file {str(path)!r} to take the cell {wanted or '(any)'} from")
+    module_name = f"rnnbench_user_{abs(hash(str(path.resolve()))):x}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[module_name] = module
+    cells = {c.name: c for c in vars(module).values() if isinstance(c, Cell) and c not in BUILT_IN.values()}
+    if wanted in cells or (not wanted and len(cells) == 1):
+        return cells[wanted] if wanted else next(iter(cells.values()))
+    found = ", ".join(cells) or "none; write @cell above a function"
+    raise CellError(f"{path} holds no cell {wanted!r}; its cells: {found}" if wanted else f"{path}: name one of: {found}")
+
+
+def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_size: int, direction: str) -> int:
+    """Floating-point operations of the matrix products of one layer in one direction (a multiply-add counts two).
+
+    direction: "forward", or "train" for forward and backward, where each product appears three times (itself, the
+    gradient of its matrix, the gradient of its operand). Pointwise work is not counted, as is the custom.
+    """
+    if direction not in ("forward", "train"):
+        raise ValueError(f"direction is 'forward' or 'train', not {direction!r}")
+    columns = len(cell.input_gates) * input_size + len(program(cell, False).operands and _products(cell)) * hidden_size
+    return 2 * seq_len * batch_size * hidden_size * columns * (3 if direction == "train" else 1)
+
+
+def _products(cell: Cell) -> list[int]:
+    return [i for operand in program(cell, False).operands for i in operand.pre]

@@ -1,0 +1,299 @@
+"""The expression graph that an equation leaves behind when it is traced.
+
+A `Node` stands for one value per hidden unit. Nodes are hash-consed: the same operation on the same arguments is the same
+object, so common subexpressions are shared and identity means equality. `R.g @ v` is the only matrix product; all other
+operations are pointwise.
+
+Kinds of node (`node.op`, `node.args`):
+
+    input     (gate,)            x.gate: the input's projection W x + b_ih, one value per unit
+    product   (gate, operand)    R.gate @ operand: the recurrent product, with its bias b_hh
+    state     (name,)            a state before the step
+    vector    (name,)            p.name: a per-unit parameter (a peephole)
+    number    (name,)            a run-time number such as forget_bias
+    constant  (value,)
+    seed      (state,)           in derivatives: the adjoint of a state after the step
+    back      (operand,)         in derivatives: the adjoint that products send to their operand, R^T da
+    an operation of `OPERATIONS`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class CellError(ValueError):
+    """An equation asks for something that a cell cannot be; the message says what, where and what would work."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A pointwise operation: how NumPy computes it, how an adjoint `d` of its result `y` reaches its arguments.
+
+    `saved` results are kept for backpropagation through time because computing them again costs an exponential or
+    worse; all others are recomputed. `precedence` is set for what Python writes infix.
+    """
+
+    arity: int
+    compute: Callable[..., Any]
+    vjp: Callable[..., tuple[Node | float, ...]]
+    saved: bool = False
+    symbol: str = ""
+    precedence: int = 9
+
+
+def _sigmoid(a: Any) -> Any:
+    # exp overflows to infinity for very negative arguments, and 1 / (1 + inf) is the right limit
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-a))
+
+
+def _no_gradient(y: Node, d: Node, *arguments: Node) -> tuple[float, ...]:
+    return (0.0,) * len(arguments)
+
+
+# Where an operation has a kink, the derivative chosen: relu and abs take 0 at 0, minimum and maximum give all of it to their
+# first argument when the two are equal.
+OPERATIONS: dict[str, Operation] = {
+    "add": Operation(2, np.add, lambda y, d, a, b: (d, d), symbol="+", precedence=4),
+    "sub": Operation(2, np.subtract, lambda y, d, a, b: (d, -d), symbol="-", precedence=4),
+    "mul": Operation(2, np.multiply, lambda y, d, a, b: (d * b, d * a), symbol="*", precedence=5),
+    "div": Operation(2, np.true_divide, lambda y, d, a, b: (d / b, -(d * y / b)), symbol="/", precedence=5),
+    "neg": Operation(1, np.negative, lambda y, d, a: (-d,), symbol="-", precedence=6),
+    "sigmoid": Operation(1, _sigmoid, lambda y, d, a: (d * (y * (1 - y)),), saved=True),
+    "tanh": Operation(1, np.tanh, lambda y, d, a: (d * (1 - y * y),), saved=True),
+    "relu": Operation(1, lambda a: np.maximum(a, 0), lambda y, d, a: (where(y > 0, d, 0),)),
+    "exp": Operation(1, np.exp, lambda y, d, a: (d * y,), saved=True),
+    "log": Operation(1, np.log, lambda y, d, a: (d / a,)),
+    "sqrt": Operation(1, np.sqrt, lambda y, d, a: (0.5 * d / y,)),
+    "abs": Operation(1, np.abs, lambda y, d, a: (where(a > 0, d, where(a < 0, -d, 0)),)),
+    "minimum": Operation(2, np.minimum, lambda y, d, a, b: (where(a <= b, d, 0), where(a <= b, 0, d))),
+    "maximum": Operation(2, np.maximum, lambda y, d, a, b: (where(a >= b, d, 0), where(a >= b, 0, d))),
+    "where": Operation(3, np.where, lambda y, d, c, a, b: (0.0, where(c, d, 0), where(c, 0, d))),
+    "lt": Operation(2, np.less, _no_gradient, symbol="<", precedence=3),
+    "le": Operation(2, np.less_equal, _no_gradient, symbol="<=", precedence=3),
+}
+CONDITIONS = frozenset({"lt", "le"})
+FUNCTIONS = tuple(name for name, operation in OPERATIONS.items() if not operation.symbol)
+ALLOWED = f"+ - * / unary minus, comparisons < <= > >= inside where, {', '.join(FUNCTIONS)}, and numbers"
+
+
+class Graph:
+    """Owns the nodes of one cell and makes equal ones identical."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[Any, ...], Node] = {}
+
+    def node(self, op: str, *args: Any) -> Node:
+        """The node `op(*args)`, made at its first use. Arguments are nodes, names or, for a constant, a float."""
+        key = (op, *(id(a) if isinstance(a, Node) else a for a in args))
+        if key not in self._nodes:
+            self._nodes[key] = Node(self, op, args, len(self._nodes))
+        return self._nodes[key]
+
+    def constant(self, value: float) -> Node:
+        # repr distinguishes 0.0 from -0.0, which compare equal
+        return self.node("constant", repr(float(value)))
+
+    def lift(self, value: Any) -> Node:
+        """`value` as a node: nodes stay, numbers become constants. Raises CellError for everything else."""
+        if isinstance(value, Node):
+            if value.graph is not self:
+                raise CellError("a value of another cell is used here; a cell may only use its own arguments")
+            return value
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise CellError(f"{_describe(value)} is not a value of an equation; allowed are {ALLOWED}")
+        if not np.isfinite(value):
+            raise CellError(f"the constant {value} is not finite")
+        return self.constant(float(value))
+
+    def apply(self, op: str, *values: Any) -> Node:
+        """A pointwise operation on values, folded where the result is known without computing it."""
+        args = [self.lift(v) for v in values]
+        for position, arg in enumerate(args):
+            wants_condition = op == "where" and position == 0
+            if wants_condition != (arg.op in CONDITIONS):
+                raise CellError(
+                    "the first argument of where must be a comparison such as a < b"
+                    if wants_condition
+                    else f"a comparison is used as a number in {op}; use where(a < b, 1.0, 0.0)"
+                )
+        folded = self._fold(op, args)
+        return self.node(op, *args) if folded is None else folded
+
+    def _fold(self, op: str, args: list[Node]) -> Node | None:
+        """0 + a, 1 * a, 0 * a, --a and their like, with which a derivative would otherwise be littered."""
+        a, b = args[0].value, args[1].value if len(args) > 1 else None
+        if op == "add" and a == 0:
+            return args[1]
+        if op in ("add", "sub") and b == 0:
+            return args[0]
+        if op == "sub" and a == 0:
+            return self.apply("neg", args[1])
+        if op == "mul" and (a == 0 or b == 0):
+            return self.constant(0)
+        if op == "mul" and a == 1:
+            return args[1]
+        if op in ("mul", "div") and b == 1:
+            return args[0]
+        if op == "div" and a == 0 and b != 0:
+            return self.constant(0)
+        if op == "neg" and args[0].op == "neg":
+            return args[0].args[0]
+        if op == "neg" and a is not None:
+            return self.constant(-a)
+        if op == "add" and args[1].op == "neg":
+            return self.node("sub", args[0], args[1].args[0])
+        if op == "where" and args[1] is args[2]:
+            return args[1]
+        return None
+
+
+def _describe(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) < 40 else text[:37] + '...'}"
+
+
+class Node:
+    """One value per hidden unit; see the module's docstring. Made by `Graph.node` alone."""
+
+    __slots__ = ("graph", "op", "args", "index")
+    __array_ufunc__ = None  # so that NumPy hands `array + node` to us, and np.tanh(node) raises
+
+    def __init__(self, graph: Graph, op: str, args: tuple[Any, ...], index: int) -> None:
+        self.graph, self.op, self.args, self.index = graph, op, args, index
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes that this one is computed from. Behind `back` lies the operand's adjoint, not its value."""
+        return () if self.op == "back" else tuple(a for a in self.args if isinstance(a, Node))
+
+    @property
+    def value(self) -> float | None:
+        """The number of a constant, None for all others."""
+        return float(self.args[0]) if self.op == "constant" else None
+
+    def __add__(self, other: Any) -> Node:
+        return self.graph.apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Node:
+        return self.graph.apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Node:
+        return self.graph.apply("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Node:
+        return self.graph.apply("sub", other, self)
+
+    def __mul__(self, other: Any) -> Node:
+        return self.graph.apply("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Node:
+        return self.graph.apply("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Node:
+        return self.graph.apply("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Node:
+        return self.graph.apply("div", other, self)
+
+    def __neg__(self) -> Node:
+        return self.graph.apply("neg", self)
+
+    def __pos__(self) -> Node:
+        return self
+
+    def __abs__(self) -> Node:
+        return self.graph.apply("abs", self)
+
+    def __lt__(self, other: Any) -> Node:
+        return self.graph.apply("lt", self, other)
+
+    def __le__(self, other: Any) -> Node:
+        return self.graph.apply("le", self, other)
+
+    def __gt__(self, other: Any) -> Node:
+        return self.graph.apply("lt", other, self)
+
+    def __ge__(self, other: Any) -> Node:
+        return self.graph.apply("le", other, self)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        # identity is decided before __eq__ is asked, so this is only reached by an equation that compares values
+        if self is other:
+            return True
+        raise CellError("== and != between values are not supported; compare with < <= > >= inside where")
+
+    def __pow__(self, other: Any) -> Node:
+        raise CellError("** is not supported; write a * a, or exp(b * log(a))")
+
+    def __matmul__(self, other: Any) -> Node:
+        raise CellError("@ multiplies by a recurrent matrix and is written R.gate @ value")
+
+    __rmatmul__ = __matmul__
+
+    def __bool__(self) -> bool:
+        raise CellError("a value has no truth while the equation is traced; use where(condition, a, b) instead of if")
+
+    def __float__(self) -> float:
+        raise CellError("a value is no number while the equation is traced; use rnnbench's functions, not math's")
+
+    def __iter__(self) -> Any:
+        raise CellError("a value cannot be taken apart or iterated over; it stands for one number per hidden unit")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise CellError(
+            f"a value has no attribute {name!r}; gates are x.{name} and R.{name}: is `x` or `R` overwritten above, or "
+            "should a value have another name?"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.op}({', '.join(str(a) for a in self.args)})"
+
+
+def _function(op: str, documentation: str) -> Callable[..., Any]:
+    operation = OPERATIONS[op]
+
+    def function(*values: Any) -> Any:
+        if len(values) != operation.arity:
+            raise TypeError(f"{op} takes {operation.arity} argument(s), {len(values)} given")
+        node = next((v for v in values if isinstance(v, Node)), None)
+        return operation.compute(*values) if node is None else node.graph.apply(op, *values)
+
+    function.__name__ = function.__qualname__ = op
+    function.__doc__ = f"{documentation} Works on the values of a cell's equations and on NumPy arrays alike."
+    return function
+
+
+sigmoid = _function("sigmoid", "1 / (1 + exp(-a)).")
+tanh = _function("tanh", "Hyperbolic tangent.")
+relu = _function("relu", "max(a, 0); its derivative at 0 is 0.")
+exp = _function("exp", "Exponential.")
+log = _function("log", "Natural logarithm.")
+sqrt = _function("sqrt", "Square root.")
+minimum = _function("minimum", "The smaller of two values, NaN if one is; the first one's derivative where they are equal.")
+maximum = _function("maximum", "The larger of two values, NaN if one is; the first one's derivative where they are equal.")
+where = _function("where", "where(condition, a, b): a where the condition holds, else b.")
+
+
+def topological(roots: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
+    """Every node that `roots` need, arguments before users, not looking behind the nodes in `stop`."""
+    seen, order = set(stop), []
+    stack = [(node, False) for node in reversed(list(roots))]
+    while stack:
+        node, arguments_done = stack.pop()
+        if arguments_done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node.inputs))
+    return order

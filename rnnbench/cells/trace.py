@@ -1,0 +1,199 @@
+"""From a Python function to a `Cell`: the equation runs once on symbols and leaves its graph.
+
+    @cell
+    def rnn_tanh(x, R, h):
+        return tanh(x.h + R.h @ h)
+
+`x.g` is gate g's projection of the input, `R.g @ v` its recurrent product. The positional arguments after `R` are the
+states, `h` first, and are returned in the same order; one called `p` is no state but the namespace of per-unit parameter
+vectors (`p.i`). Keyword-only arguments are numbers given at run time; each needs a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import linecache
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from .graph import ALLOWED, CellError, Graph, Node, topological
+
+
+class _Namespace:
+    """`x`, `R` or `p`: makes what `x.name` stands for and remembers the names in the order of their first use."""
+
+    def __init__(self, letter: str, make: Callable[[str], Any]) -> None:
+        self.__dict__.update(_letter=letter, _make=make, _names={})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._names.setdefault(name, self._make(name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise CellError(f"{self._letter}.{name} cannot be assigned to; give the value a name of its own")
+
+
+class _Gate:
+    """`R.g`, which only means something in `R.g @ value`."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        self._graph, self._name = graph, name
+
+    def __matmul__(self, value: Any) -> Node:
+        operand = self._graph.lift(value)
+        if operand.op == "constant":
+            raise CellError(f"R.{self._name} @ {operand.value} multiplies a constant; a recurrent product needs a value")
+        return self._graph.node("product", self._name, operand)
+
+
+class Cell:
+    """A recurrent cell, traced from its equation. Made by `@cell`; has no data, only structure.
+
+    Attributes: `name`; `states`, the states' names, the output h first; `input_gates` and `recurrent_gates` in the order of
+    first use (the order of the blocks in weight_ih and weight_hh); `vectors`, the names of per-unit parameters; `numbers`,
+    run-time numbers with their defaults; `outputs`, the new states' nodes; `labels`, the equation's own names for nodes;
+    `equations`, the source text; `digest`, a hash that changes when the mathematics does.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        self.name: str = fn.__name__
+        self.__doc__ = inspect.getdoc(fn)
+        self.equations = _source(fn)
+        takes_vectors = self._read_signature(fn)
+        self.graph = Graph()
+        x = _Namespace("x", lambda g: self.graph.node("input", g))
+        R = _Namespace("R", lambda g: _Gate(self.graph, g))
+        p = _Namespace("p", lambda v: self.graph.node("vector", v))
+        arguments = {s: self.graph.node("state", s) for s in self.states}
+        if takes_vectors:
+            arguments["p"] = p
+        arguments |= {n: self.graph.node("number", n) for n in self.numbers}
+        returned, names = _run(fn, x, R, arguments)
+        self.outputs = self._read_outputs(returned)
+        self.labels = {node: name for name, node in names.items() if isinstance(node, Node) and node.graph is self.graph}
+        self.order = topological(self.outputs)
+        self.input_gates = self._used("input", x._names)
+        products = [node for node in self.order if node.op == "product"]
+        self.recurrent_gates = tuple(g for g in R._names if any(node.args[0] == g for node in products))
+        self.vectors = self._used("vector", p._names)
+        if not self.input_gates:
+            raise CellError(f"{self._where()}: {self.name} never uses its input; at least one x.gate must reach a result")
+        self.digest = self._digest()
+
+    def _read_signature(self, fn: Callable[..., Any]) -> bool:
+        parameters = list(inspect.signature(fn).parameters.values())
+        kinds = inspect.Parameter
+        if any(q.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) for q in parameters):
+            raise CellError(f"{self._where()}: {self.name} takes *args or **kwargs; name every state and number")
+        positional = [q.name for q in parameters if q.kind is not kinds.KEYWORD_ONLY]
+        if len(positional) < 3 or positional[:2] != ["x", "R"]:
+            raise CellError(
+                f"{self._where()}: {self.name}({', '.join(positional)}) must take x, R and at least one state, such as "
+                f"{self.name}(x, R, h)"
+            )
+        self.states = tuple(name for name in positional[2:] if name != "p")
+        if not self.states or self.states[0] != "h":
+            raise CellError(f"{self._where()}: the first state of {self.name} is the output and must be called h")
+        self.numbers: dict[str, float] = {}
+        for q in parameters:
+            if q.kind is kinds.KEYWORD_ONLY:
+                if isinstance(q.default, bool) or not isinstance(q.default, (int, float)):
+                    raise CellError(f"{self._where()}: the number {q.name} of {self.name} needs a number as its default")
+                self.numbers[q.name] = float(q.default)
+        return "p" in positional
+
+    def _read_outputs(self, returned: Any) -> tuple[Node, ...]:
+        values = returned if isinstance(returned, tuple) else (returned,)
+        if returned is None or len(values) != len(self.states):
+            count = "nothing" if returned is None else f"{len(values)} value(s)"
+            raise CellError(
+                f"{self._where()}: {self.name} has {len(self.states)} state(s) ({', '.join(self.states)}) and returns "
+                f"{count}; return the new {', '.join(self.states)} in this order"
+            )
+        try:
+            return tuple(self.graph.lift(v) for v in values)
+        except CellError as error:
+            raise CellError(f"{self._where()}: {self.name} returns something that is no value: {error}") from None
+
+    def _used(self, op: str, names: dict[str, Any]) -> tuple[str, ...]:
+        used = {node.args[0] for node in self.order if node.op == op}
+        return tuple(name for name in names if name in used)
+
+    def _where(self) -> str:
+        code = self.fn.__code__
+        return f"{code.co_filename}, line {code.co_firstlineno}"
+
+    def _digest(self) -> str:
+        numbering = {node: i for i, node in enumerate(self.order)}
+        lines = [
+            f"{node.op} {[numbering[a] if isinstance(a, Node) else a for a in node.args]}" for node in self.order
+        ]
+        signature = [self.states, self.input_gates, self.recurrent_gates, self.vectors, tuple(self.numbers)]
+        text = "\n".join([*lines, repr([numbering[o] for o in self.outputs]), repr(signature)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def num_gates(self) -> int:
+        """G, the number of blocks of hidden_size rows in weight_ih."""
+        return len(self.input_gates)
+
+    def __repr__(self) -> str:
+        return f"<cell {self.name}({', '.join(self.states)}): gates {', '.join(self.input_gates)}>"
+
+
+def cell(fn: Callable[..., Any]) -> Cell:
+    """Make a cell of an equation.
+
+    fn: a function `fn(x, R, h, ...)` as the module's docstring tells. It is run once, now, on symbols.
+    Raises CellError, naming the line, for an equation that cannot be a cell.
+    """
+    if not inspect.isfunction(fn):
+        raise CellError(f"@cell is written above a function, not {fn!r}")
+    return Cell(fn)
+
+
+def _source(fn: Callable[..., Any]) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(fn))
+    except OSError:  # typed at a prompt or made by exec: the equation works, only its text cannot be shown
+        return f"# the source of {fn.__name__} is not in a file"
+
+
+def _run(fn: Callable[..., Any], x: _Namespace, R: _Namespace, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Run the equation; returns what it returns and its local names, which make the emitted code readable."""
+    names: dict[str, Any] = {}
+
+    def keep_locals(frame: FrameType, event: str, _: Any) -> None:
+        if event == "return" and frame.f_code is fn.__code__:
+            names.update(frame.f_locals)
+
+    previous = sys.getprofile()
+    sys.setprofile(keep_locals)
+    try:
+        return fn(x, R, **arguments), names
+    except Exception as error:
+        raise _explain(fn, error) from error
+    finally:
+        sys.setprofile(previous)
+
+
+def _explain(fn: Callable[..., Any], error: Exception) -> CellError:
+    """The error that an equation raised, with the line of the equation that raised it and what is allowed."""
+    code = fn.__code__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
+    line = (frames[-1].lineno if frames else None) or code.co_firstlineno
+    source = linecache.getline(code.co_filename, line).strip()
+    reason = str(error) if isinstance(error, CellError) else f"{type(error).__name__}: {error}"
+    return CellError(
+        f"{code.co_filename}, line {line}: {fn.__name__}: `{source}`: {reason}. An equation may use x.gate, "
+        f"R.gate @ value, its states, p.vector, its numbers, and {ALLOWED}."
+    )

@@ -1,0 +1,126 @@
+"""Parameters of a network: names, shapes and initial values, for a cell and sizes.
+
+Names, shapes and the order of the gates' blocks are PyTorch's: `weight_ih_l0 (G*H, I)`, `weight_hh_l0 (G*H, H)`, `bias_ih_l0`,
+`bias_hh_l0 (G*H,)`, with the suffix `_reverse` for the second direction and `p_i_l0 (H,)` for the vector that a cell calls `p.i`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import memory
+from .cells import Cell
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for what cannot be."""
+
+    cell: Cell
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+    dtype: str = "float32"
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("input_size", "hidden_size", "num_layers"):
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        dtype = getattr(self.dtype, "__name__", str(self.dtype))  # np.float32 and np.dtype("float32") are welcome
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {' or '.join(DTYPES)}, not {dtype!r}")
+        object.__setattr__(self, "dtype", dtype)
+        numbers = dict(self.cell.numbers)
+        for name, value in self.numbers.items():
+            if name not in numbers:
+                takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
+                raise ValueError(f"the cell {self.cell.name} has no number {name!r}; {takes}")
+            numbers[name] = float(value)
+            if not math.isfinite(numbers[name]):
+                raise ValueError(f"{name} must be finite, not {value}")
+        object.__setattr__(self, "numbers", numbers)
+
+    @property
+    def num_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output: directions * hidden_size."""
+        return self.num_directions * self.hidden_size
+
+    def layer_input_size(self, layer: int) -> int:
+        return self.input_size if layer == 0 else self.output_size
+
+    def suffixes(self) -> list[tuple[int, int, str]]:
+        """(layer, direction, suffix of the parameters' names) for each layer and direction, in order."""
+        return [
+            (layer, direction, f"_l{layer}{'_reverse' if direction else ''}")
+            for layer in range(self.num_layers)
+            for direction in range(self.num_directions)
+        ]
+
+
+def positive(name: str, value: Any) -> int:
+    """`value` as an int of at least 1; raises ValueError with the name otherwise."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    return int(value)
+
+
+def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every parameter, in PyTorch's order."""
+    H, inputs, recurrents = spec.hidden_size, len(spec.cell.input_gates), len(spec.cell.recurrent_gates)
+    result: dict[str, tuple[int, ...]] = {}
+    for layer, _, suffix in spec.suffixes():
+        result[f"weight_ih{suffix}"] = (inputs * H, spec.layer_input_size(layer))
+        if recurrents:
+            result[f"weight_hh{suffix}"] = (recurrents * H, H)
+        if spec.bias:
+            result[f"bias_ih{suffix}"] = (inputs * H,)
+            if recurrents:
+                result[f"bias_hh{suffix}"] = (recurrents * H,)
+        for vector in spec.cell.vectors:
+            result[f"p_{vector}{suffix}"] = (H,)
+    return result
+
+
+def initialise(spec: Spec, seed: int) -> dict[str, np.ndarray]:
+    """Parameters drawn uniformly from +-1/sqrt(hidden_size), PyTorch's choice, from `seed`. Raises MemoryError early."""
+    wanted = shapes(spec)
+    count = sum(math.prod(shape) for shape in wanted.values())
+    # drawn in float64 one tensor at a time; a backend packs a copy
+    memory.require(count * np.dtype(spec.dtype).itemsize * 2, f"{count:,} parameters and their packed copy")
+    rng, bound = np.random.default_rng(seed), 1 / math.sqrt(spec.hidden_size)
+    return {name: rng.uniform(-bound, bound, shape).astype(spec.dtype) for name, shape in wanted.items()}
+
+
+def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Copies of `params` in the network's dtype and order. Raises ValueError for a wrong name, shape or dtype."""
+    wanted = shapes(spec)
+    for name in params:
+        if name not in wanted:
+            near = difflib.get_close_matches(str(name), wanted, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected are {', '.join(wanted)}"
+            raise ValueError(f"there is no parameter {name!r}; {hint}")
+    result = {}
+    for name, shape in wanted.items():
+        if name not in params:
+            raise ValueError(f"the parameter {name!r} {shape} is missing")
+        array = np.asarray(params[name])
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"the parameter {name!r} holds {array.dtype}, not real numbers")
+        if array.shape != shape:
+            raise ValueError(f"the parameter {name!r} has the shape {array.shape}; {shape} is needed")
+        result[name] = np.array(array, dtype=spec.dtype, order="C")
+    return result

@@ -1,0 +1,177 @@
+"""`RNN`, the one object that a user holds: validates what comes in, asks a backend to do the work, keeps the conventions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from . import backends, cells, params
+from .backends.base import Network
+
+
+class Tape:
+    """What a forward pass kept for backpropagation through time. `nbytes` counts it, without input and output."""
+
+    def __init__(self, network: Network, native: Any, seq_len: int, batch_size: int) -> None:
+        self._network, self._native = network, native
+        self.seq_len, self.batch_size = seq_len, batch_size
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._native.nbytes)
+
+
+class RNN:
+    """A recurrent network: a cell, sizes, parameters and a backend.
+
+    cell: the name of a built-in cell, "path/to/file.py:name", or a function made with `@cell`. input_size I, hidden_size H,
+    num_layers, bidirectional (D = 2 directions, else 1). batch_first: x and output are (B, T, ...) instead of (T, B, ...).
+    bias: whether the layers have biases. backend: "numpy" or "numba-cpu". dtype: "float32" or "float64". seed: of the initial
+    parameters, U(+-1/sqrt(H)). numbers: the cell's run-time numbers, such as forget_bias=1.0.
+
+    Raises ValueError for an unknown cell, backend, number or size, BackendUnavailable where a library is missing, MemoryError where
+    the parameters would not fit.
+    """
+
+    def __init__(
+        self,
+        cell: str | cells.Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        bias: bool = True,
+        backend: str = "numba-cpu",
+        dtype: str = "float32",
+        seed: int = 0,
+        **numbers: float,
+    ) -> None:
+        self.spec = params.Spec(
+            cells.find(cell), input_size, hidden_size, num_layers, bool(bidirectional), bool(bias), dtype, numbers
+        )
+        self.backend, self.batch_first = backend, bool(batch_first)
+        self._module = backends.load(backend)
+        reason = self._module.why_unsupported(self.spec, "forward")
+        if reason is not None:
+            raise ValueError(f"the backend {backend} cannot run this network: {reason}")
+        self._install(params.initialise(self.spec, seed))
+
+    @property
+    def params(self) -> Mapping[str, np.ndarray]:
+        """Name -> array, under PyTorch's names, shapes and gate order. Read-only: weights are packed at `load`."""
+        return self._params
+
+    def load(self, new_params: Mapping[str, Any]) -> None:
+        """Take copies of `new_params` as the parameters. Raises ValueError for a missing, unknown or misshapen one."""
+        self._install(params.validate(self.spec, new_params))
+
+    def _install(self, arrays: dict[str, np.ndarray]) -> None:
+        for array in arrays.values():
+            array.flags.writeable = False
+        self._params = MappingProxyType(arrays)
+        self.network = self._module.prepare(self.spec, arrays)
+
+    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Inference.
+
+        x: (T, B, I), or (B, T, I) with batch_first; floating point. state: a tuple with one array (layers * D, B, H) per
+        state of the cell, zeros if None. lengths: (B,) whole numbers from 0 to T, T if None. Returns output (T, B, D*H), zero past a
+        row's end, and the final state, a tuple like `state`, of each row's last valid step.
+
+        Raises ValueError for wrong shapes and lengths, TypeError for wrong dtypes.
+        """
+        output, final, _ = self._forward(x, state, lengths, training=False)
+        return output, final
+
+    def forward(
+        self, x: Any, state: Any = None, lengths: Any = None
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Tape]:
+        """As `__call__`, and the tape that `backward` needs."""
+        reason = self._module.why_unsupported(self.spec, "train")
+        if reason is not None:
+            raise ValueError(f"the backend {self.backend} cannot train this network: {reason}")
+        output, final, native = self._forward(x, state, lengths, training=True)
+        steps, rows = (1, 0) if self.batch_first else (0, 1)
+        return output, final, Tape(self.network, native, output.shape[steps], output.shape[rows])
+
+    def backward(self, tape: Tape, doutput: Any, dstate: Any = None) -> dict[str, np.ndarray]:
+        """Backpropagation through time.
+
+        tape: of a `forward` of this RNN; its parameters are those of that pass even if others are loaded since. doutput: the
+        gradient of the loss with respect to output, in its shape; None for zeros. dstate: likewise for the final state.
+        Returns gradients under the parameters' names, and "x", "h_0" (and "c_0", ...), shaped as what they belong to.
+        """
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape must be what forward returned, not {type(tape).__name__}")
+        spec, network = self.spec, tape._network
+        T, B = tape.seq_len, tape.batch_size
+        if doutput is not None:
+            shape = (B, T, spec.output_size) if self.batch_first else (T, B, spec.output_size)
+            doutput = network.put(self._time_major(self._array("doutput", doutput, shape)))
+        native = network.backward(tape._native, doutput, self._state("dstate", dstate, B, network))
+        gradients = {name: network.get(value) for name, value in native.items()}
+        gradients["x"] = self._user_layout(gradients["x"])
+        return gradients
+
+    def _forward(self, x: Any, state: Any, lengths: Any, training: bool) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]:
+        layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
+        array = self._array("x", x, None)
+        if array.ndim != 3 or array.shape[2] != self.spec.input_size:
+            raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {array.shape}")
+        if 0 in array.shape:
+            raise ValueError(f"x is {array.shape}; {layout} needs at least one step and one row")
+        array = self._time_major(array)
+        T, B, _ = array.shape
+        network = self.network
+        native_state = self._state("state", state, B, network)
+        output, final, tape = network.forward(network.put(array), native_state, _lengths(lengths, T, B), training)
+        return self._user_layout(network.get(output)), tuple(network.get(s) for s in final), tape
+
+    def _array(self, name: str, value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
+        """`value` as a C-contiguous array of the RNN's dtype."""
+        array = np.asarray(value)
+        if array.dtype.kind != "f":
+            raise TypeError(f"{name} holds {array.dtype}; convert it with .astype({self.spec.dtype!r})")
+        if shape is not None and array.shape != shape:
+            raise ValueError(f"{name} must have the shape {shape}, not {array.shape}")
+        return np.ascontiguousarray(array, self.spec.dtype)
+
+    def _state(self, name: str, value: Any, batch_size: int, network: Network) -> tuple[Any, ...] | None:
+        if value is None:
+            return None
+        states = self.spec.cell.states
+        if not isinstance(value, (tuple, list)) or len(value) != len(states):
+            got = f"{len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
+            raise ValueError(f"{name} must be a tuple of {len(states)} array(s) ({', '.join(states)}), not {got}")
+        shape = (self.spec.num_layers * self.spec.num_directions, batch_size, self.spec.hidden_size)
+        return tuple(network.put(self._array(f"{name} {s}", v, shape)) for s, v in zip(states, value, strict=True))
+
+    def _time_major(self, array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(array.swapaxes(0, 1)) if self.batch_first else array
+
+    def _user_layout(self, array: np.ndarray) -> np.ndarray:
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def __repr__(self) -> str:
+        s = self.spec
+        return (
+            f"<RNN {s.cell.name} {s.input_size}->{s.hidden_size}, layers {s.num_layers}, directions {s.num_directions}, "
+            f"{s.dtype}, {self.backend}>"
+        )
+
+
+def _lengths(lengths: Any, T: int, B: int) -> np.ndarray | None:
+    if lengths is None:
+        return None
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths holds {array.dtype}, not whole numbers")
+    if array.shape != (B,):
+        raise ValueError(f"lengths must have the shape ({B},), one for each row, not {array.shape}")
+    if array.size and (array.min() < 0 or array.max() > T):
+        raise ValueError(f"lengths must lie between 0 and seq_len {T}; they span {array.min()} to {array.max()}")
+    return np.ascontiguousarray(array, np.int64)
