@@ -1,0 +1,209 @@
+"""What is measured: the `Case`, and the grids of cases that the benchmark suites run. They are defined here and
+nowhere else.
+
+A suite names a `Grid` for each benchmark class in `benchmarks/`. Every combination of a grid costs each of the class's
+benchmarks a process of its own, 1 to 2 seconds beside what it measures: think of that before adding a value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rnnbench import cells
+from rnnbench.backends import NAMES as BACKENDS
+from rnnbench.params import Spec
+
+DTYPES = ("float32", "float64")
+DIRECTIONS = ("forward", "train")  # inference; forward and backward
+LENGTHS = ("full", "ragged")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network, one problem size, one backend: what is verified, then measured.
+
+    cell: a built-in cell's name or "path/to/file.py:name". direction: "forward" is inference, "train" is forward and
+    backward. lengths: "full", or "ragged" for sequences of different lengths, an empty one among them. seed: of the
+    parameters and the data.
+
+    Raises ValueError for a size below 1 and an unknown dtype, direction or lengths.
+    """
+
+    cell: str
+    backend: str
+    dtype: str = "float32"
+    direction: str = "forward"
+    seq_len: int = 32
+    batch_size: int = 16
+    input_size: int = 128
+    hidden_size: int = 128
+    num_layers: int = 1
+    bidirectional: bool = False
+    lengths: str = "full"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "batch_size", "input_size", "hidden_size", "num_layers"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is a whole number from 1; got {value!r}")
+        for name, allowed in (("dtype", DTYPES), ("direction", DIRECTIONS), ("lengths", LENGTHS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {' or '.join(allowed)}; got {getattr(self, name)!r}")
+
+    @property
+    def spec(self) -> Spec:
+        """The network, as params and backends know it. Raises ValueError for an unknown cell."""
+        return Spec(
+            cells.find(self.cell),
+            self.input_size,
+            self.hidden_size,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            dtype=self.dtype,
+        )
+
+    @property
+    def directions(self) -> int:
+        """How many ways each layer reads the sequence: 2 for a bidirectional network."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the matrix products of all layers and directions."""
+        cell, sizes = cells.find(self.cell), (self.seq_len, self.batch_size)
+        total = 0
+        for layer in range(self.num_layers):
+            width = self.input_size if layer == 0 else self.directions * self.hidden_size
+            total += self.directions * cells.flops(cell, *sizes, width, self.hidden_size, self.direction)
+        return total
+
+    @property
+    def memory_bytes(self) -> int:
+        """A generous estimate of what verifying and running the case needs, for refusing what cannot fit.
+
+        The float64 reference dominates: for each time step it keeps the gates, about as many values again that they
+        were computed from, the states, and in training their adjoints. Packed weights, gradients and two copies of the
+        parameters come to it.
+        """
+        cell = cells.find(self.cell)
+        per_unit = 2 * len(cell.input_gates) + 3 * len(cell.states) + 3
+        steps = self.seq_len * self.batch_size
+        width = max(self.input_size, self.directions * self.hidden_size)
+        units = self.num_layers * self.directions * self.hidden_size
+        weights = units * len(cell.input_gates) * (width + self.hidden_size)
+        values = steps * (units * per_unit + 3 * width) + 4 * weights
+        return 8 * values * (2 if self.direction == "train" else 1)
+
+    def on(self, backend: str) -> Case:
+        """The same case on another backend."""
+        return dataclasses.replace(self, backend=backend)
+
+    def __str__(self) -> str:
+        sizes = f"T={self.seq_len} B={self.batch_size} I={self.input_size} H={self.hidden_size}"
+        extra = (f" layers={self.num_layers}" if self.num_layers > 1 else "") + (" both ways" * self.bidirectional)
+        extra += " ragged" if self.lengths == "ragged" else ""
+        return f"{self.cell} {self.backend} {self.dtype} {self.direction} {sizes}{extra}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values of each parameter of a benchmark class; the cases are all their combinations, input_size =
+    hidden_size.
+    """
+
+    cells: tuple[str, ...] = ("lstm", "gru", "rnn_tanh")
+    dtypes: tuple[str, ...] = ("float32",)
+    seq_lens: tuple[int, ...] = (64,)
+    batch_sizes: tuple[int, ...] = (16,)
+    hidden_sizes: tuple[int, ...] = (128,)
+    backends: tuple[str, ...] = BACKENDS
+
+    def axes(self) -> list[list[Any]]:
+        """The values in the order of PARAM_NAMES, as asv wants them."""
+        axes = (self.cells, self.backends, self.dtypes, self.seq_lens, self.batch_sizes, self.hidden_sizes)
+        return [list(values) for values in axes]
+
+
+PARAM_NAMES = ["cell", "backend", "dtype", "seq_len", "batch_size", "hidden_size"]
+
+_ALL = tuple(cells.BUILT_IN)
+_TINY = Grid(cells=("lstm",), seq_lens=(3,), batch_sizes=(2,), hidden_sizes=(17,))
+
+SUITES: dict[str, dict[str, Grid]] = {
+    # Every benchmark once, tiny: for tests and continuous integration.
+    "smoke": {
+        "ForwardOverHiddenSize": _TINY,
+        "ForwardOverSeqLen": _TINY,
+        "TrainOverHiddenSize": _TINY,
+        "TrainOverSeqLen": _TINY,
+        "Throughput": _TINY,
+        "Memory": _TINY,
+        "Startup": Grid(cells=("rnn_tanh",)),
+    },
+    # `make bench`: at most three minutes on two cores.
+    "quick": {
+        "ForwardOverHiddenSize": Grid(hidden_sizes=(32, 128, 512)),
+        "ForwardOverSeqLen": Grid(seq_lens=(16, 256), batch_sizes=(1,)),
+        "TrainOverHiddenSize": Grid(hidden_sizes=(32, 128)),
+        "TrainOverSeqLen": Grid(cells=("lstm",), seq_lens=(16, 256), batch_sizes=(1,)),
+        "Throughput": Grid(cells=("lstm",)),
+        "Memory": Grid(),
+        "Startup": Grid(),
+    },
+    # An evening's comparison of everything that is built in.
+    "standard": {
+        "ForwardOverHiddenSize": Grid(_ALL, batch_sizes=(1, 16), hidden_sizes=(32, 64, 128, 256, 512)),
+        "ForwardOverSeqLen": Grid(_ALL, seq_lens=(8, 32, 128, 512), batch_sizes=(1, 16)),
+        "TrainOverHiddenSize": Grid(_ALL, hidden_sizes=(32, 64, 128, 256)),
+        "TrainOverSeqLen": Grid(_ALL, seq_lens=(8, 32, 128, 512)),
+        "Throughput": Grid(hidden_sizes=(32, 128, 512)),
+        "Memory": Grid(_ALL, hidden_sizes=(128, 512)),
+        "Startup": Grid(_ALL),
+    },
+    # Both precisions, odd and large sizes: hours.
+    "full": {
+        "ForwardOverHiddenSize": Grid(
+            _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512, 1024)
+        ),
+        "ForwardOverSeqLen": Grid(
+            _ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512, 1024), batch_sizes=(1, 16)
+        ),
+        "TrainOverHiddenSize": Grid(
+            _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512)
+        ),
+        "TrainOverSeqLen": Grid(_ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512), batch_sizes=(1, 16)),
+        "Throughput": Grid(_ALL, ("float32", "float64"), batch_sizes=(1, 16), hidden_sizes=(32, 128, 512)),
+        "Memory": Grid(_ALL, ("float32", "float64"), hidden_sizes=(32, 128, 512)),
+        "Startup": Grid(_ALL),
+    },
+}
+
+
+def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
+    """The grid of a benchmark class in the suite that RNNBENCH_SUITE names ("quick" without it).
+
+    RNNBENCH_CELLS and RNNBENCH_BACKENDS, comma-separated, stand in for the suite's own cells and backends.
+
+    Raises ValueError for an unknown suite.
+    """
+    suite = environ.get("RNNBENCH_SUITE") or "quick"
+    if suite not in SUITES:
+        raise ValueError(f"there is no suite {suite!r}; {did_you_mean(suite, SUITES)}known are {', '.join(SUITES)}")
+    chosen = SUITES[suite][benchmark]
+    named = {
+        "cells": tuple(filter(None, environ.get("RNNBENCH_CELLS", "").split(","))),
+        "backends": tuple(filter(None, environ.get("RNNBENCH_BACKENDS", "").split(","))),
+    }
+    return dataclasses.replace(chosen, **{axis: values for axis, values in named.items() if values})  # type: ignore[arg-type]
+
+
+def did_you_mean(wrong: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """ "did you mean 'lstm'? " for 'lstn'; nothing where no known name is near."""
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""

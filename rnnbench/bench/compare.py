@@ -1,0 +1,93 @@
+"""`rnnbench compare`: several backends on the same cases, in turn in one process.
+
+The first backend named is the yardstick. `ratio` is the time of this backend divided by the first one's, measured in
+turn: 1 for the first itself, above 1 slower than it, below 1 faster. `ratio_lower` and `ratio_upper` bound its median
+at 99%.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rnnbench.backends.threads import get_threads
+from rnnbench.bench.cases import Case
+from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, in_turn
+from rnnbench.bench.session import Session
+from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.verify import verified_session
+
+KEYS = (
+    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "seconds",
+    "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
+)  # fmt: skip
+
+
+def cases(
+    cells: Iterable[str],
+    dtypes: Iterable[str],
+    seq_lens: Iterable[int],
+    batch_sizes: Iterable[int],
+    hidden_sizes: Iterable[int],
+    input_sizes: Sequence[int | None] = (None,),
+    **fixed: Any,
+) -> Iterator[Case]:
+    """All combinations, without a backend; an input size of None is the hidden size. `fixed` goes to every Case."""
+    axes = (cells, dtypes, hidden_sizes, input_sizes, batch_sizes, seq_lens)
+    for cell, dtype, hidden_size, input_size, batch_size, seq_len in itertools.product(*axes):
+        yield Case(
+            cell,
+            "",
+            dtype,
+            seq_len=seq_len,
+            batch_size=batch_size,
+            input_size=hidden_size if input_size is None else input_size,
+            hidden_size=hidden_size,
+            **fixed,
+        )
+
+
+def compare(
+    case: Case,
+    backends: Sequence[str],
+    peak_gflops: float | None = None,
+    turns: int = TURNS,
+    budget_seconds: float = BUDGET_SECONDS,
+) -> list[dict[str, Any]]:
+    """Verify one case on every backend, then time those that passed in turn. One row a backend, with the keys KEYS.
+
+    Where there is no value it is None: no seconds for what was skipped, is wrong or failed, and no ratio where the
+    first backend has no time. `peak_gflops` is the machine's measured matrix-product rate for `percent_of_peak`.
+    """
+    rows: list[dict[str, Any]] = []
+    sessions: list[tuple[dict[str, Any], Session]] = []
+    for backend in backends:
+        verification, session = verified_session(case.on(backend))
+        known = asdict(case.on(backend)) | {
+            "threads": get_threads(),
+            "error": verification.error,
+            "status": verification.status,
+            "reason": verification.reason,
+        }
+        rows.append({key: known.get(key) for key in KEYS})
+        if session is not None:
+            sessions.append((rows[-1], session))
+    if sessions:
+        times = in_turn([session for _, session in sessions], turns, budget_seconds)
+        base = times[:, 0] if sessions[0][0] is rows[0] else None
+        for (row, session), seconds in zip(sessions, times.T, strict=True):
+            median = bootstrap_median(seconds).median
+            gflops = session.case.flops / median / 1e9
+            row["seconds"], row["gflops"] = median, gflops
+            row["percent_of_peak"] = 100 * gflops / peak_gflops if peak_gflops else None
+            if base is not None:
+                row["ratio"], row["ratio_lower"], row["ratio_upper"] = bootstrap_median(seconds / base)
+    for row in rows:
+        if isinstance(row["error"], float) and not math.isfinite(row["error"]):
+            row["error"] = None
+        if row["ratio"] is None and row["status"] == "ok":
+            row["reason"] = f"no ratio: {backends[0]} has no time here"
+    return rows

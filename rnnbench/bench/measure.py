@@ -1,0 +1,81 @@
+"""Steady-state time of sessions that have been verified: calls that compile nothing and load nothing any more.
+
+Several backends are timed in turn, in one process: A B B A, again and again. What slows the machine for a while slows
+all of them, and a drift that is even over the four cancels; so the ratio within each such turn is far steadier than
+the times. Compilation and the first call are measured in processes of their own, see `startup`.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.bench.session import Session
+
+TURNS = 20  # pairs of samples of each session
+FEWEST_TURNS = 5  # even where the budget is exceeded
+SAMPLE_SECONDS = 0.002  # a sample is as many calls as it takes: the clock's own cost is below 0.01% of it
+BUDGET_SECONDS = 4.0  # for all sessions together
+
+
+def in_turn(
+    sessions: Sequence[Session], turns: int = TURNS, budget_seconds: float = BUDGET_SECONDS
+) -> NDArray[np.float64]:
+    """Seconds a call, shape (turns, sessions): each entry the mean of a session's two samples in that turn.
+
+    Takes at least FEWEST_TURNS turns, more until `turns` or the budget is reached. Raises RuntimeError for a session
+    that has not been verified.
+    """
+    for session in sessions:
+        if not session.verified:
+            raise RuntimeError(f"{session.case} has not been verified, so it is not timed")
+    with quiet():
+        calls = [_calls_in_a_sample(session) for session in sessions]
+        there_and_back = [*range(len(sessions)), *reversed(range(len(sessions)))]
+        rows: list[NDArray[np.float64]] = []
+        start = perf_counter()
+        while len(rows) < turns:
+            row = np.zeros(len(sessions))
+            for k in there_and_back:
+                row[k] += _sample(sessions[k], calls[k]) / (2 * calls[k])
+            rows.append(row)
+            if len(rows) >= min(FEWEST_TURNS, turns) and perf_counter() - start > budget_seconds:
+                break
+    return np.array(rows)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No garbage collection while the clock runs; what lies about is collected before."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _sample(session: Session, calls: int) -> float:
+    """Seconds that `calls` runs took. Results are dropped as they come, as in any loop over batches."""
+    run: Any = session.run
+    start = perf_counter()
+    for _ in range(calls):
+        run()
+    return perf_counter() - start
+
+
+def _calls_in_a_sample(session: Session) -> int:
+    """Calls that take about SAMPLE_SECONDS; finding out warms the session up."""
+    _sample(session, 1)
+    calls = 1
+    while (seconds := _sample(session, calls)) < SAMPLE_SECONDS / 2 and calls < 100_000:
+        calls = max(calls + 1, int(calls * min(10.0, 1.2 * SAMPLE_SECONDS / max(seconds, 1e-9))))
+    return calls

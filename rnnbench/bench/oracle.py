@@ -1,0 +1,245 @@
+"""What a case should give: from the hand-written reference or, for a user's cell, from the user's own equation.
+
+A built-in cell's oracle is `rnnbench.reference`. A cell of a user's file has none, but its equation is an ordinary
+Python function: called with NumPy arrays in place of symbols, once for each time step, it tells what the network
+computes without any of the code that traces, derives and emits. Gradients come from the NumPy backend in float64,
+after directional central differences of that direct evaluation have confirmed them for every tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench import reference
+from rnnbench.bench.cases import Case
+from rnnbench.bench.data import Data, make
+from rnnbench.bench.session import Session
+from rnnbench.bench.tolerance import GAIN
+
+Array = NDArray[Any]
+
+
+class OracleError(RuntimeError):
+    """There is no answer to compare with; the message says why. Counts as a failure, never as a pass."""
+
+
+@lru_cache(maxsize=1)  # backends are compared on one case after the other
+def expected(case: Case) -> dict[str, Array]:
+    """Every result of a case in float64, under the names of `Session.result`. case.backend does not matter.
+
+    Raises OracleError where a user's equation cannot be checked.
+    """
+    data = in_float64(make(case))
+    if case.cell in reference.CELLS:
+        results = _from_reference(case, data)
+    else:
+        results = direct(case, data)
+        if case.direction == "train":
+            confirm_gradients(_small(case))
+            float64 = dataclasses.replace(case, backend="numpy", dtype="float64")
+            session = Session(float64, data)
+            answers = session.result(session.run())
+            results |= {name: value for name, value in answers.items() if name not in results}
+    for name, value in results.items():
+        if not np.isfinite(value).all():
+            raise OracleError(
+                f"{name} is not finite in float64: the equation of {case.cell} overflows or divides by zero"
+            )
+    return results
+
+
+def in_float64(data: Data) -> Data:
+    """The same numbers, exactly: float32 is a subset of float64."""
+
+    def wide(value: Array) -> Array:
+        return value.astype(np.float64)
+
+    return Data(
+        {name: wide(value) for name, value in data.params.items()},
+        wide(data.x),
+        tuple(wide(s) for s in data.state),
+        data.lengths,
+        wide(data.doutput),
+        tuple(wide(d) for d in data.dstate),
+    )
+
+
+def _from_reference(case: Case, data: Data) -> dict[str, Array]:
+    options: dict[str, Any] = {"num_layers": case.num_layers, "bidirectional": case.bidirectional}
+    start = (case.cell, data.params, data.x, data.state, data.lengths)
+    gradients: dict[str, Array] = {}
+    if case.direction == "forward":
+        output, state = reference.forward(*start, **options)
+    else:
+        output, state, gradients = reference.backward(*start, data.doutput, data.dstate, **options)
+    return _named(case, output, state) | {f"d{name}": value for name, value in gradients.items()}
+
+
+def _named(case: Case, output: Array, state: tuple[Array, ...]) -> dict[str, Array]:
+    return {"output": output} | {f"{n}_n": s for n, s in zip(case.spec.cell.states, state, strict=True)}
+
+
+# --- a user's equation, evaluated directly ------------------------------------------------------------
+
+
+class _Product:
+    """`R.g` for arrays: `R.g @ v` is v R_g^T + b_g for a batch of rows v (B, H)."""
+
+    def __init__(self, matrix: Array, bias: Array) -> None:
+        self.matrix, self.bias = matrix, bias
+
+    def __matmul__(self, rows: Array) -> Array:
+        return rows @ self.matrix.T + self.bias
+
+
+def direct(case: Case, data: Data) -> dict[str, Array]:
+    """Output and final states of a case by calling the cell's function on float64 arrays, step by step."""
+    spec = case.spec
+    T, B, H = case.seq_len, case.batch_size, case.hidden_size
+    lengths = np.full(B, T) if data.lengths is None else data.lengths
+    final = tuple(s.copy() for s in data.state)
+    below = data.x
+    for layer in range(case.num_layers):
+        output = np.zeros((T, B, case.directions * H))
+        for direction in range(case.directions):
+            k = layer * case.directions + direction
+            suffix = f"_l{layer}" + "_reverse" * direction
+            columns = slice(direction * H, (direction + 1) * H)
+            for length in np.unique(lengths):  # sequences of one length together: there is no padding to get wrong
+                rows = np.flatnonzero(lengths == length)
+                state = tuple(s[k, rows] for s in data.state)
+                for t in range(length - 1, -1, -1) if direction else range(length):
+                    state = _step(spec.cell, data.params, suffix, below[t, rows], state)
+                    output[t, rows, columns] = state[0]
+                for s_all, s in zip(final, state, strict=True):
+                    s_all[k, rows] = s
+        below = output
+    return _named(case, below, final)
+
+
+def _step(cell: Any, params: dict[str, Array], suffix: str, x: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The new states (B, H) after one step with input x (B, I)."""
+    H = state[0].shape[-1]
+
+    def blocks(name: str, gates: tuple[str, ...]) -> dict[str, Array]:
+        value = params.get(name + suffix)
+        return {g: np.zeros(H) if value is None else value[i * H : (i + 1) * H] for i, g in enumerate(gates)}
+
+    W, b = blocks("weight_ih", cell.input_gates), blocks("bias_ih", cell.input_gates)
+    R, b_R = blocks("weight_hh", cell.recurrent_gates), blocks("bias_hh", cell.recurrent_gates)
+    inputs = SimpleNamespace(**{g: x @ W[g].T + b[g] for g in cell.input_gates})
+    products = SimpleNamespace(**{g: _Product(R[g], b_R[g]) for g in cell.recurrent_gates})
+    arguments: dict[str, Any] = dict(zip(cell.states, state, strict=True))
+    if cell.vectors:
+        arguments["p"] = SimpleNamespace(**{v: params[f"p_{v}{suffix}"] for v in cell.vectors})
+    new = cell.fn(inputs, products, **arguments)
+    return tuple(np.broadcast_to(s, state[0].shape) for s in (new if isinstance(new, tuple) else (new,)))
+
+
+def gain(case: Case) -> float:
+    """How much a user's equation amplifies a small relative change of all its data, at least GAIN. In float64."""
+    data, rng = in_float64(make(case)), np.random.default_rng(case.seed)
+    small = 2.0**-30
+
+    def near(value: Array) -> Array:
+        return value * (1 + small * rng.uniform(-1, 1, value.shape))
+
+    params = {name: near(value) for name, value in data.params.items()}
+    moved = dataclasses.replace(data, params=params, x=near(data.x), state=tuple(near(s) for s in data.state))
+    there, here = direct(case, moved), direct(case, data)
+    changes = [float(np.linalg.norm(there[n] - here[n])) / max(float(np.linalg.norm(here[n])), 1e-300) for n in here]
+    return max(GAIN, 2 * max(changes) / small)
+
+
+# --- gradients by central differences ----------------------------------------------------------------
+
+
+def _small(case: Case) -> Case:
+    """The case in float64 on the NumPy backend at sizes where differences are cheap; the structure stays."""
+    return dataclasses.replace(
+        case,
+        backend="numpy",
+        dtype="float64",
+        seq_len=min(case.seq_len, 6),
+        batch_size=min(case.batch_size, 3),
+        input_size=min(case.input_size, 7),
+        hidden_size=min(case.hidden_size, 17),
+    )
+
+
+@lru_cache(maxsize=64)
+def confirm_gradients(case: Case, directions: int = 2) -> None:
+    """Hold the NumPy backend's float64 gradients against the equation itself, in random directions of every tensor.
+
+    The loss is <doutput, output> + <dstate, final state>. Along a direction v its derivative is <gradient, v>, and
+    (loss(+h v) - loss(-h v)) / 2h up to h^2; the same with h / 2 gives an error a quarter as large, so their
+    difference bounds the error of their extrapolation. A direction that crosses a kink shows as a large difference
+    and is drawn anew.
+
+    Raises OracleError naming the first tensor whose gradient disagrees.
+    """
+    data, rng = make(case), np.random.default_rng([case.seed, 2])
+    session = Session(case, data)
+    answers = session.result(session.run())
+    tensors = {
+        **data.params,
+        "x": data.x,
+        **{f"{n}_0": s for n, s in zip(case.spec.cell.states, data.state, strict=True)},
+    }
+    for name, tensor in tensors.items():
+        gradient = answers.get(f"d{name}")
+        if gradient is None or gradient.shape != tensor.shape:
+            raise OracleError(f"the NumPy backend gives no gradient of {name} with shape {tensor.shape}")
+        confirmed = 0
+        for _ in range(4 * directions):
+            v = rng.standard_normal(tensor.shape)
+            slope, error = _slope(case, data, name, v)
+            size = float(np.linalg.norm(gradient) * np.linalg.norm(v)) / max(1.0, np.sqrt(v.size))
+            size = max(size, 1e-3)
+            if error > 1e-5 * size:
+                continue
+            difference, allowed = abs(slope - float(np.vdot(gradient, v))), 2 * error + 1e-9 * size
+            if not difference <= allowed:  # NaN too
+                raise OracleError(
+                    f"the derived gradient of {name} disagrees with central differences of the equation of {case.cell} "
+                    f"by {difference:.1e}; at most {allowed:.1e} comes from the differences"
+                )
+            confirmed += 1
+            if confirmed == directions:
+                break
+        if not confirmed:
+            raise OracleError(
+                f"the gradient of {name} cannot be confirmed: {case.cell} is not smooth in any direction tried"
+            )
+
+
+def _slope(case: Case, data: Data, name: str, v: Array) -> tuple[float, float]:
+    """The derivative of the loss along v in the tensor `name`, and a bound of its error."""
+
+    def loss(step: float) -> float:
+        results = direct(case, _moved(case, data, name, step * v))
+        total = float(np.vdot(data.doutput, results["output"]))
+        for state, d in zip(case.spec.cell.states, data.dstate, strict=True):
+            total += float(np.vdot(d, results[f"{state}_n"]))
+        return total
+
+    h = 1e-4
+    coarse = (loss(h) - loss(-h)) / (2 * h)
+    fine = (loss(h / 2) - loss(-h / 2)) / h
+    rounding = 2.0**-53 * float(np.abs(data.doutput).sum() + sum(np.abs(d).sum() for d in data.dstate)) / h
+    return (4 * fine - coarse) / 3, abs(fine - coarse) + rounding
+
+
+def _moved(case: Case, data: Data, name: str, by: Array) -> Data:
+    if name == "x":
+        return dataclasses.replace(data, x=data.x + by)
+    if name in data.params:
+        return dataclasses.replace(data, params=data.params | {name: data.params[name] + by})
+    k = case.spec.cell.states.index(name.removesuffix("_0"))
+    return dataclasses.replace(data, state=(*data.state[:k], data.state[k] + by, *data.state[k + 1 :]))

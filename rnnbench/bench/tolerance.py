@@ -1,0 +1,111 @@
+"""How far a correct backend can be from the reference. Derived from the arithmetic, not fitted to what was measured.
+
+Let u be the unit roundoff of the case's dtype (2^-24, 2^-53), T, B, I, H the sizes, L the number of layers, D of
+directions, and all errors relative in the 2-norm of a tensor.
+
+**One step forward.** A pre-activation is a sum of n = I + H + 2 products and biases. Each addition rounds a partial
+sum by at most u of its size. Partial sums of terms with random signs grow like a random walk, and independent
+roundings add up in the square: sqrt(n) u in all, whatever the order of the sum (Higham and Mary, A new approach to
+probabilistic rounding error analysis, 2019). The pointwise part of a cell is at most POINTWISE = 16 operations, an
+operation being off by 1 u or, for sigmoid and tanh, a few. One step is off by e1 = (sqrt(n) + 16) u.
+
+**Many steps.** The state carries the error on. `data.make` draws recurrent matrices for which the step contracts: its
+Jacobian's norm is at most about 3/4 (1/2 of a unit's own memory, and less than 1/4 from the recurrent product behind
+the slopes of the gates, at most 1/4 each), so errors add up to a geometric series, at most GAIN = 1 / (1 - 3/4) = 4
+times that of one step whatever the length. A layer hands its error to the next one, which adds its own: forward = 4 L
+e1.
+
+**Backward.** One step back multiplies by R^T: a sum of G H terms, e2 = (sqrt(G H) + 32) u with twice the pointwise
+work. Its factors, f(1 - f) or 1 - n^2, are computed from values that are off by `forward`, and their slopes are at
+most 2. The way back is the transpose of the way forward and contracts as it does: adjoints are off by 4 L (e2 + 2
+forward). A parameter's gradient sums T B of them, sqrt(T B) u more; that of x adds one product, which e2 covers.
+
+**float64.** The reference rounds as well, independently: twice the tolerance (for float32 its error is nothing).
+
+**One element.** Errors of N elements behave like normal deviates, of which the largest is within sqrt(2 ln N) + 3
+standard deviations all but never exceeded. So the largest absolute error is at most (sqrt(2 ln N) + 3) times the
+tolerance times the root mean square of the tensor's elements (of those that are not exactly 0: padding has no error).
+
+**Kinks.** relu, abs, minimum, maximum and where have a derivative that jumps. If the rounding error carries a value
+over the jump, that element's adjoint is simply another one, and no implementation is at fault. Of N values with a
+density of about 1 at the kink, N * 2 * forward are near enough; let m be the 99% quantile of the Poisson distribution
+with that mean. A flipped element changes its adjoint by about its own size, 3 times the usual size at most, so
+gradients may be off by 4 sqrt(m / N) more, with 4/3 for the part that travels on. In float64 m is 0, and the check is
+as sharp as for smooth cells.
+
+A user's cell need not contract: `verify` measures how much its equation amplifies a small change of the data, in
+float64 and on the oracle alone, and gives that as `gain`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from rnnbench.bench.cases import Case
+
+GAIN = 4.0
+POINTWISE = 16.0
+KINKS = frozenset({"relu", "abs", "minimum", "maximum", "where"})
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Largest normwise relative errors: `forward` of output and final states, `gradients` of all gradients.
+
+    flips: how many elements may lie on the other side of a kink.
+    """
+
+    forward: float
+    gradients: float
+    flips: int = 0
+
+    def relative(self, gradient: bool) -> float:
+        """Of a tensor's normwise relative error."""
+        return self.gradients if gradient else self.forward
+
+    def absolute(self, gradient: bool, expected: np.ndarray) -> float:
+        """Of the largest absolute error of a tensor whose right value is `expected`; infinite where a kink may flip
+        one.
+        """
+        if gradient and self.flips:
+            return math.inf
+        values = expected[expected != 0]
+        if values.size == 0:
+            return 0.0
+        rms = float(np.linalg.norm(values)) / math.sqrt(values.size)
+        return self.relative(gradient) * (math.sqrt(2 * math.log(values.size)) + 3) * rms
+
+
+def tolerances(case: Case, gain: float = GAIN) -> Tolerances:
+    """The tolerances of a case, as derived above. gain: how much errors grow over a sequence, GAIN for the built-in
+    cells.
+    """
+    cell = case.spec.cell
+    u = 2.0**-24 if case.dtype == "float32" else 2.0 * 2.0**-53
+    width = case.input_size if case.num_layers == 1 else max(case.input_size, case.directions * case.hidden_size)
+    layers = case.num_layers
+    forward = gain * layers * (math.sqrt(width + case.hidden_size + 2) + POINTWISE) * u
+    step_back = (math.sqrt(len(cell.input_gates) * case.hidden_size) + 2 * POINTWISE) * u
+    gradients = gain * layers * (step_back + 2 * forward) + math.sqrt(case.seq_len * case.batch_size) * u
+    flips = 0
+    if any(node.op in KINKS for node in cell.order):
+        units = case.seq_len * case.batch_size * case.hidden_size * layers * case.directions
+        flips = _poisson_quantile(units * 2 * forward, 0.99)
+        gradients += 4 * math.sqrt(flips / units)
+    return Tolerances(forward, gradients, flips)
+
+
+def _poisson_quantile(mean: float, probability: float) -> int:
+    """The smallest m with P(X <= m) >= probability; the normal approximation where the sum would be long."""
+    if mean > 500:
+        return math.ceil(mean + 3 * math.sqrt(mean))
+    m, term = 0, math.exp(-mean)
+    total = term
+    while total < probability:
+        m += 1
+        term *= mean / m
+        total += term
+    return m

@@ -1,0 +1,148 @@
+"""Is a backend right? Every case is held against the oracle before anything is timed.
+
+Two numbers are looked at for each tensor: the normwise relative error ||got - expected|| / ||expected||, and the
+largest absolute error. Both have tolerances that follow from the dtype and the sizes (see `tolerance`). A tensor that
+is missing, has the wrong shape or dtype or holds a NaN disagrees whatever the numbers say.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnbench import backends, reference
+from rnnbench.backends.threads import get_threads
+from rnnbench.bench import oracle
+from rnnbench.bench.cases import Case
+from rnnbench.bench.session import Session, Unsupported
+from rnnbench.bench.tolerance import GAIN, Tolerances, tolerances
+
+STATUSES = ("ok", "skipped", "wrong", "failed")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a case compares with its oracle.
+
+    status: "ok"; "skipped", the backend cannot run it; "wrong", it disagrees; "failed", it crashed or there is no
+    oracle. error, tolerance: of the tensor `worst`, the one that uses most of its tolerance, in the measure that it
+    uses most of: relative, or absolute where `worst` ends with " (absolute)". NaN where nothing was compared. reason:
+    a sentence, empty when all is well.
+    """
+
+    case: Case
+    status: str
+    error: float = math.nan
+    tolerance: float = math.nan
+    worst: str = ""
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the case may be timed."""
+        return self.status == "ok"
+
+    def record(self) -> dict[str, Any]:
+        """The line that `record.append` writes beside asv's results."""
+        case = asdict(self.case)
+        names = ("cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size")
+        flops = self.case.flops if self.status != "failed" else None
+        return {
+            "record": "case",
+            **{name: case[name] for name in names},
+            "threads": get_threads(),
+            "flops": flops,
+            "status": self.status,
+            "error": self.error,
+            "tolerance": self.tolerance,
+            "worst": self.worst,
+            "reason": self.reason,
+        }
+
+
+class NotVerified(RuntimeError):
+    """A case that must not be timed, because it is wrong or failed. `verification` says which."""
+
+    def __init__(self, verification: Verification) -> None:
+        super().__init__(f"{verification.case}: {verification.status}: {verification.reason}")
+        self.verification = verification
+
+
+def verify(case: Case) -> Verification:
+    """Run a case once and compare everything that comes out. Raises ValueError for an unknown cell or backend only."""
+    return verified_session(case)[0]
+
+
+def verified_session(case: Case) -> tuple[Verification, Session | None]:
+    """`verify`, and the session that passed, ready to be timed; None in its place unless the status is "ok"."""
+    _ = case.spec  # an unknown cell or backend is the caller's mistake: its ValueError passes
+    backends.why_unavailable(case.backend)
+    try:
+        session = Session(case)
+    except Unsupported as error:
+        return Verification(case, "skipped", reason=str(error)), None
+    except Exception as error:  # a backend that cannot be prepared is a finding, and the next case must still run
+        return _failed(case, error), None
+    try:
+        got = session.result(session.run())
+        gain = GAIN if case.cell in reference.CELLS else oracle.gain(case)
+        verification = compare(case, got, oracle.expected(case.on("")), tolerances(case, gain))
+    except Exception as error:
+        return _failed(case, error), None
+    session.verified = verification.ok
+    return verification, session if verification.ok else None
+
+
+def _failed(case: Case, error: Exception) -> Verification:
+    kind = "" if isinstance(error, oracle.OracleError | MemoryError) else f"{type(error).__name__}: "
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    return Verification(case, "failed", reason=f"{kind}{first_line}")
+
+
+def compare(
+    case: Case, got: dict[str, np.ndarray], expected: dict[str, np.ndarray], allowed: Tolerances
+) -> Verification:
+    """Compare results tensor by tensor; both dicts are named as by `Session.result`."""
+    forward = {"output", *(f"{state}_n" for state in case.spec.cell.states)}
+    extra = set(got) - set(expected)
+    if extra:
+        return Verification(
+            case, "wrong", math.inf, 0.0, min(extra), f"the backend returns {min(extra)}, which is no result"
+        )
+    worst = (-1.0, math.nan, math.nan, "")
+    for name, right in expected.items():
+        if name not in got:
+            return Verification(case, "wrong", math.inf, 0.0, name, f"there is no {name} among the results")
+        value = got[name]
+        if value.shape != right.shape or value.dtype != case.dtype:
+            found = f"{value.dtype} {value.shape}, and {case.dtype} {right.shape} is expected"
+            return Verification(case, "wrong", math.inf, 0.0, name, f"{name} is {found}")
+        gradient = name not in forward
+        with np.errstate(all="ignore"):  # what a wrong backend returns may be anything
+            difference = value.astype(np.float64) - right
+            relative = _ratio(float(np.linalg.norm(difference)), float(np.linalg.norm(right)))
+            largest = float(np.abs(difference).max())
+        for measure, error, tolerance in (
+            ("", relative, allowed.relative(gradient)),
+            (" (absolute)", largest, allowed.absolute(gradient, right)),
+        ):
+            used = _ratio(error, tolerance)
+            if math.isnan(used) or used > worst[0]:
+                worst = (math.inf if math.isnan(used) else used, error, tolerance, name + measure)
+    used, error, tolerance, name = worst
+    if used <= 1:
+        return Verification(case, "ok", error, tolerance, name)
+    size = "that is not a number" if math.isnan(error) else f"of {error:.1e}"
+    kind = "an absolute" if name.endswith(")") else "a relative"
+    reason = f"{name.split()[0]} has {kind} error {size}; up to {tolerance:.1e} is rounding"
+    return Verification(case, "wrong", error, tolerance, name, reason)
+
+
+def _ratio(part: float, whole: float) -> float:
+    """part / whole, where nothing of nothing is nothing."""
+    if whole == 0:
+        return 0.0 if part == 0 else math.nan if math.isnan(part) else math.inf
+    return part / whole
