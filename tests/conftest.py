@@ -1,0 +1,20 @@
+"""What every test gets: no window, no colours, and random cases that are the same on every machine."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+
+# Before anything imports matplotlib. Tests look at files, never at windows.
+os.environ["MPLBACKEND"] = "Agg"
+# What a program prints is compared as text, wherever the tests run.
+os.environ["NO_COLOR"] = "1"
+for name in ("FORCE_COLOR", "RNNBENCH_SUITE", "RNNBENCH_RECORD"):
+    os.environ.pop(name, None)
+
+# A first example may compile a kernel, so no example has a deadline. CI and a developer see the same examples; more of
+# them, and new ones each time, with --hypothesis-profile=search.
+hypothesis.settings.register_profile("rnnbench", deadline=None, max_examples=30, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("rnnbench")
