@@ -5,16 +5,17 @@ steps, each usable on its own from a notebook:
 
     results = report.read("results")                   # Results: .frame, .machines, .problems
     frame = report.load("results")                     # only the tidy DataFrame
-    report.tables(results, baseline="numpy")           # list of Table: title, caption, frame of ready-made text
+    report.tables(results, baseline=None)              # list of Table: title, caption, frame of ready-made text
     report.terminal(results); report.markdown(results); report.csv(results)       # text
     report.parquet(results, "results.parquet"); report.html(results, "report.html")    # files; both return the path
 
 and the one call that the command line makes:
 
-    status = report.main("results", machine=None, commit=None, baseline="numpy",
+    status = report.main("results", machine=None, commit=None, baseline=None,
                          format="table",               # one of report.FORMATS
                          output=None,                  # file for `format`; None prints (html, parquet: a default file)
-                         html=None)                    # True or a path: also write the page and print where it is
+                         html=None,                    # True or a path: also write the page and print where it is
+                         width=None, stream=None)      # columns of the terminal table; where to print
 
 `main` returns the exit status: 0, or 1 when a case disagreed with the reference or failed. It raises `ReportError`, one
 sentence for the user, when there is nothing to show, when a machine, commit or baseline is unknown, or when a library
@@ -25,7 +26,8 @@ first characters, or "all". Files that cannot be used are named in `Results.prob
 
 **The tidy frame** has one row a measurement and the columns of `report.COLUMNS`. `metric` is "time" (seconds a call),
 "steps_per_second" (seq_len * batch_size / time), "gflops", "percent_of_peak", "workspace_bytes", "tape_bytes",
-"peak_bytes", "empty_process_bytes", "compile_seconds", "first_call_seconds" or "import_seconds". `status` is "ok",
+"peak_bytes", "empty_process_bytes", "compile_seconds", "first_call_seconds", "import_seconds" or "verification" (one
+row a verified case, its value the relative error). `status` is "ok",
 "wrong" (timed, or not, but it disagrees with the reference), "failed", "skipped" or "unverified" (a number without a
 verification record). `lower` and `upper` bound asv's 99% confidence interval of the median; `n` counts its samples.
 
@@ -33,3 +35,15 @@ verification record). `lower` and `upper` bound asv's 99% confidence interval of
 A line whose "record" is "machine" separates one run from the next; a later run's record of a case replaces an earlier
 one, and within one run the worst status counts.
 """
+
+from rnnbench.report.base import COLUMNS, ReportError, Results
+from rnnbench.report.make import FORMATS, main
+from rnnbench.report.page import html
+from rnnbench.report.read import load, read
+from rnnbench.report.tables import Table, tables
+from rnnbench.report.text import csv, markdown, parquet, terminal
+
+__all__ = [
+    "COLUMNS", "FORMATS", "ReportError", "Results", "Table", "csv", "html", "load", "main", "markdown", "parquet",
+    "read", "tables", "terminal",
+]  # fmt: skip

@@ -1,0 +1,83 @@
+"""What every part of the report shares: the tidy columns, the error, and the way to ask for an optional library."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+# A run is one file of results; several runs are never mixed in one table.
+RUN = ["machine", "commit", "environment"]
+# What makes two measurements "the same case"; everything else about a row is its outcome.
+CASE = ["cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size"]
+SIZES = ["seq_len", "batch_size", "input_size", "hidden_size"]
+COLUMNS = [
+    "cell", "backend", "device", "dtype", "direction", *SIZES, "threads", "metric", "value", "unit", "lower", "upper",
+    "n", "status", "reason", "error", "tolerance", "flops", "commit", "date", "machine", "environment", "benchmark",
+]  # fmt: skip
+UNITS = {
+    "time": "seconds",
+    "steps_per_second": "steps/s",
+    "gflops": "GFLOP/s",
+    "percent_of_peak": "percent",
+    "workspace_bytes": "bytes",
+    "tape_bytes": "bytes",
+    "peak_bytes": "bytes",
+    "empty_process_bytes": "bytes",
+    "compile_seconds": "seconds",
+    "first_call_seconds": "seconds",
+    "import_seconds": "seconds",
+    "verification": "relative error",
+}
+# From harmless to alarming: the status of a case is the last of its rows' statuses in this order.
+STATUSES = ["skipped", "ok", "unverified", "failed", "wrong"]
+
+
+class ReportError(Exception):
+    """A sentence for the user: why no report can be made and what would help."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was found in a results directory.
+
+    frame: one row a measurement, columns `COLUMNS`. machines: one dict a run, with at least the keys of `RUN`, "label"
+    (how tables name the run), "date" (of the commit) and whatever is known of the machine. problems: one sentence for
+    each file, line or benchmark that could not be used.
+    """
+
+    frame: pd.DataFrame
+    machines: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def need(library: str, purpose: str) -> ModuleType:
+    """Import an optional library, or raise `ReportError` saying how to get it."""
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        name = library.partition(".")[0]
+        raise ReportError(f'{purpose} needs {name}, which is missing: pip install "rnnbench[report]"') from error
+
+
+def worst(statuses: pd.Series) -> str:
+    """The most alarming of some statuses."""
+    return max(statuses, key=STATUSES.index)
+
+
+def usable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose numbers may be compared: measured, and not known to be wrong."""
+    return frame[frame["status"].isin(["ok", "unverified"]) & frame["value"].notna()]
+
+
+def per_case(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One usable row per run and case for a metric, shape (cases, columns).
+
+    A case can be measured by several benchmark classes (where two sweeps cross, and as a plain throughput). The first
+    by the benchmark's name is kept, so that every backend's number for a case is of the same class where it can be.
+    """
+    rows = usable(frame[frame["metric"] == metric]).sort_values("benchmark", kind="stable")
+    return rows.drop_duplicates(RUN + CASE).sort_values(RUN + CASE).reset_index(drop=True)

@@ -1,0 +1,190 @@
+"""The page's pictures as SVG that takes its colours from the page, so that one picture serves light and dark schemes.
+
+Matplotlib draws with stand-in colours (TOKENS); in the finished SVG they become CSS variables such as var(--series-0),
+which page.css defines for each scheme. Text stays text: it has the page's font and can be selected.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from rnnbench.report import views
+from rnnbench.report.base import need
+from rnnbench.report.tables import seconds, si, significant
+
+# Colours that occur in no palette, each standing for a CSS variable.
+TOKENS = {"ink": "#010203", "grid": "#010204"}
+TOKENS |= {f"series-{i}": f"#0102{i + 16:02x}" for i in range(6)}
+TOKENS |= {f"heat-{i}": f"#0102{i + 32:02x}" for i in range(8)}
+TOKENS |= {f"on-heat-{i}": f"#0102{i + 48:02x}" for i in range(8)}
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ((), (5, 2), (1, 2), (6, 2, 1, 2))
+# The heat map's classes: a class holds ratios up to its bound; the one around 1 is neutral.
+BOUNDS = (0.25, 0.5, 1 / 1.1, 1.1, 2.0, 4.0, 8.0)
+WIDTH_INCHES = 4.0
+MOST_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture: svg to be put into a page, title for its caption, alt for who cannot see it."""
+
+    title: str
+    svg: str
+    alt: str
+
+
+def series(rows: pd.DataFrame) -> dict[str, int]:
+    """The number of each backend's colour and marker, the same in all plots of a run."""
+    return {name: i % len(MARKERS) for i, name in enumerate(sorted(rows["backend"].dropna().unique()))}
+
+
+def batches(rows: pd.DataFrame) -> dict[int, int]:
+    """The number of each batch size's dash pattern."""
+    return {int(b): i % len(DASHES) for i, b in enumerate(sorted(rows["batch_size"].dropna().unique(), reverse=True))}
+
+
+def throughput(rows: pd.DataFrame) -> list[Plot]:
+    """steps/s over hidden size, log-log, a plot for each direction, dtype and cell."""
+    return _lines(rows, "steps_per_second", "hidden_size", "hidden size H (units)", "throughput (steps/s)", si)
+
+
+def times(rows: pd.DataFrame) -> list[Plot]:
+    """Time a call over sequence length, log-log, a plot for each direction, dtype and cell; none for one length."""
+    cases, _ = views.sweep(rows, "time", "seq_len")
+    if cases["seq_len"].nunique() < 2:
+        return []
+    return _lines(rows, "time", "seq_len", "sequence length T (steps)", "time a call (seconds)", seconds)
+
+
+def _lines(
+    rows: pd.DataFrame, metric: str, over: str, xlabel: str, ylabel: str, show: Callable[[float], str]
+) -> list[Plot]:
+    cases, keys = views.sweep(rows, metric, over)
+    panel, found = ["direction", "dtype", "cell"], []
+    for direction, parts in cases.groupby("direction"):
+        # One scale for a direction, so that cells can be compared across its plots.
+        limits = (parts[["value", "lower"]].min(axis=None) / 1.4, parts[["value", "upper"]].max(axis=None) * 1.4)
+        for (_, dtype, cell), part in parts.groupby(panel):
+            figure, axes = _figure(2.9)
+            for _, line in part.groupby([name for name in keys if name not in panel]):
+                _draw(axes, line.sort_values(over), over, series(rows), batches(rows))
+            axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, ylim=limits)
+            ticks = sorted(float(value) for value in parts[over].unique())
+            axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+            axes.set_xticks([], minor=True)
+            _label_log_axis(axes, show)
+            title = f"{cell}, {direction}, {dtype}"
+            best = part.loc[part["value"].idxmin() if metric == "time" else part["value"].idxmax()]
+            alt = (
+                f"Line chart of {ylabel} over {xlabel} for {title}: {', '.join(sorted(part['backend'].unique()))}. "
+                f"The best value is {show(best['value'])} by {best['backend']} at {best[over]}; "
+                "the table below has every number."
+            )
+            found.append(Plot(title, _svg(figure, xlabel + title, alt), alt))
+    return found
+
+
+def _draw(axes: Any, line: pd.DataFrame, over: str, colours: dict[str, int], dashes: dict[int, int]) -> None:
+    """One backend and batch size as a line with markers and interval bars."""
+    x, y = line[over].to_numpy(dtype=float), line["value"].to_numpy()
+    errors = [(y - line["lower"]).fillna(0).clip(lower=0), (line["upper"] - y).fillna(0).clip(lower=0)]
+    colour, shape = colours[line["backend"].iloc[0]], dashes[int(line["batch_size"].iloc[0])]
+    axes.errorbar(
+        x, y, yerr=errors, color=TOKENS[f"series-{colour}"], marker=MARKERS[colour], markersize=5, linewidth=1.8,
+        dashes=DASHES[shape] or (None, None), elinewidth=1, capsize=2,
+    )  # fmt: skip
+
+
+def _label_log_axis(axes: Any, show: Callable[[float], str]) -> None:
+    """Decades as labels, and 2 and 5 between them where fewer than two decades are in sight."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_ylim()
+    subs = (1.0,) if high / low > 100 else (1.0, 2.0, 5.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    plain = re.compile(r"\.0+(?=\D|$)")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain.sub("", show(value))))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def heat_class(ratio: float) -> int:
+    """The colour class of a speed-up: 3 is about even, above is faster, below slower."""
+    return sum(ratio > bound for bound in BOUNDS)
+
+
+def heat_maps(rows: pd.DataFrame, baseline: str) -> list[Plot]:
+    """Speed-up over the baseline, a map for each backend, direction and dtype: cases as rows, sizes H as columns."""
+    pairs, found = views.speedups(rows, baseline), []
+    for (backend, direction, dtype), part in pairs.groupby(["backend", "direction", "dtype"]):
+        grid = part.pivot_table(index=["cell", "seq_len", "batch_size"], columns="hidden_size", values="speedup")
+        if len(grid) > MOST_ROWS:  # a picture has to stay one: keep the rows that say most
+            fullest = grid.count(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_ROWS]
+            grid = grid.loc[fullest].sort_index()
+        figure, axes = _figure(0.75 + 0.27 * len(grid))
+        for row, values in enumerate(grid.to_numpy()):
+            for column, ratio in enumerate(values):
+                if math.isnan(ratio):
+                    axes.text(column, row, "·", color=TOKENS["grid"], ha="center", va="center")
+                    continue
+                kind = heat_class(ratio)
+                box = {"width": 0.96, "height": 0.92, "color": TOKENS[f"heat-{kind}"], "linewidth": 0}
+                axes.add_patch(need("matplotlib.patches", "A plot").Rectangle((column - 0.48, row - 0.46), **box))
+                ink = TOKENS[f"on-heat-{kind}"]
+                axes.text(column, row, significant(ratio), color=ink, ha="center", va="center", fontsize=9)
+        axes.set(xlim=(-0.5, len(grid.columns) - 0.5), ylim=(len(grid) - 0.5, -0.5), xlabel="hidden size H (units)")
+        axes.set_xticks(range(len(grid.columns)), [str(size) for size in grid.columns])
+        labels = [f"{cell}  T {t} B {b}" for cell, t, b in grid.index]
+        axes.set_yticks(range(len(grid)), labels, parse_math=False)
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        title = f"{backend} over {baseline}, {direction}, {dtype}"
+        alt = (
+            f"Heat map of the speed-up of {title}: from {significant(part['speedup'].min())} to "
+            f"{significant(part['speedup'].max())} times over {len(part)} cases; the tables below have every number."
+        )
+        found.append(Plot(title, _svg(figure, "speed-up" + title, alt), alt))
+    return found
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    """An empty figure WIDTH_INCHES wide, and its axes in the page's ink. Needs matplotlib."""
+    figure = need("matplotlib.figure", "The HTML page").Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.grid(True, color=TOKENS["grid"], linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=TOKENS["ink"], labelsize=9, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(TOKENS["ink"])
+    axes.xaxis.label.set_color(TOKENS["ink"])
+    axes.yaxis.label.set_color(TOKENS["ink"])
+    axes.xaxis.label.set_size(9)
+    axes.yaxis.label.set_size(9)
+    return figure, axes
+
+
+def _svg(figure: Any, salt: str, alt: str) -> str:
+    """The figure as an <svg> element without fixed size, with its alternative text and CSS variables for colours."""
+    matplotlib = need("matplotlib", "The HTML page")
+    escape = need("markupsafe", "The HTML page").escape
+    buffer = io.StringIO()
+    # The salt makes ids differ between the plots of one page, and a page the same whenever its numbers are.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    for size in ("width", "height"):  # the page decides; the viewBox keeps the shape
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
+    for name, colour in TOKENS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)

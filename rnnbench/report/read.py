@@ -1,0 +1,134 @@
+"""From a results directory to the tidy frame: asv's own readers, joined with the verification records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+from asv.benchmarks import Benchmarks
+from asv.results import Results as AsvResults
+
+from rnnbench.report import records
+from rnnbench.report.base import CASE, COLUMNS, RUN, SIZES, ReportError, Results
+from rnnbench.report.derive import with_derived
+from rnnbench.report.rows import DAMAGED, date, is_rnnbench, rows, short
+
+NOT_ASV_RESULTS = {"machine.json"}
+
+
+def load(results_dir: str | Path = "results", machine: str | None = None, commit: str | None = None) -> pd.DataFrame:
+    """The tidy frame alone, one row a measurement with the columns `COLUMNS`; see `read`."""
+    return read(results_dir, machine, commit).frame
+
+
+def read(results_dir: str | Path = "results", machine: str | None = None, commit: str | None = None) -> Results:
+    """Read asv's results and the verification records beside them.
+
+    results_dir: holds benchmarks.json and one directory per machine. machine: only this one (default: all). commit: a
+    hash or its beginning, or "all" (default: each machine's newest, by the commit's date).
+
+    Raises ReportError when there is nothing to show, or the machine or commit is unknown.
+    """
+    root, problems = Path(results_dir), []
+    if not root.is_dir():
+        raise ReportError(f"There are no results in {root}: run `make bench` (or `rnnbench run`) first.")
+    described = _descriptions(root, problems)
+    runs = _select(root, _runs(root, described, problems), machine, commit, problems)
+    environments = {run.env_name for run in runs}
+    found: list[dict[str, Any]] = []
+    machines = []
+    for run in runs:
+        folder = root / run.params["machine"]
+        record = records.read(folder / f"{run.commit_hash[:8]}-rnnbench.jsonl", problems)
+        measured = list(rows(run, described, record, problems))
+        if measured:
+            found += measured
+            machines.append(_machine(run, record, several=len(environments) > 1))
+    if not any(row["metric"] != "verification" for row in found):
+        raise ReportError(_nothing(root, problems))
+    return Results(with_derived(_frame(found), machines), machines, problems)
+
+
+def _nothing(root: Path, problems: list[str]) -> str:
+    why = f" ({len(problems)} unusable: {problems[0].rstrip('.')})" if problems else ""
+    return f"There is no rnnbench result to show in {root}{why}: run `make bench` (or `rnnbench run`) first."
+
+
+def _descriptions(root: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """What asv knows of each benchmark (parameter names, unit, version), or nothing when the file is damaged."""
+    try:
+        return dict(Benchmarks.load(SimpleNamespace(results_dir=str(root), benchmark_dir="")))
+    except DAMAGED as error:
+        problems.append(f"{root / 'benchmarks.json'}: unusable ({short(error)}); known parameter names are assumed.")
+        return {}
+
+
+def _runs(root: Path, described: dict[str, dict[str, Any]], problems: list[str]) -> list[AsvResults]:
+    """Every readable result file below root, one level deep as asv keeps them."""
+    runs = []
+    for path in sorted(root.glob("*/*.json")):
+        if path.name in NOT_ASV_RESULTS:
+            continue
+        try:
+            run = AsvResults.load(str(path), machine_name=path.parent.name)
+            if not isinstance(run.commit_hash, str) or not isinstance(run.env_name, str):
+                raise ValueError("its commit_hash or env_name is not a text")
+            date(run)
+            ours = is_rnnbench(run, described)
+        except DAMAGED as error:
+            problems.append(f"{path}: not a usable asv result ({short(error)}).")
+        else:
+            if ours:
+                runs.append(run)
+            else:
+                problems.append(f"{path}: holds no benchmark of rnnbench, left out.")
+    return runs
+
+
+def _select(
+    root: Path, runs: list[AsvResults], machine: str | None, commit: str | None, problems: list[str]
+) -> list[AsvResults]:
+    """The runs asked for, oldest first within a machine."""
+    if not runs:
+        raise ReportError(_nothing(root, problems))
+    names = sorted({run.params["machine"] for run in runs})
+    if machine is not None:
+        if machine not in names:
+            raise ReportError(f"No results of machine {machine!r} in {root}: there are {', '.join(names)}.")
+        runs = [run for run in runs if run.params["machine"] == machine]
+    runs.sort(key=lambda run: (run.params["machine"], date(run), _last_start(run)))
+    if commit == "all":
+        return runs
+    if commit is not None:
+        chosen = [run for run in runs if run.commit_hash.startswith(commit) or commit.startswith(run.commit_hash)]
+        if not commit or not chosen:
+            known = ", ".join(dict.fromkeys(run.commit_hash[:8] for run in runs))
+            raise ReportError(f"No results of commit {commit!r} in {root}: there are {known}.")
+        return chosen
+    newest = {run.params["machine"]: run.commit_hash for run in runs}
+    return [run for run in runs if run.commit_hash == newest[run.params["machine"]]]
+
+
+def _last_start(run: AsvResults) -> float:
+    return max((start for start in run.started_at.values() if isinstance(start, int | float)), default=0)
+
+
+def _machine(run: AsvResults, record: records.Records, several: bool) -> dict[str, Any]:
+    """What is known of the machine of one run: asv's fields, overridden by the machine record's."""
+    facts = {**run.params, **record.machine, "machine": run.params["machine"], "commit": run.commit_hash}
+    facts |= {"environment": run.env_name, "date": date(run)}
+    facts["label"] = " ".join([facts["machine"], run.commit_hash[:8], *([run.env_name] if several else [])])
+    return facts
+
+
+def _frame(found: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(found).reindex(columns=COLUMNS)
+    frame["device"] = ["gpu" if "cuda" in str(name) else "cpu" for name in frame["backend"]]
+    for name in [*SIZES, "threads", "n", "flops"]:
+        frame[name] = pd.array([None if pd.isna(value) else int(value) for value in frame[name]], dtype="Int64")
+    for name in ("value", "lower", "upper", "error", "tolerance"):
+        frame[name] = pd.to_numeric(frame[name]).astype("float64")
+    texts = [name for name in COLUMNS if name in {*CASE[:4], *RUN, "metric", "unit", "status", "reason", "benchmark"}]
+    return frame.astype({name: "string" for name in texts})

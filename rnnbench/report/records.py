@@ -1,0 +1,100 @@
+"""The verification records: the JSON lines that benchmark processes leave beside asv's result files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rnnbench.report.base import CASE, STATUSES
+
+Key = tuple[Any, ...]  # the values of CASE
+
+
+@dataclass
+class Records:
+    """All lines of one file. machine: the last machine record; cases: what is known of each case."""
+
+    machine: dict[str, Any] = field(default_factory=dict)
+    cases: dict[Key, dict[str, Any]] = field(default_factory=dict)
+
+
+def read(path: Path, problems: list[str]) -> Records:
+    """Read one file of records; whatever cannot be used is named in `problems`. A missing file is empty."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return Records()
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror}); its cases count as unverified.")
+        return Records()
+    records, this_run, bad = Records(), {}, []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        record = _parse(line)
+        if record is None:
+            bad.append(str(number))
+        elif record["record"] == "machine":
+            records.machine = record
+            records.cases.update(this_run)
+            this_run = {}
+        else:
+            key = tuple(record[name] for name in CASE)
+            # Several processes verify the same case in one run: one of them being wrong must not be forgotten.
+            if key not in this_run or _rank(record) >= _rank(this_run[key]):
+                this_run[key] = record
+    records.cases.update(this_run)
+    if bad:
+        shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        problems.append(f"{path}: line {shown} {'is' if len(bad) == 1 else 'are'} not a record and left out.")
+    return records
+
+
+def _rank(record: dict[str, Any]) -> int:
+    return STATUSES.index(record["status"])
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """One line as a dict that is safe to use, or None."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    if record.get("record") == "machine":
+        peaks = record.get("peak_gflops") or {}
+        if not isinstance(peaks, dict) or not all(_number(peak) is not None for peak in peaks.values()):
+            return None
+        return {**record, "peak_gflops": peaks}
+    if record.get("record") != "case" or record.get("status") not in STATUSES:
+        return None
+    texts, sizes = CASE[:4], CASE[4:]
+    if not all(isinstance(record.get(name), str) for name in texts):
+        return None
+    if not all(isinstance(record.get(name), int) for name in sizes):
+        return None
+    for name in ("error", "tolerance", "flops", "threads"):
+        record[name] = _number(record.get(name))
+    record["reason"] = str(record.get("reason") or "")
+    error, tolerance = record["error"], record["tolerance"]
+    if record["status"] == "ok" and (error is None or tolerance is None or error > tolerance):
+        record["status"] = "wrong"  # a check that says ok without a number to show for it is no check
+    if record["status"] == "wrong" and not record["reason"]:
+        what = record.get("worst") or "a result"
+        record["reason"] = f"{what} is off by {_show(error)}, the tolerance is {_show(tolerance)}"
+    return record
+
+
+def _show(value: float | None) -> str:
+    return "an unknown amount" if value is None else f"{value:.2g}"
+
+
+def _number(value: object) -> float | None:
+    """A finite or infinite number as it is; None for anything else (NaN too: an unknown is not a number)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return None
+    return value

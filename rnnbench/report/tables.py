@@ -1,0 +1,252 @@
+"""The views as tables of ready-made text, the same for the terminal, Markdown and the page."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from rnnbench.report import views
+from rnnbench.report.base import RUN, Results
+
+HEADINGS = {"seq_len": "T", "batch_size": "B", "input_size": "I", "hidden_size": "H"}
+LEGEND = "T sequence length, B batch size, H hidden size (and input size, where no I is given)"
+NOTHING = "–"
+SECTIONS = ("throughput", "time", "speed-up", "peak", "memory", "start-up", "left out")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to show. frame holds only text; its first `keys` columns say what a row is.
+
+    run: the label of the machine and commit. section: one of SECTIONS. caption: units, and what all rows share. best:
+    (row, column) positions of the best number of each comparison. detail: long, so a terminal leaves it out.
+    """
+
+    run: str
+    section: str
+    title: str
+    caption: str
+    frame: pd.DataFrame
+    keys: int
+    best: frozenset[tuple[int, int]] = frozenset()
+    detail: bool = False
+
+    def rows(self) -> list[Row]:
+        """The rows with what a reader's eye needs: which keys repeat the row above, and where a new group starts."""
+        found: list[Row] = []
+        above: list[str] = []
+        for number, texts in enumerate(self.frame.to_numpy().tolist()):
+            pairs = zip(texts[: self.keys - 1], above, strict=False)  # the first row has none above it
+            repeats = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            best = frozenset(column for row, column in self.best if row == number)
+            found.append(Row(texts, repeats, repeats == 0 and number > 0, best))
+            above = texts
+        return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its texts, how many leading keys repeat the row above, whether a group starts here, its best columns."""
+
+    texts: list[str]
+    repeats: int
+    group: bool
+    best: frozenset[int]
+
+
+def tables(results: Results, baseline: str | None = None) -> list[Table]:
+    """All tables of all runs, without those that have nothing to show.
+
+    baseline: the backend that others are compared with (default: numpy if it is there, else the first by name); raises
+    ReportError when no run has it.
+    """
+    views.choose_baseline(results.frame, baseline)
+    found = []
+    for machine in results.machines:
+        found += of_run(rows_of(results, machine), machine, baseline)
+    return found
+
+
+def rows_of(results: Results, machine: dict[str, Any]) -> pd.DataFrame:
+    """The tidy rows of one run."""
+    return results.frame[(results.frame[RUN] == [machine[name] for name in RUN]).all(axis=1)]
+
+
+def of_run(rows: pd.DataFrame, machine: dict[str, Any], baseline: str | None) -> Iterable[Table]:
+    """The tables of one run from its tidy rows."""
+    run = machine["label"]
+    baseline = views.baseline_of_run(rows, baseline)
+    title = "Throughput over hidden size"
+    yield from _pivots(rows, run, "steps_per_second", "hidden_size", "throughput", title, "steps/s", si)
+    yield from _pivots(rows, run, "time", "seq_len", "time", "Time over sequence length", "a call", seconds)
+    yield from _speedup_tables(rows, run, baseline)
+    known = ", ".join(f"{dtype} {peak:.4g} GFLOP/s" for dtype, peak in machine.get("peak_gflops", {}).items())
+    peak = f"% of the matrix-product rate measured here ({known}, {machine.get('threads')} threads)" if known else "%"
+    yield from _pivots(rows, run, "percent_of_peak", "hidden_size", "peak", "Percent of peak", peak, significant)
+    yield from _memory_table(rows, run)
+    yield from _start_up_table(rows, run, baseline)
+    yield from _left_out_table(rows, run)
+
+
+def _pivots(
+    rows: pd.DataFrame, run: str, metric: str, over: str, section: str, title: str, unit: str,
+    show: Callable[[float], str],
+) -> Iterable[Table]:  # fmt: skip
+    """One table per direction: backends and sizes as rows, the values of `over` as columns."""
+    wide = views.pivot(rows, metric, over)
+    if over == "seq_len" and wide.shape[1] < 2:
+        return  # a single length is in the other tables already
+    for direction in sorted(set(wide.index.get_level_values("direction")) if len(wide) else []):
+        part = wide.xs(direction, level="direction").dropna(axis="columns", how="all")
+        compared = part.groupby(list(part.index.names[:-1]))
+        best = part == compared.transform("min" if metric == "time" else "max")
+        best &= compared.transform("count") > 1
+        part = part.rename(columns=lambda size: f"{HEADINGS[over]}={size}")
+        yield _table(run, section, f"{title}, {direction}", unit, part.map(show), best)
+
+
+def _speedup_tables(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Table]:
+    summary = views.speedup_summary(rows, baseline)
+    if summary.empty:
+        return
+    title = f"Speed-up over {baseline}"
+    how = "geometric mean over the cases both have; interval: every case at the far end of its 99% interval"
+    frame = pd.DataFrame(
+        {
+            "mean": summary["speedup"].map(ratio), "interval": summary.apply(interval, axis=1),
+            "least": summary["least"].map(ratio), "greatest": summary["greatest"].map(ratio),
+            "cases": [f"{has} of {asked}" for has, asked in zip(summary["cases"], summary["asked"], strict=True)],
+        }
+    ).set_index(pd.MultiIndex.from_frame(summary[["direction", "dtype", "cell", "backend"]]))  # fmt: skip
+    yield _table(run, "speed-up", title, how, frame)
+    pairs = views.speedups(rows, baseline)
+    if pairs.empty:
+        return
+    tied = (pairs["input_size"] == pairs["hidden_size"]).all()
+    keys = ["direction", "dtype", "cell", "seq_len", "batch_size", *([] if tied else ["input_size"]), "hidden_size"]
+    pairs = pairs.sort_values([*keys, "backend"])
+    detail = pd.DataFrame(
+        {
+            baseline: pairs["baseline_seconds"].map(seconds), "backend's time": pairs["seconds"].map(seconds),
+            "speed-up": pairs["speedup"].map(ratio), "interval": pairs.apply(interval, axis=1),
+        }
+    ).set_index(pd.MultiIndex.from_frame(pairs[[*keys, "backend"]]))  # fmt: skip
+    yield _table(run, "speed-up", f"{title}, case by case", "median seconds a call", detail, detail=True)
+
+
+def _memory_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
+    wide = views.memory(rows)
+    if wide.empty:
+        return
+    levels = [name for name in wide.index.names if name != "input_size" or _differ(wide)]
+    wide = wide.reset_index(level=[name for name in wide.index.names if name not in levels], drop=True)
+    names = {
+        "workspace_bytes": "workspace", "tape_bytes": "tape", "peak_bytes": "process peak",
+        "over_empty_bytes": "over empty",
+    }  # fmt: skip
+    wide = wide[[name for name in names if name in wide]].rename(columns=names)
+    empty = rows.loc[rows["metric"] == "empty_process_bytes", "value"].dropna()
+    what = "workspace: a forward call's buffers; tape: what training keeps; process peak: everything, Python included"
+    what += f"; an empty process: {size(empty.iloc[0])}" if len(empty) else ""
+    yield _table(run, "memory", "Memory", what, wide.map(size))
+
+
+def _differ(frame: pd.DataFrame) -> bool:
+    index = frame.index
+    return list(index.get_level_values("input_size")) != list(index.get_level_values("hidden_size"))
+
+
+def _start_up_table(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Table]:
+    wide = views.start_up(rows, baseline)
+    if wide.empty:
+        return
+    names = {
+        "compile_seconds": ("compile", seconds), "first_call_seconds": ("first call, cached", seconds),
+        "fewest_calls": ("fewest", count), "median_calls": ("median", count), "most_calls": ("most", count),
+        "cases": ("cases", count),
+    }  # fmt: skip
+    frame = pd.DataFrame({title: wide[name].map(show) for name, (title, show) in names.items() if name in wide})
+    imports = rows.loc[rows["metric"] == "import_seconds", "value"].dropna()
+    what = f"fewest, median, most: inference calls until the time won over {baseline} has repaid the compilation"
+    what += f"; import rnnbench takes {seconds(imports.iloc[0])}" if len(imports) else ""
+    yield _table(run, "start-up", "Start-up and break-even", what, frame)
+
+
+def _left_out_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
+    frame = views.left_out(rows)
+    if len(frame):
+        text = frame.replace("", NOTHING)
+        text["status"] = [name if name == "skipped" else name.upper() for name in text["status"]]
+        caption = "wrong, failed and skipped ones are in no other table and no plot"
+        yield Table(run, "left out", "Not measured or not verified", caption, text, len(text.columns))
+
+
+def _table(
+    run: str, section: str, title: str, caption: str, frame: pd.DataFrame, best: pd.DataFrame | None = None,
+    detail: bool = False,
+) -> Table:  # fmt: skip
+    """Index levels become the first columns, except those with one value, which go into the caption."""
+    names = list(frame.index.names)
+    constant = [name for name in names if len(frame) > 1 and frame.index.get_level_values(name).nunique() == 1]
+    constant = [name for name in constant if name != names[-1]]
+    shared = [f"{HEADINGS.get(name, name)} {frame.index.get_level_values(name)[0]}" for name in constant]
+    caption = "; ".join([caption, ", ".join(shared)] if shared else [caption])
+    text = frame.reset_index(level=constant, drop=True).reset_index().rename(columns=HEADINGS)
+    keys = len(names) - len(constant)
+    marks = [] if best is None else zip(*best.to_numpy().nonzero(), strict=True)
+    places = frozenset((int(row), keys + int(column)) for row, column in marks)
+    return Table(run, section, title, caption, text.astype(str), keys, places, detail)
+
+
+def significant(value: float) -> str:
+    """Three significant digits, never an exponent: 1234.5 -> "1234", 0.5 -> "0.500"."""
+    if math.isnan(value):
+        return NOTHING
+    if value == 0 or math.isinf(value):
+        return f"{value:.0f}"
+    exponent = int(f"{value:.2e}".partition("e")[2])  # of the rounded value: 9.999 counts as 10.0
+    return f"{value:.{max(2 - exponent, 0)}f}"
+
+
+def si(value: float) -> str:
+    """Three significant digits and a decimal prefix: 1234567 -> "1.23 M"."""
+    if math.isnan(value) or math.isinf(value) or value == 0:
+        return significant(value)
+    power = min(max(int(f"{value:.2e}".partition("e")[2]) // 3, -3), 4)
+    return f"{significant(value / 1000.0**power)} {'nµm kMGT'[power + 3].strip()}".rstrip()
+
+
+def seconds(value: float) -> str:
+    """0.00123 -> "1.23 ms"."""
+    text = si(value)
+    return text if text == NOTHING else f"{text}s" if " " in text else f"{text} s"
+
+
+def size(value: float) -> str:
+    """Bytes with a binary prefix: 1536 -> "1.50 KiB"."""
+    if math.isnan(value):
+        return NOTHING
+    if abs(value) < 1024:
+        return f"{value:.0f} B"
+    power = min(int(math.log2(abs(value)) // 10), 4)
+    return f"{significant(value / 1024**power)} {'KMGT'[power - 1]}iB"
+
+
+def ratio(value: float) -> str:
+    """3.14159 -> "3.14×"."""
+    return significant(value) + "×" * (not math.isnan(value))
+
+
+def interval(row: pd.Series) -> str:
+    """The bounds `lower` and `upper` of a row: "1.23 to 1.31"."""
+    return NOTHING if math.isnan(row["lower"]) else f"{significant(row['lower'])} to {significant(row['upper'])}"
+
+
+def count(value: float) -> str:
+    """A number of calls; infinite means never."""
+    return NOTHING if math.isnan(value) else "never" if math.isinf(value) else f"{value:,.0f}"

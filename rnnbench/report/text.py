@@ -1,0 +1,122 @@
+"""A report as text and as files of numbers: terminal, Markdown, CSV, Parquet."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from rnnbench.report import views
+from rnnbench.report.base import Results, need
+from rnnbench.report.tables import LEGEND, NOTHING, Table, rows_of, size, tables
+
+
+def terminal(results: Results, baseline: str | None = None, width: int | None = None) -> str:
+    """The report for a terminal `width` columns wide (default: this one). Long detail tables are left out.
+
+    Raises ReportError when the baseline is unknown or tabulate is missing.
+    """
+    tabulate = need("tabulate", "The terminal table").tabulate
+    width = width or shutil.get_terminal_size((100, 24)).columns
+    several = len(results.machines) > 1
+    parts = [_wrap(line, width) for line in _head(results)]
+    for table in tables(results, baseline):
+        if table.detail:
+            continue
+        title = f"{table.title} ({table.run})" if several else table.title
+        if table.keys == len(table.frame.columns):
+            body = _sentences(table, width)
+        else:
+            look = {"tablefmt": "simple", "disable_numparse": True, "colalign": _align(table)}
+            rows = [[""] * row.repeats + row.texts[row.repeats :] for row in table.rows()]
+            body = tabulate(rows, headers=list(table.frame.columns), **look)
+        parts.append(f"{title}\n{_wrap(table.caption, width)}\n\n{body}")
+    parts += [_wrap(LEGEND, width)]
+    parts += [_wrap(f"Problem: {problem}", width) for problem in results.problems]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(results: Results, baseline: str | None = None) -> str:
+    """The report as GitHub-flavoured Markdown, with every table. Raises ReportError as `terminal` does."""
+    tabulate = need("tabulate", "Markdown").tabulate
+    several = len(results.machines) > 1
+    parts = ["# rnnbench", *_head(results)]
+    for table in tables(results, baseline):
+        rows = [[_escape(text) for text in row] for row in table.frame.values.tolist()]
+        for row, column in table.best:
+            rows[row][column] = f"**{rows[row][column]}**"
+        headers = [_escape(name) for name in table.frame.columns]
+        body = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=_align(table))
+        title = f"{table.title} ({table.run})" if several else table.title
+        parts.append(f"## {_escape(title)}\n\n{_escape(table.caption)}\n\n{body}")
+    parts.append(LEGEND)
+    if results.problems:
+        parts.append("## Problems\n\n" + "\n".join(f"- {_escape(problem)}" for problem in results.problems))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv(results: Results) -> str:
+    """The tidy frame as CSV, one line a measurement, numbers in full precision."""
+    return results.frame.to_csv(index=False, lineterminator="\n")
+
+
+def parquet(results: Results, path: str | Path) -> Path:
+    """Write the tidy frame as Parquet and return the path. Raises ReportError when pyarrow is missing."""
+    need("pyarrow", "Parquet")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    results.frame.to_parquet(path, engine="pyarrow", index=False)
+    return Path(path)
+
+
+def machine_lines(machine: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a reader should know of the machine of one run, as (name, text), leaving out what is not known."""
+    memory = machine.get("memory")
+    if memory is None and str(machine.get("ram")).isdecimal():
+        memory = size(1024 * int(machine["ram"]))  # asv's is in KiB
+    peaks = [f"{dtype} {peak:.4g} GFLOP/s" for dtype, peak in machine.get("peak_gflops", {}).items()]
+    facts = [
+        ("machine", machine["machine"]),
+        ("commit", f"{machine['commit'][:8]} of {machine['date']:%Y-%m-%d}"),
+        ("cpu", machine.get("cpu")),
+        ("cores", machine.get("cores") or machine.get("num_cpu")),
+        ("threads used", machine.get("threads")),
+        ("memory", memory),
+        ("system", machine.get("os")),
+        ("Python", machine.get("python")),
+        ("matrix-product peak", ", ".join(peaks)),
+    ]
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def _head(results: Results) -> list[str]:
+    """For each run, its machine in one line and its verdict in another."""
+    lines = []
+    for machine in results.machines:
+        facts = dict(machine_lines(machine))
+        named = [f"{facts.pop('machine')}, commit {facts.pop('commit')}"]
+        lines.append("; ".join(named + [f"{name} {value}" for name, value in facts.items()]))
+        lines.append(views.verdict(rows_of(results, machine)).sentence)
+    return lines
+
+
+def _sentences(table: Table, width: int) -> str:
+    """A table that holds only words, one item a row: easier to read at any width than wrapped columns."""
+    lines = []
+    for row in table.frame.to_dict("records"):
+        what = " ".join(part for name, part in row.items() if name not in {"what", "reason"} and part != NOTHING)
+        text = f"{what} ({row['what']}): {row['reason']}"
+        lines.append(textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False))
+    return "\n".join(lines)
+
+
+def _align(table: Table) -> list[str]:
+    return ["left"] * table.keys + ["right"] * (len(table.frame.columns) - table.keys)
+
+
+def _wrap(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,209 @@
+"""The questions a report answers, as frames of numbers; how they look is the business of `tables` and `plots`.
+
+Every function takes the tidy rows of one run (one machine and commit) and compares only numbers that `base.usable`
+lets through. Legend: T seq_len, B batch_size, H hidden_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rnnbench.report.base import CASE, SIZES, STATUSES, ReportError, per_case, worst
+
+ALL_CELLS = "all cells"
+
+
+def sweep(rows: pd.DataFrame, metric: str, over: str) -> tuple[pd.DataFrame, list[str]]:
+    """The cases of a metric along `over` ("hidden_size" or "seq_len"), and the columns that tell its lines apart.
+
+    Those columns are direction, dtype, cell, the other sizes and backend. Only cases are kept whose line has several
+    values of `over` on some backend, unless nothing was swept at all.
+    """
+    cases = per_case(rows, metric)
+    keys = ["direction", "dtype", "cell", *_other_sizes(cases, over), "backend"]
+    swept = cases.groupby(keys[:-1])[over].transform("nunique") > 1
+    return (cases[swept] if swept.any() else cases), keys
+
+
+def pivot(rows: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
+    """The lines of `sweep` as rows and the values of `over` as columns; empty when the metric was not measured."""
+    cases, keys = sweep(rows, metric, over)
+    return cases.set_index([*keys, over])["value"].unstack(over).sort_index()
+
+
+def _other_sizes(cases: pd.DataFrame, over: str) -> list[str]:
+    """The sizes that identify a case beside `over`; input_size only where it is not simply hidden_size."""
+    tied = (cases["input_size"] == cases["hidden_size"]).all()
+    return [size for size in SIZES if size != over and not (tied and size == "input_size")]
+
+
+def choose_baseline(rows: pd.DataFrame, baseline: str | None) -> str:
+    """The backend to compare with: the one named, else numpy, else the first by name.
+
+    Raises ReportError when the one named has no results.
+    """
+    names = sorted(rows["backend"].dropna().unique())
+    if baseline is None:
+        return "numpy" if "numpy" in names else names[0]
+    if baseline not in names:
+        raise ReportError(f"No results of the baseline {baseline!r}: there are {', '.join(names)}.")
+    return baseline
+
+
+def baseline_of_run(rows: pd.DataFrame, baseline: str | None) -> str:
+    """The baseline for one run of several: the one named if this run has it, else as if none had been named."""
+    return choose_baseline(rows, baseline if baseline in set(rows["backend"].dropna()) else None)
+
+
+def speedups(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """One row a case that both a backend and the baseline have a time for.
+
+    Adds seconds, baseline_seconds, speedup = baseline_seconds / seconds, and lower and upper: the quotients of the
+    opposite ends of both 99% intervals, so at least 98% sure, or NaN where asv had too few samples for an interval.
+    """
+    columns = [*CASE, "value", "lower", "upper", "status"]
+    times = per_case(rows, "time")[columns]
+    shared = [name for name in CASE if name != "backend"]
+    base = times[times["backend"] == baseline].drop(columns="backend")
+    pairs = times[times["backend"] != baseline].merge(base, on=shared, suffixes=("", "_base"))
+    return pairs[CASE].assign(
+        seconds=pairs["value"],
+        baseline_seconds=pairs["value_base"],
+        speedup=pairs["value_base"] / pairs["value"],
+        lower=pairs["lower_base"] / pairs["upper"],
+        upper=pairs["upper_base"] / pairs["lower"],
+        unverified=(pairs["status"] == "unverified") | (pairs["status_base"] == "unverified"),
+    )
+
+
+def speedup_summary(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Geometric mean, least and greatest speed-up for each direction, dtype, backend and cell, and over all cells.
+
+    lower and upper are the geometric means of the cases' bounds, NaN unless every case has them. `cases` counts the
+    cases that both sides have, `asked` those that the benchmarks held for the backend.
+    """
+    pairs = speedups(rows, baseline)
+    asked = rows[(rows["metric"] == "time") & (rows["backend"] != baseline)].drop_duplicates(CASE)
+    found = []
+    for (direction, dtype, backend), group in asked.groupby(["direction", "dtype", "backend"]):
+        mine = pairs[(pairs[["direction", "dtype", "backend"]] == [direction, dtype, backend]).all(axis=1)]
+        cells = sorted(group["cell"].unique())
+        for cell in [*cells, ALL_CELLS] if len(cells) > 1 else cells:
+            part = mine if cell == ALL_CELLS else mine[mine["cell"] == cell]
+            held = len(group) if cell == ALL_CELLS else int((group["cell"] == cell).sum())
+            found.append(
+                {
+                    "direction": direction, "dtype": dtype, "cell": cell, "backend": backend,
+                    "speedup": geometric_mean(part["speedup"]), "lower": geometric_mean(part["lower"]),
+                    "upper": geometric_mean(part["upper"]), "least": part["speedup"].min(),
+                    "greatest": part["speedup"].max(), "cases": len(part), "asked": held,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def geometric_mean(values: pd.Series) -> float:
+    """The geometric mean; NaN when there are no values or any is NaN."""
+    return float(np.exp(np.log(values.astype("float64").to_numpy()).mean())) if len(values) else math.nan
+
+
+def memory(rows: pd.DataFrame) -> pd.DataFrame:
+    """Bytes per case: workspace_bytes and tape_bytes of the backend, peak_bytes of the process, over_empty_bytes.
+
+    over_empty_bytes is the peak less that of a process that only imports. The direction is left out: the workspace and
+    the peak are a forward call's, the tape is what training keeps.
+    """
+    keys = ["dtype", "cell", *SIZES, "backend"]
+    parts = [per_case(rows, name) for name in ("workspace_bytes", "tape_bytes", "peak_bytes")]
+    long = pd.concat([part for part in parts if len(part)] or parts).drop_duplicates([*keys, "metric"])
+    wide = long.set_index([*keys, "metric"])["value"].unstack("metric").sort_index()
+    empty = rows.loc[(rows["metric"] == "empty_process_bytes") & (rows["status"] == "ok"), "value"]
+    if "peak_bytes" in wide and len(empty):
+        wide["over_empty_bytes"] = wide["peak_bytes"] - empty.iloc[0]
+    return wide
+
+
+def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """compile_seconds, first_call_seconds and break-even for each cell and backend.
+
+    Break-even is the number of inference calls after which the time won over the baseline has paid for the compilation:
+    the fewest, the median and the most over the cases both have (infinite: never, the backend is not faster there).
+    """
+    measured = rows[rows["metric"].isin(["compile_seconds", "first_call_seconds"]) & (rows["status"] == "ok")]
+    wide = measured.drop_duplicates(["cell", "backend", "metric"]).set_index(["cell", "backend", "metric"])["value"]
+    wide = wide.unstack("metric").sort_index().reindex(columns=["compile_seconds", "first_call_seconds"])
+    pairs = speedups(rows, baseline)
+    pairs = pairs[pairs["direction"] == "forward"]
+    for (cell, backend), seconds in wide["compile_seconds"].items():
+        part = pairs[(pairs["cell"] == cell) & (pairs["backend"] == backend)]
+        won = (part["baseline_seconds"] - part["seconds"]).to_numpy()
+        if len(won) and not math.isnan(seconds):
+            calls = np.where(won > 0, np.ceil(seconds / np.where(won > 0, won, 1)), np.inf)
+            names = ["fewest_calls", "median_calls", "most_calls", "cases"]
+            middle = np.sort(calls)[len(calls) // 2]  # not np.median: the mean of a number and never is never
+            wide.loc[(cell, backend), names] = [calls.min(), middle, calls.max(), len(calls)]
+    return wide
+
+
+def left_out(rows: pd.DataFrame) -> pd.DataFrame:
+    """What is not a verified number, most alarming first: status, backend, cell, what, sizes and reason.
+
+    Rows that differ only in sizes, in the metric or in the cell are joined, so that one cause is one line. All columns
+    are text, empty where they do not apply.
+    """
+    bad = rows[rows["status"] != "ok"].copy()
+    bad["rank"] = -bad["status"].map(STATUSES.index)
+    keys = ["rank", "status", "backend", "cell", "direction", "dtype", "reason"]
+    found = []
+    for values, group in bad.groupby(keys, dropna=False, sort=True):
+        about = {name: "" if pd.isna(value) else str(value) for name, value in zip(keys, values, strict=True)}
+        methods = group["benchmark"].str.rpartition(".")[2].unique()
+        about["what"] = ", ".join(name for name in methods if name != "verification") or "verification"
+        about["sizes"] = _sizes(group.dropna(subset=SIZES).drop_duplicates(SIZES))
+        found.append(about)
+    columns = ["status", "backend", "cell", "direction", "dtype", "sizes", "what", "reason"]
+    others = [name for name in columns if name != "cell"]
+    joined = pd.DataFrame(found, columns=columns).groupby(others, sort=False)["cell"].agg(", ".join)
+    return joined.reset_index()[columns]
+
+
+def _sizes(cases: pd.DataFrame) -> str:
+    """The sizes of some cases: each on its own while they are few, else the values that occur."""
+    letters = dict(zip("TBIH", SIZES, strict=True))
+    if (cases["input_size"] == cases["hidden_size"]).all():
+        del letters["I"]
+    if len(cases) <= 4:
+        each = [" ".join(f"{letter}={row[name]}" for letter, name in letters.items()) for _, row in cases.iterrows()]
+        return "; ".join(each)
+    values = [f"{letter}={','.join(map(str, sorted(cases[name].unique())))}" for letter, name in letters.items()]
+    return f"{len(cases)} cases in {' '.join(values)}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence on how much of a report has been verified. good: nothing is wrong, failed or unverified."""
+
+    sentence: str
+    good: bool
+    counts: dict[str, int]  # cases by status
+
+
+def verdict(rows: pd.DataFrame) -> Verdict:
+    """Count the cases by their most alarming status, and the measurements outside of cases that failed."""
+    cased = rows.dropna(subset=SIZES)
+    statuses = cased.groupby(CASE, dropna=False)["status"].agg(worst)
+    counts = {status: int((statuses == status).sum()) for status in reversed(STATUSES)}
+    elsewhere = int((rows[SIZES].isna().any(axis=1) & rows["status"].isin(["failed", "wrong"])).sum())
+    total = f"{len(statuses)} case{'s' if len(statuses) != 1 else ''}"
+    bad = [f"{counts[name]} {name.upper()}" for name in ("wrong", "failed", "unverified") if counts[name]]
+    bad += [f"{elsewhere} other measurement{'s' if elsewhere != 1 else ''} FAILED"] if elsewhere else []
+    skipped = [f"{counts['skipped']} skipped"] if counts["skipped"] else []
+    verified = "verified against the reference before timing"
+    if not bad and not skipped and counts["ok"]:
+        return Verdict(f"{total}, all {verified}.", True, counts)
+    parts = [*bad, *skipped, f"{counts['ok']} {verified}"]
+    return Verdict(f"{total}: {', '.join(parts)}.", not bad, counts)
