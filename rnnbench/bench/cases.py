@@ -196,11 +196,11 @@ def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
     if suite not in SUITES:
         raise ValueError(f"there is no suite {suite!r}; {did_you_mean(suite, SUITES)}known are {', '.join(SUITES)}")
     chosen = SUITES[suite][benchmark]
-    named = {
-        "cells": tuple(filter(None, environ.get("RNNBENCH_CELLS", "").split(","))),
-        "backends": tuple(filter(None, environ.get("RNNBENCH_BACKENDS", "").split(","))),
-    }
-    return dataclasses.replace(chosen, **{axis: values for axis, values in named.items() if values})  # type: ignore[arg-type]
+    cells_named, backends_named = (
+        tuple(name for name in environ.get(variable, "").split(",") if name)
+        for variable in ("RNNBENCH_CELLS", "RNNBENCH_BACKENDS")
+    )
+    return dataclasses.replace(chosen, cells=cells_named or chosen.cells, backends=backends_named or chosen.backends)
 
 
 def did_you_mean(wrong: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:

@@ -1,0 +1,88 @@
+"""`rnnbench check`: every cell, backend and dtype over shapes that have broken kernels before."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rnnbench.bench.cases import DIRECTIONS, Case
+from rnnbench.bench.verify import Verification, verify
+
+# One step, one sequence, one unit; sizes that are odd, prime, one above a power of two (17 and 33 leave tails in every
+# vector width); batches that do not fill a tile; sequences that end early; networks of several layers and directions.
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"seq_len": 1, "batch_size": 1, "input_size": 1, "hidden_size": 1},
+    {"seq_len": 1, "batch_size": 3, "input_size": 4, "hidden_size": 5},
+    {"seq_len": 9, "batch_size": 2, "input_size": 3, "hidden_size": 1},
+    {"seq_len": 6, "batch_size": 1, "input_size": 7, "hidden_size": 17},
+    {"seq_len": 5, "batch_size": 4, "input_size": 1, "hidden_size": 33},
+    {"seq_len": 7, "batch_size": 5, "input_size": 6, "hidden_size": 17, "lengths": "ragged"},
+    {"seq_len": 8, "batch_size": 13, "input_size": 16, "hidden_size": 32},
+    {"seq_len": 5, "batch_size": 3, "input_size": 5, "hidden_size": 33, "num_layers": 2},
+    {"seq_len": 6, "batch_size": 4, "input_size": 3, "hidden_size": 17, "bidirectional": True},
+    {
+        "seq_len": 7, "batch_size": 3, "input_size": 5, "hidden_size": 33, "num_layers": 2, "bidirectional": True,
+        "lengths": "ragged",
+    },
+)  # fmt: skip
+
+
+@dataclass
+class Group:
+    """What was found for one cell, backend and dtype. worst: the verification that used most of its tolerance."""
+
+    cell: str
+    backend: str
+    dtype: str
+    found: list[Verification] = field(default_factory=list)
+
+    def count(self, *statuses: str) -> int:
+        """How many cases have one of these statuses."""
+        return sum(v.status in statuses for v in self.found)
+
+    @property
+    def worst(self) -> Verification | None:
+        """The verification that used most of its tolerance; None where nothing was compared."""
+        compared = [v for v in self.found if v.status in ("ok", "wrong")]
+        return max(compared, key=_used, default=None)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why cases were skipped, each reason once."""
+        return sorted({v.reason for v in self.found if v.status == "skipped"})
+
+
+def _used(verification: Verification) -> float:
+    if math.isnan(verification.error):
+        return math.inf
+    return verification.error / verification.tolerance if verification.tolerance else verification.error
+
+
+def cases(
+    cells: Iterable[str],
+    backends: Iterable[str],
+    dtypes: Iterable[str],
+    directions: Iterable[str] = DIRECTIONS,
+    shapes: Iterable[dict[str, Any]] = SHAPES,
+    seed: int = 0,
+) -> Iterator[list[Case]]:
+    """The cases of each cell, backend and dtype together. seed: of the data; the arguments are axes of `Case`."""
+    shapes, directions, dtypes, backends = list(shapes), list(directions), list(dtypes), list(backends)
+    for cell in cells:
+        for dtype in dtypes:
+            for backend in backends:
+                yield [Case(cell, backend, dtype, d, **shape, seed=seed) for shape in shapes for d in directions]
+
+
+def check(groups: Iterable[list[Case]]) -> Iterator[tuple[Verification, Group, bool]]:
+    """Verify case after case: what was found, the group so far, and whether it is complete. groups: as from `cases`."""
+    for group_cases in groups:
+        first = group_cases[0]
+        group = Group(first.cell, first.backend, first.dtype)
+        for case in group_cases:
+            verification = verify(dataclasses.replace(case))
+            group.found.append(verification)
+            yield verification, group, case is group_cases[-1]

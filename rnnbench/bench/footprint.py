@@ -1,0 +1,45 @@
+"""How much memory a backend takes, in bytes it allocates itself.
+
+The peak of a whole process is mostly the interpreter and the libraries, about 185 MB for NumPy and Numba alike; what
+differs between backends is their workspace and, in training, the tape.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+from rnnbench.bench.cases import Case
+from rnnbench.bench.session import Session
+
+
+def workspace_bytes(case: Case) -> int:
+    """The peak of what one first run allocates on the host, without its results and without the tape.
+
+    Verify the case before: that compiles and loads everything, which allocates far more. The network is a new one, so
+    buffers that are kept for later calls count too; packed weights, made in `prepare`, do not.
+    """
+    session = Session(case)
+    tracemalloc.start()
+    try:
+        native = session.run()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    results = sum(array.nbytes for array in session.result(native).values())
+    return max(0, peak - results - tape_size(native))
+
+
+def tape_bytes(case: Case) -> int:
+    """What a training step keeps from its forward pass for the way back, besides the output.
+
+    Raises ValueError for a case that does not train.
+    """
+    if case.direction != "train":
+        raise ValueError(f"only training keeps a tape; the direction is {case.direction!r}")
+    return tape_size(Session(case).run())
+
+
+def tape_size(native: tuple[Any, ...]) -> int:
+    """Bytes of the tape among what a session's run returned; 0 in inference."""
+    return int(native[2].nbytes) if native[2] is not None else 0

@@ -1,0 +1,98 @@
+"""What a program pays before the steady state: compilation, the first call, the import. Each in a fresh process.
+
+`first_call` starts a Python that imports rnnbench and the backend's library (not counted), then prepares a small
+network and runs it once (counted). With an empty kernel cache that is the compile time, with a filled one the first
+call. The process then verifies the case; where it disagrees there is no number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rnnbench.bench.cases import Case
+
+CACHE = "RNNBENCH_CACHE_DIR"
+COMPILES = ("numba-cpu", "numba-cuda")  # backends that have kernels to compile
+
+
+def case_for(cell: str, backend: str) -> Case:
+    """A case so small that its run costs nothing beside the start."""
+    return Case(cell, backend, seq_len=8, batch_size=2, input_size=32, hidden_size=32)
+
+
+def compile_seconds(cell: str, backend: str) -> float:
+    """Seconds of the first call with an empty kernel cache. Raises RuntimeError as `first_call` does."""
+    with tempfile.TemporaryDirectory(prefix="rnnbench-cache-") as folder:
+        return first_call(case_for(cell, backend), {CACHE: folder})
+
+
+def first_call_seconds(cell: str, backend: str) -> float:
+    """Seconds of the first call of a process that finds its kernels in the cache; one before it has filled it."""
+    first_call(case_for(cell, backend), {})
+    return first_call(case_for(cell, backend), {})
+
+
+def first_call(case: Case, variables: dict[str, str]) -> float:
+    """Seconds that preparing and running `case` for the first time takes in a new process with these variables.
+
+    Raises RuntimeError with the reason where the process fails or its result is wrong.
+    """
+    answer = _ask("first", case, variables)
+    if answer["status"] != "ok":
+        raise RuntimeError(f"{case}: {answer['status']}: {answer['reason']}")
+    return float(answer["seconds"])
+
+
+def verify_elsewhere(case: Case) -> dict[str, Any]:
+    """`Verification.record` of a case, verified in a process of its own: this one's memory stays untouched."""
+    return _ask("verify", case, {})
+
+
+def _ask(question: str, case: Case, variables: dict[str, str]) -> dict[str, Any]:
+    package = str(Path(__file__).parents[2])  # the same rnnbench as here, wherever it was imported from
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(
+        [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps(dataclasses.asdict(case))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise RuntimeError(f"{case}: the process that was to run it failed: {words[-1]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _answer(question: str, case: Case) -> dict[str, Any]:
+    from rnnbench import backends
+    from rnnbench.bench.data import make
+    from rnnbench.bench.session import Session, Unsupported
+    from rnnbench.bench.verify import verify
+
+    if question == "verify":
+        return verify(case).record()
+    try:
+        data = make(case)
+        backends.load(case.backend)
+        start = perf_counter()
+        Session(case, data).run()
+        seconds = perf_counter() - start
+    except (Unsupported, backends.BackendUnavailable) as error:
+        return {"status": "skipped", "reason": str(error)}
+    verification = verify(case)
+    return {"status": verification.status, "reason": verification.reason, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_answer(sys.argv[1], Case(**json.loads(sys.argv[2])))))
