@@ -133,7 +133,9 @@ def write(
     Benchmarks(SimpleNamespace(results_dir=str(root), benchmark_dir=""), known.values()).save()
     lines = []
     if machine_record:
-        lines.append({"record": "machine", "threads": THREADS, "peak_gflops": PEAK_GFLOPS, "cores": 4})
+        facts = {"cpu": "Example CPU 3.0 GHz", "cores": 4, "memory": "15.6 GiB", "os": "Linux 6.8", "python": "3.12.1"}
+        facts |= {"versions": {"numpy": "2.4.6", "numba": "0.68.1"}, "blas": {"name": "openblas", "version": "0.3.30"}}
+        lines.append({"record": "machine", "threads": THREADS, "peak_gflops": PEAK_GFLOPS, **facts})
     for case in cases.values():
         outcome = verified(case)
         if outcome is not None:

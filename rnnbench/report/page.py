@@ -8,7 +8,7 @@ from typing import Any
 
 from rnnbench.report import plots, views
 from rnnbench.report.base import Results, need
-from rnnbench.report.tables import LEGEND, SECTIONS, interval, of_run, ratio, rows_of, significant
+from rnnbench.report.tables import LEGEND, SECTIONS, interval, of_run, ratio, rows_of
 from rnnbench.report.text import machine_lines
 
 FOLDER = Path(__file__).parent
@@ -100,6 +100,6 @@ def _cards(rows: Any, baseline: str) -> list[dict[str, str]]:
 
 def _heat_legend() -> list[tuple[int, str]]:
     """(class, label) of each colour of the heat maps."""
-    bounds = [significant(bound).rstrip("0").rstrip(".") for bound in plots.BOUNDS]
+    bounds = [f"{bound:.2g}" for bound in plots.BOUNDS]
     middles = [f"{low} to {high}" for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
     return list(enumerate([f"up to {bounds[0]}", *middles, f"over {bounds[-1]}"]))

@@ -29,7 +29,6 @@ DASHES = ((), (5, 2), (1, 2), (6, 2, 1, 2))
 # The heat map's classes: a class holds ratios up to its bound; the one around 1 is neutral.
 BOUNDS = (0.25, 0.5, 1 / 1.1, 1.1, 2.0, 4.0, 8.0)
 WIDTH_INCHES = 4.0
-MOST_ROWS = 40
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def _lines(
     panel, found = ["direction", "dtype", "cell"], []
     for direction, parts in cases.groupby("direction"):
         # One scale for a direction, so that cells can be compared across its plots.
-        limits = (parts[["value", "lower"]].min(axis=None) / 1.4, parts[["value", "upper"]].max(axis=None) * 1.4)
+        limits = (parts[["value", "lower"]].min().min() / 1.4, parts[["value", "upper"]].max().max() * 1.4)
         for (_, dtype, cell), part in parts.groupby(panel):
             figure, axes = _figure(2.9)
             for _, line in part.groupby([name for name in keys if name not in panel]):
@@ -82,7 +81,7 @@ def _lines(
             axes.set_xticks([], minor=True)
             _label_log_axis(axes, show)
             title = f"{cell}, {direction}, {dtype}"
-            best = part.loc[part["value"].idxmin() if metric == "time" else part["value"].idxmax()]
+            best = part.sort_values("value", ascending=metric == "time").iloc[0]
             alt = (
                 f"Line chart of {ylabel} over {xlabel} for {title}: {', '.join(sorted(part['backend'].unique()))}. "
                 f"The best value is {show(best['value'])} by {best['backend']} at {best[over]}; "
@@ -105,14 +104,13 @@ def _draw(axes: Any, line: pd.DataFrame, over: str, colours: dict[str, int], das
 
 def _label_log_axis(axes: Any, show: Callable[[float], str]) -> None:
     """Decades as labels, and 2 and 5 between them where fewer than two decades are in sight."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
+    ticker = need("matplotlib.ticker", "The HTML page")
     low, high = axes.get_ylim()
     subs = (1.0,) if high / low > 100 else (1.0, 2.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
     plain = re.compile(r"\.0+(?=\D|$)")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain.sub("", show(value))))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: plain.sub("", show(value))))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def heat_class(ratio: float) -> int:
@@ -121,28 +119,18 @@ def heat_class(ratio: float) -> int:
 
 
 def heat_maps(rows: pd.DataFrame, baseline: str) -> list[Plot]:
-    """Speed-up over the baseline, a map for each backend, direction and dtype: cases as rows, sizes H as columns."""
+    """Speed-up over the baseline, a map for each backend, direction and dtype: sizes as rows, cells as columns."""
     pairs, found = views.speedups(rows, baseline), []
     for (backend, direction, dtype), part in pairs.groupby(["backend", "direction", "dtype"]):
-        grid = part.pivot_table(index=["cell", "seq_len", "batch_size"], columns="hidden_size", values="speedup")
-        if len(grid) > MOST_ROWS:  # a picture has to stay one: keep the rows that say most
-            fullest = grid.count(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_ROWS]
-            grid = grid.loc[fullest].sort_index()
-        figure, axes = _figure(0.75 + 0.27 * len(grid))
+        grid = part.pivot_table(index=["hidden_size", "seq_len", "batch_size"], columns="cell", values="speedup")
+        figure, axes = _figure(0.8 + 0.27 * len(grid))
         for row, values in enumerate(grid.to_numpy()):
-            for column, ratio in enumerate(values):
-                if math.isnan(ratio):
-                    axes.text(column, row, "·", color=TOKENS["grid"], ha="center", va="center")
-                    continue
-                kind = heat_class(ratio)
-                box = {"width": 0.96, "height": 0.92, "color": TOKENS[f"heat-{kind}"], "linewidth": 0}
-                axes.add_patch(need("matplotlib.patches", "A plot").Rectangle((column - 0.48, row - 0.46), **box))
-                ink = TOKENS[f"on-heat-{kind}"]
-                axes.text(column, row, significant(ratio), color=ink, ha="center", va="center", fontsize=9)
-        axes.set(xlim=(-0.5, len(grid.columns) - 0.5), ylim=(len(grid) - 0.5, -0.5), xlabel="hidden size H (units)")
-        axes.set_xticks(range(len(grid.columns)), [str(size) for size in grid.columns])
-        labels = [f"{cell}  T {t} B {b}" for cell, t, b in grid.index]
-        axes.set_yticks(range(len(grid)), labels, parse_math=False)
+            for column, speedup in enumerate(values):
+                _box(axes, row, column, speedup)
+        axes.set(xlim=(-0.5, len(grid.columns) - 0.5), ylim=(len(grid) - 0.5, -0.5), xlabel="cell")
+        axes.set_ylabel("hidden size H, length T, batch size B")
+        axes.set_xticks(range(len(grid.columns)), [_shorter(cell) for cell in grid.columns], parse_math=False)
+        axes.set_yticks(range(len(grid)), [f"H {h}  T {t}  B {b}" for h, t, b in grid.index])
         axes.tick_params(length=0)
         axes.grid(False)
         axes.spines[:].set_visible(False)
@@ -153,6 +141,26 @@ def heat_maps(rows: pd.DataFrame, baseline: str) -> list[Plot]:
         )
         found.append(Plot(title, _svg(figure, "speed-up" + title, alt), alt))
     return found
+
+
+def _box(axes: Any, row: int, column: int, speedup: float) -> None:
+    """One number on its colour, or a faint dot where there is none."""
+    if math.isnan(speedup):
+        axes.text(column, row, "·", color=TOKENS["ink"], ha="center", va="center")
+        return
+    kind = heat_class(speedup)
+    look = {"width": 0.96, "height": 0.92, "color": TOKENS[f"heat-{kind}"], "linewidth": 0}
+    axes.add_patch(need("matplotlib.patches", "The HTML page").Rectangle((column - 0.48, row - 0.46), **look))
+    axes.text(
+        column, row, significant(speedup), color=TOKENS[f"on-heat-{kind}"], ha="center", va="center", fontsize=9
+    )  # fmt: skip
+
+
+def _shorter(cell: str) -> str:
+    """A cell's name in two lines where it is long; of a user's file only the name behind the colon."""
+    name = cell.rpartition(":")[2]
+    first, _, rest = name.partition("_")
+    return f"{first}\n{rest}" if rest else name
 
 
 def _figure(height: float) -> tuple[Any, Any]:

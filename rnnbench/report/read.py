@@ -31,7 +31,8 @@ def read(results_dir: str | Path = "results", machine: str | None = None, commit
 
     Raises ReportError when there is nothing to show, or the machine or commit is unknown.
     """
-    root, problems = Path(results_dir), []
+    root = Path(results_dir)
+    problems: list[str] = []
     if not root.is_dir():
         raise ReportError(f"There are no results in {root}: run `make bench` (or `rnnbench run`) first.")
     described = _descriptions(root, problems)

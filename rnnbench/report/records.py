@@ -30,7 +30,8 @@ def read(path: Path, problems: list[str]) -> Records:
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror}); its cases count as unverified.")
         return Records()
-    records, this_run, bad = Records(), {}, []
+    records, bad = Records(), []
+    this_run: dict[Key, dict[str, Any]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -94,6 +94,8 @@ def _row(
         verified = record.cases.get(tuple(row.get(part) for part in CASE))
     row = {part: row[part] for part in row if part in COLUMNS}
     row.update(_outcome(value, verified, needs_record="hidden_size" in row))
+    if metric == "compile_seconds" and row["status"] == "skipped":
+        row["reason"] = "nothing to compile, or not available here"
     measured = isinstance(value, int | float) and math.isfinite(value)
     low, high = (stats.get(end, math.nan) for end in ("ci_99_a", "ci_99_b"))
     if not measured or not (math.isfinite(low) and math.isfinite(high)):

@@ -62,11 +62,11 @@ class Row:
 def tables(results: Results, baseline: str | None = None) -> list[Table]:
     """All tables of all runs, without those that have nothing to show.
 
-    baseline: the backend that others are compared with (default: numpy if it is there, else the first by name); raises
-    ReportError when no run has it.
+    results: from `read`. baseline: the backend that others are compared with (default: numpy if it is there, else the
+    first by name); raises ReportError when no run has it.
     """
     views.choose_baseline(results.frame, baseline)
-    found = []
+    found: list[Table] = []
     for machine in results.machines:
         found += of_run(rows_of(results, machine), machine, baseline)
     return found
@@ -83,7 +83,7 @@ def of_run(rows: pd.DataFrame, machine: dict[str, Any], baseline: str | None) ->
     baseline = views.baseline_of_run(rows, baseline)
     title = "Throughput over hidden size"
     yield from _pivots(rows, run, "steps_per_second", "hidden_size", "throughput", title, "steps/s", si)
-    yield from _pivots(rows, run, "time", "seq_len", "time", "Time over sequence length", "a call", seconds)
+    yield from _pivots(rows, run, "time", "seq_len", "time", "Time over sequence length", "median time a call", seconds)
     yield from _speedup_tables(rows, run, baseline)
     known = ", ".join(f"{dtype} {peak:.4g} GFLOP/s" for dtype, peak in machine.get("peak_gflops", {}).items())
     peak = f"% of the matrix-product rate measured here ({known}, {machine.get('threads')} threads)" if known else "%"
@@ -102,7 +102,7 @@ def _pivots(
     if over == "seq_len" and wide.shape[1] < 2:
         return  # a single length is in the other tables already
     for direction in sorted(set(wide.index.get_level_values("direction")) if len(wide) else []):
-        part = wide.xs(direction, level="direction").dropna(axis="columns", how="all")
+        part = pd.DataFrame(wide.xs(direction, level="direction")).dropna(axis="columns", how="all")
         compared = part.groupby(list(part.index.names[:-1]))
         best = part == compared.transform("min" if metric == "time" else "max")
         best &= compared.transform("count") > 1
@@ -191,7 +191,7 @@ def _table(
     detail: bool = False,
 ) -> Table:  # fmt: skip
     """Index levels become the first columns, except those with one value, which go into the caption."""
-    names = list(frame.index.names)
+    names = [str(name) for name in frame.index.names]
     constant = [name for name in names if len(frame) > 1 and frame.index.get_level_values(name).nunique() == 1]
     constant = [name for name in constant if name != names[-1]]
     shared = [f"{HEADINGS.get(name, name)} {frame.index.get_level_values(name)[0]}" for name in constant]

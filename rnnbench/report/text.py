@@ -75,18 +75,23 @@ def machine_lines(machine: dict[str, Any]) -> list[tuple[str, str]]:
     if memory is None and str(machine.get("ram")).isdecimal():
         memory = size(1024 * int(machine["ram"]))  # asv's is in KiB
     peaks = [f"{dtype} {peak:.4g} GFLOP/s" for dtype, peak in machine.get("peak_gflops", {}).items()]
+    blas, versions = machine.get("blas"), machine.get("versions")
+    libraries = {name: versions.get(name) for name in ("numpy", "numba")} if isinstance(versions, dict) else {}
     facts = [
         ("machine", machine["machine"]),
-        ("commit", f"{machine['commit'][:8]} of {machine['date']:%Y-%m-%d}"),
+        ("commit", machine["commit"][:8]),
+        ("committed", f"{machine['date']:%Y-%m-%d}"),
         ("cpu", machine.get("cpu")),
         ("cores", machine.get("cores") or machine.get("num_cpu")),
         ("threads used", machine.get("threads")),
         ("memory", memory),
         ("system", machine.get("os")),
         ("Python", machine.get("python")),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in libraries.items() if version)),
+        ("BLAS", " ".join(str(blas.get(part, "")) for part in ("name", "version")) if isinstance(blas, dict) else None),
         ("matrix-product peak", ", ".join(peaks)),
     ]
-    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+    return [(name, str(value).strip()) for name, value in facts if value not in (None, "", "unknown")]
 
 
 def _head(results: Results) -> list[str]:
@@ -94,7 +99,7 @@ def _head(results: Results) -> list[str]:
     lines = []
     for machine in results.machines:
         facts = dict(machine_lines(machine))
-        named = [f"{facts.pop('machine')}, commit {facts.pop('commit')}"]
+        named = [f"{facts.pop('machine')}, commit {facts.pop('commit')} of {facts.pop('committed')}"]
         lines.append("; ".join(named + [f"{name} {value}" for name, value in facts.items()]))
         lines.append(views.verdict(rows_of(results, machine)).sentence)
     return lines

@@ -134,19 +134,20 @@ def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
     the fewest, the median and the most over the cases both have (infinite: never, the backend is not faster there).
     """
     measured = rows[rows["metric"].isin(["compile_seconds", "first_call_seconds"]) & (rows["status"] == "ok")]
-    wide = measured.drop_duplicates(["cell", "backend", "metric"]).set_index(["cell", "backend", "metric"])["value"]
-    wide = wide.unstack("metric").sort_index().reindex(columns=["compile_seconds", "first_call_seconds"])
     pairs = speedups(rows, baseline)
     pairs = pairs[pairs["direction"] == "forward"]
-    for (cell, backend), seconds in wide["compile_seconds"].items():
+    found = []
+    for (cell, backend), group in measured.groupby(["cell", "backend"]):
+        about = {"cell": cell, "backend": backend, **dict(zip(group["metric"], group["value"], strict=True))}
         part = pairs[(pairs["cell"] == cell) & (pairs["backend"] == backend)]
         won = (part["baseline_seconds"] - part["seconds"]).to_numpy()
-        if len(won) and not math.isnan(seconds):
-            calls = np.where(won > 0, np.ceil(seconds / np.where(won > 0, won, 1)), np.inf)
-            names = ["fewest_calls", "median_calls", "most_calls", "cases"]
-            middle = np.sort(calls)[len(calls) // 2]  # not np.median: the mean of a number and never is never
-            wide.loc[(cell, backend), names] = [calls.min(), middle, calls.max(), len(calls)]
-    return wide
+        if len(won) and "compile_seconds" in about:
+            calls = np.sort(np.where(won > 0, np.ceil(about["compile_seconds"] / np.where(won > 0, won, 1)), np.inf))
+            middle = calls[len(calls) // 2]  # not np.median: the mean of a number and never is never
+            about |= {"fewest_calls": calls[0], "median_calls": middle, "most_calls": calls[-1], "cases": len(calls)}
+        found.append(about)
+    columns = ["compile_seconds", "first_call_seconds", "fewest_calls", "median_calls", "most_calls", "cases"]
+    return pd.DataFrame(found, columns=["cell", "backend", *columns]).set_index(["cell", "backend"])
 
 
 def left_out(rows: pd.DataFrame) -> pd.DataFrame:
@@ -160,12 +161,13 @@ def left_out(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["rank", "status", "backend", "cell", "direction", "dtype", "reason"]
     found = []
     for values, group in bad.groupby(keys, dropna=False, sort=True):
-        about = {name: "" if pd.isna(value) else str(value) for name, value in zip(keys, values, strict=True)}
+        texts = pd.Series(values, index=keys, dtype=object).fillna("").astype(str)
+        about = dict(texts)
         methods = group["benchmark"].str.rpartition(".")[2].unique()
         about["what"] = ", ".join(name for name in methods if name != "verification") or "verification"
         about["sizes"] = _sizes(group.dropna(subset=SIZES).drop_duplicates(SIZES))
         found.append(about)
-    columns = ["status", "backend", "cell", "direction", "dtype", "sizes", "what", "reason"]
+    columns = ["status", "backend", "cell", "direction", "dtype", "sizes", "reason", "what"]
     others = [name for name in columns if name != "cell"]
     joined = pd.DataFrame(found, columns=columns).groupby(others, sort=False)["cell"].agg(", ".join)
     return joined.reset_index()[columns]
