@@ -63,7 +63,7 @@ def write(
     """Write one run and return the path of its result file.
 
     seconds(case) is a time, None (failed) or NaN (skipped); verified(case) is the outcome of the check, or None for no
-    record. With fewer than 8 samples asv's confidence interval is infinite, as in a quick run.
+    record. From a single sample asv's confidence interval is infinite.
     """
     root.mkdir(parents=True, exist_ok=True)
     axes = {"cell": list(cells), "backend": list(backends), "dtype": list(dtypes), "batch_size": list(batch_sizes)}

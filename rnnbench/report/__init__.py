@@ -37,10 +37,10 @@ one, and within one run the worst status counts.
 """
 
 from rnnbench.report.base import COLUMNS, ReportError, Results
+from rnnbench.report.loader import load, read
 from rnnbench.report.make import FORMATS, main
 from rnnbench.report.page import html
-from rnnbench.report.read import load, read
-from rnnbench.report.tables import Table, tables
+from rnnbench.report.table import Table, tables
 from rnnbench.report.text import csv, markdown, parquet, terminal
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from rnnbench.report import page, text
 from rnnbench.report.base import ReportError
-from rnnbench.report.read import read
+from rnnbench.report.loader import read
 
 FORMATS = ("table", "markdown", "csv", "parquet", "html")
 FILES = {"html": "report.html", "parquet": "report.parquet"}  # in the results directory, where no path is given

@@ -8,8 +8,9 @@ from typing import Any
 
 from rnnbench.report import plots, views
 from rnnbench.report.base import Results, need
-from rnnbench.report.tables import LEGEND, SECTIONS, interval, of_run, ratio, rows_of
+from rnnbench.report.table import LEGEND, SECTIONS, interval, of_run, rows_of
 from rnnbench.report.text import machine_lines
+from rnnbench.report.units import ratio
 
 FOLDER = Path(__file__).parent
 HEADINGS = {

@@ -17,7 +17,7 @@ import pandas as pd
 
 from rnnbench.report import views
 from rnnbench.report.base import need
-from rnnbench.report.tables import seconds, si, significant
+from rnnbench.report.units import seconds, si, significant
 
 # Colours that occur in no palette, each standing for a CSS variable.
 TOKENS = {"ink": "#010203", "grid": "#010204"}

@@ -108,9 +108,11 @@ def _row(
 
 def is_rnnbench(run: AsvResults, described: dict[str, dict[str, Any]]) -> bool:
     """Whether a result file holds any benchmark of rnnbench; another project's may lie in the same directory."""
+    axes = {name: run.get_result_params(name) or [] for name in run.get_all_result_keys()}
     return any(
-        _parameter_names(name, described.get(name, {}), len(run.get_result_params(name) or [])) is not None
-        for name in run.get_all_result_keys()
+        _parameter_names(name, described.get(name, {}), len(values)) is not None
+        for name, values in axes.items()
+        if isinstance(values, list)
     )
 
 

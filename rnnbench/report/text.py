@@ -9,7 +9,8 @@ from typing import Any
 
 from rnnbench.report import views
 from rnnbench.report.base import Results, need
-from rnnbench.report.tables import LEGEND, NOTHING, Table, rows_of, size, tables
+from rnnbench.report.table import LEGEND, Table, rows_of, tables
+from rnnbench.report.units import NOTHING, size
 
 
 def terminal(results: Results, baseline: str | None = None, width: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The questions a report answers, as frames of numbers; how they look is the business of `tables` and `plots`.
+"""The questions a report answers, as frames of numbers; how they look is the business of `table` and `plots`.
 
 Every function takes the tidy rows of one run (one machine and commit) and compares only numbers that `base.usable`
 lets through. Legend: T seq_len, B batch_size, H hidden_size.
@@ -156,8 +156,8 @@ def left_out(rows: pd.DataFrame) -> pd.DataFrame:
     Rows that differ only in sizes, in the metric or in the cell are joined, so that one cause is one line. All columns
     are text, empty where they do not apply.
     """
-    bad = rows[rows["status"] != "ok"].copy()
-    bad["rank"] = -bad["status"].map(STATUSES.index)
+    bad = rows[rows["status"] != "ok"]
+    bad = bad.assign(rank=[-STATUSES.index(status) for status in bad["status"]])
     keys = ["rank", "status", "backend", "cell", "direction", "dtype", "reason"]
     found = []
     for values, group in bad.groupby(keys, dropna=False, sort=True):
@@ -165,7 +165,7 @@ def left_out(rows: pd.DataFrame) -> pd.DataFrame:
         about = dict(texts)
         methods = group["benchmark"].str.rpartition(".")[2].unique()
         about["what"] = ", ".join(name for name in methods if name != "verification") or "verification"
-        about["sizes"] = _sizes(group.dropna(subset=SIZES).drop_duplicates(SIZES))
+        about["sizes"] = _sizes(group.dropna(subset=SIZES).drop_duplicates(SIZES).sort_values(SIZES))
         found.append(about)
     columns = ["status", "backend", "cell", "direction", "dtype", "sizes", "reason", "what"]
     others = [name for name in columns if name != "cell"]
