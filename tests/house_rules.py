@@ -58,6 +58,7 @@ ROOMS = {
         (*NETWORKS, "rnnbench.bench", "rnnbench.interop", "rnnbench.report", "rnnbench.tasks"),
         ("numpy", "pandas", "asv", "shtab"),
     ),
+    "rnnbench.__main__": Room(("rnnbench.cli",)),
     "benchmarks": Room((*NETWORKS, "rnnbench.bench"), ("numpy", "asv_runner")),
 }
 # Packages whose own files are rooms of their own: a new file in them has to be added to the table above.

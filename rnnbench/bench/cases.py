@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,7 +203,7 @@ def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
     return dataclasses.replace(chosen, cells=cells_named or chosen.cells, backends=backends_named or chosen.backends)
 
 
-def did_you_mean(wrong: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """ "did you mean 'lstm'? " for 'lstn'; nothing where no known name is near."""
     near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}? " if near else ""

@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from asv import util
+from asv.commands.publish import Publish
+from asv.config import Config
 from asv.machine import Machine, MachineCollection
 
 
@@ -53,3 +55,34 @@ def git(root: Path, *arguments: str) -> str:
     except subprocess.CalledProcessError as error:
         raise SuiteError(f"git {' '.join(arguments)} failed in {root}: {error.stderr.strip()}") from None
     return done.stdout.rstrip("\n")
+
+
+def configuration(root: Path, results_dir: Path) -> Config:
+    """asv.conf.json of a checkout, with its paths made absolute. Raises SuiteError where it cannot be read."""
+    try:
+        config = Config.load(str(root / "asv.conf.json"))
+    except (util.UserError, ValueError) as error:
+        raise SuiteError(f"{root / 'asv.conf.json'} cannot be read: {error}") from error
+    config.repo, config.results_dir = str(root), str(results_dir.resolve())
+    for name in ("benchmark_dir", "html_dir", "env_dir"):
+        setattr(config, name, str(root / getattr(config, name)))
+    return config
+
+
+def publish(root: Path, results_dir: Path, html_dir: str | None = None) -> Path:
+    """Make asv's static site of all results and return its first page.
+
+    root: the checkout. results_dir: with benchmarks.json. html_dir: None takes that of asv.conf.json.
+
+    Raises SuiteError where there are no results, or a file among them cannot be read.
+    """
+    config = configuration(root, results_dir)
+    if html_dir is not None:
+        config.html_dir = str(Path(html_dir).resolve())
+    if not (results_dir / "benchmarks.json").is_file():
+        raise SuiteError(f"there are no results in {results_dir}: `make bench` or `rnnbench run` makes some")
+    try:
+        Publish.run(config)
+    except (util.UserError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SuiteError(f"asv cannot make its site of {results_dir}: {error}") from error
+    return Path(config.html_dir) / "index.html"

@@ -23,7 +23,6 @@ from typing import Any
 
 from asv import util
 from asv.benchmarks import Benchmarks
-from asv.config import Config
 from asv.environment import ExistingEnvironment
 from asv.machine import Machine
 from asv.repo import get_repo
@@ -31,7 +30,7 @@ from asv.results import Results
 from asv.runner import run_benchmarks
 
 from rnnbench.bench import record
-from rnnbench.bench.checkout import SuiteError, git
+from rnnbench.bench.checkout import SuiteError, configuration, git
 
 VERSIONED = ("numpy", "numba")  # what a result depends on most; another version starts a new line in asv's graphs
 
@@ -86,10 +85,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         self.commit = git(self.root, "rev-parse", "HEAD")
-        config = Config.load(str(self.root / "asv.conf.json"))
-        config.repo, config.results_dir = str(self.root), str(self.results_dir)
-        config.benchmark_dir = str(self.root / config.benchmark_dir)
-        config.env_dir = str(self.root / config.env_dir)
+        config = configuration(self.root, self.results_dir)
         self.record_path = self.results_dir / self.machine["machine"] / f"{self.commit[:8]}-rnnbench.jsonl"
         # asv gives its processes this in place of PYTHONPATH: they measure the checkout, not what is installed
         self.environment |= {"ASV_PYTHONPATH": str(self.root), record.VARIABLE: str(self.record_path.resolve())}
@@ -141,16 +137,21 @@ class Suite:
 
         return sorted(planned, key=order)
 
+    def prepare_folder(self) -> Path:
+        """Make the machine's folder, with asv's descriptions of machine and benchmarks; returns `record_path`."""
+        self.record_path.parent.mkdir(parents=True, exist_ok=True)
+        machine = Machine()
+        machine.__dict__.update(self.machine)
+        machine.save(str(self.results_dir))
+        self.benchmarks.save()
+        return self.record_path
+
     def run(self) -> Iterator[Measurement]:
         """Measure one thing after the other; what has been yielded is on disk.
 
         Raises KeyboardInterrupt when the user has had enough; what was finished before stays.
         """
-        self.results_dir.joinpath(self.machine["machine"]).mkdir(parents=True, exist_ok=True)
-        machine = Machine()
-        machine.__dict__.update(self.machine)
-        machine.save(str(self.results_dir))
-        self.benchmarks.save()
+        self.prepare_folder()
         for name, index, measurement in self.plan():
             yield self._measure(name, index, measurement)
 

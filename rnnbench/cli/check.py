@@ -1,0 +1,74 @@
+"""`rnnbench check`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rnnbench import backends
+from rnnbench.bench import check
+from rnnbench.bench.cases import DIRECTIONS
+from rnnbench.bench.verify import Verification
+from rnnbench.cli import values
+from rnnbench.cli.terminal import Progress, paint
+
+SHOWN = 20  # disagreements told one by one
+LINE = "{:<20} {:<10} {:<8} {:>5} {:>9} {:>9} {:>6}  {}"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify and print a row for each cell, backend and dtype as it completes; then each disagreement in a sentence."""
+    values.use_threads(arguments.threads)
+    directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
+    named = arguments.backends or backends.NAMES
+    groups = list(check.cases(arguments.cells, named, arguments.dtypes, directions, seed=arguments.seed))
+    progress = Progress(sum(map(len, groups)))
+    print(LINE.format("cell", "backend", "dtype", "cases", "error", "allowed", "used", "of"), flush=True)
+    found: list[Verification] = []
+    progress.show(str(groups[0][0]))
+    for verification, group, complete in check.check(groups):
+        found.append(verification)
+        progress.step()
+        progress.show(str(verification.case))
+        if complete:
+            progress.clear()
+            print(_row(group), flush=True)
+    progress.clear()
+    return _summary(found)
+
+
+def _row(group: check.Group) -> str:
+    """A line of the table: the case that used most of its tolerance stands for its group."""
+    worst, names = group.worst, (group.cell, group.backend, group.dtype, str(len(group.found)))
+    if worst is None:
+        status = "failed" if group.count("failed") else "skipped"
+        return paint(LINE.format(*names, "", "", "", f"{status}: {group.found[0].reason}"), status, sys.stdout)
+    used = worst.error / worst.tolerance if worst.tolerance else 0.0
+    what = f"{worst.worst} at {_sizes(worst)}"
+    line = LINE.format(*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{used:.0%}", what)
+    bad = group.count("wrong", "failed")
+    if bad:
+        return paint(f"{line}; {bad} of {len(group.found)} disagree", "wrong", sys.stdout)
+    skipped = group.count("skipped")
+    return line + (f"; {skipped} skipped: {group.reasons[0]}" if skipped else "")
+
+
+def _sizes(verification: Verification) -> str:
+    """A case without the cell, backend and dtype that its row has already named."""
+    case = verification.case
+    return str(case).removeprefix(f"{case.cell} {case.backend} {case.dtype} ")
+
+
+def _summary(found: list[Verification]) -> int:
+    bad = [v for v in found if v.status in ("wrong", "failed")]
+    passed = sum(v.ok for v in found)
+    skipped = sum(v.status == "skipped" for v in found)
+    for verification in bad[:SHOWN]:
+        print(paint(f"{verification.status}: {verification.case}: {verification.reason}", "wrong", sys.stdout))
+    if len(bad) > SHOWN:
+        print(f"... and {len(bad) - SHOWN} more")
+    tail = f", {skipped} skipped" if skipped else ""
+    print(f"{passed} of {len(found)} cases agree with the reference{tail}" + (f", {len(bad)} do not" if bad else ""))
+    if not passed and not bad:
+        print("rnnbench: nothing was verified", file=sys.stderr)
+    return 1 if bad or not passed else 0

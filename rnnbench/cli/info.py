@@ -1,0 +1,50 @@
+"""`rnnbench info`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from rnnbench import backends
+from rnnbench.backends.threads import get_threads
+from rnnbench.bench.cases import DTYPES
+from rnnbench.bench.machine import describe, peak_gflops
+from rnnbench.cli import values
+from rnnbench.cli.terminal import columns
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the machine, the libraries, and the backends with why not."""
+    values.use_threads(arguments.threads)
+    facts = describe() | {"threads": get_threads()}
+    if not arguments.no_peak:
+        facts["peak_gflops"] = {dtype: peak_gflops(dtype, get_threads()) for dtype in DTYPES}
+    facts["backends"] = {name: backends.why_unavailable(name) for name in backends.NAMES}
+    if arguments.format == "json":
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n".join(_lines(facts)))
+    return 0
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    blas, peaks = facts["blas"], facts.get("peak_gflops", {})
+    rows = [
+        ("processor", f"{facts['cpu']} ({facts['arch']})"),
+        ("cores", f"{facts['cores']} usable, {facts['physical_cores']} physical; {facts['threads']} threads in use"),
+        ("vectors", facts["instruction_sets"]),
+        ("caches", ", ".join(f"{level} {size}" for level, size in facts["caches"].items()) or "unknown"),
+        ("memory", facts["memory"]),
+        ("system", facts["os"]),
+        ("python", facts["python"]),
+        ("BLAS", f"{blas['name']} {blas['version']} ({blas['architecture']}, {blas['threads']} threads)"),
+        *[(f"peak {dtype}", f"{peak:.1f} GFLOP/s, measured matrix product") for dtype, peak in peaks.items()],
+    ]
+    lines = ["Machine", *_indented(rows), "", "Libraries", *_indented(list(facts["versions"].items()))]
+    usable = [(name, reason or "ready") for name, reason in facts["backends"].items()]
+    return [*lines, "", "Backends", *_indented(usable)]
+
+
+def _indented(rows: list[tuple[str, str]]) -> list[str]:
+    return [f"  {line}" for line in columns(rows, left=2)]

@@ -1,0 +1,241 @@
+"""The commands and their options. Nothing here imports what a command needs to run: `--help` has to be quick.
+
+The docstring of a command's function is what its `--help` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import NoReturn
+
+import rnnbench
+from rnnbench import backends, cells
+from rnnbench.bench.cases import DTYPES, SUITES, did_you_mean
+from rnnbench.cli import values
+from rnnbench.cli.values import UsageError
+
+CELL = "lstm, gru, ... or path/to/file.py:name for a cell of your own"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one sentence and never ends the process itself."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with `message` and how to get help."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line as a Namespace whose `command` names a module of rnnbench.cli. Raises UsageError."""
+    parser, commands = build()
+    if not argv:
+        parser.print_help()
+        raise SystemExit(0)
+    if not argv[0].startswith("-") and argv[0] not in commands:
+        raise UsageError(
+            f"there is no command {argv[0]!r}; {did_you_mean(argv[0], commands)}known are {', '.join(commands)}"
+        )
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = [option for action in commands[arguments.command]._actions for option in action.option_strings]
+        hint = did_you_mean(unknown[0], options)
+        raise UsageError(
+            f"{arguments.command} does not take {unknown[0]!r}; {hint}see rnnbench {arguments.command} --help"
+        )
+    return arguments
+
+
+def build() -> tuple[Parser, dict[str, Parser]]:
+    """The whole parser, and the parser of each command by its name."""
+    parser = Parser(
+        prog="rnnbench",
+        description="Recurrent cells written once as equations, verified, then timed on interchangeable backends.",
+        epilog="Exit status: 0 all is well, 1 something disagrees or failed, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"rnnbench {rnnbench.__version__}")
+    adder = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (help_, options) in COMMANDS.items():
+        paragraphs = (inspect.getdoc(options) or "").split("\n\n")
+        text = "\n\n".join(p if p.startswith("  ") else textwrap.fill(p, 96) for p in paragraphs)
+        raw = argparse.RawDescriptionHelpFormatter
+        options(adder.add_parser(name, help=help_, description=text, formatter_class=raw))
+    return parser, dict(adder.choices)
+
+
+def _info(parser: Parser) -> None:
+    """Print what decides how fast this machine computes: processor, memory, libraries and their versions, the measured
+    matrix-product peak, and each backend with the reason if it cannot be used.
+    """
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    parser.add_argument("--no-peak", action="store_true", help="do not measure the peak (it takes two seconds)")
+    _threads(parser)
+
+
+def _check(parser: Parser) -> None:
+    """Verify cells on backends: output, final states and every gradient against the float64 reference (a cell of your
+    own: against its own equation), in every shape that has broken kernels before. Exits with 1 when anything disagrees.
+
+      rnnbench check
+      rnnbench check --cells lstm,mine.py:my_cell --backends numba-cpu
+    """
+    _axes(parser, "all", "float32,float64")
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "train", "both"),
+        default="both",
+        help="inference, forward and backward, or both (default)",
+    )
+    parser.add_argument("--seed", type=values.number("--seed", 0), default=0, metavar="N", help="other data")
+    _threads(parser)
+
+
+def _run(parser: Parser) -> None:
+    """Verify, then measure a suite's cases, each in a process of its own, and keep the results under
+    results/<machine>/, filed under the commit that is checked out. Every result is on disk before the next is measured:
+    Ctrl-C loses none. Ends with the report's table and the path of its page.
+
+      rnnbench run --suite quick
+      rnnbench run --suite standard --bench 'Forward.*lstm'
+    """
+    parser.add_argument(
+        "--suite",
+        type=values.name("suite", tuple(SUITES)),
+        default="quick",
+        help="smoke (a minute), quick (three minutes, default), standard (an hour or two) or full (a night)",
+    )
+    parser.add_argument(
+        "--bench",
+        metavar="REGEX",
+        action="append",
+        default=[],
+        help="only benchmarks whose name(parameters) match; may be repeated",
+    )
+    parser.add_argument("--cells", type=values.cell_list, metavar="CELLS", help=f"in place of the suite's: {CELL}")
+    parser.add_argument("--backends", type=values.backend_list, metavar="NAMES", help="in place of the suite's")
+    parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its host name)")
+    parser.add_argument("--results", metavar="DIR", help="where results go (default: results/ of the checkout)")
+    parser.add_argument("--dry-run", action="store_true", help="run everything once, quickly, and keep nothing")
+    _threads(parser)
+
+
+def _compare(parser: Parser) -> None:
+    """Verify, then time two or more backends on the same cases in turn (A B B A ...), in one process. The ratio is a
+    backend's time divided by the first one's: 1 for the first itself, below 1 is faster, above 1 slower. Its 99%
+    interval comes from a bootstrap.
+
+      rnnbench compare --cells lstm,gru --backends numba-cpu,numpy --hidden-sizes 128 --batch-sizes 1,16
+    """
+    _axes(parser, "lstm", "float32")
+    for flag, default in (("--hidden-sizes", "128"), ("--batch-sizes", "16"), ("--seq-lens", "64")):
+        help_ = f"default: {default}"
+        parser.add_argument(flag, type=values.numbers(flag), default=default, metavar="N,...", help=help_)
+    parser.add_argument(
+        "--input-sizes", type=values.numbers("--input-sizes"), metavar="N,...", help="default: the hidden size"
+    )
+    parser.add_argument("--layers", type=values.number("--layers"), default=1, metavar="N", help="default: 1")
+    parser.add_argument("--bidirectional", action="store_true", help="read each sequence both ways")
+    parser.add_argument(
+        "--direction",
+        choices=("forward", "train"),
+        default="forward",
+        help="inference (default), or forward and backward",
+    )
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
+    _threads(parser)
+
+
+def _report(parser: Parser) -> None:
+    """Read what `rnnbench run` saved, by default of the newest commit of each machine. Exits with 1 when a result is
+    wrong or failed.
+    """
+    formats = ("table", "markdown", "csv", "parquet", "html")
+    parser.add_argument("--format", choices=formats, default="table", help="default: table")
+    parser.add_argument("--html", nargs="?", const=True, metavar="FILE", help="write the page too, tables and plots")
+    parser.add_argument("--output", metavar="FILE", help="write the format there instead of printing it")
+    parser.add_argument("--baseline", metavar="BACKEND", help="what speed-ups are compared with (default: numpy)")
+    parser.add_argument("--machine", metavar="NAME", help="only this machine's results")
+    parser.add_argument("--commit", metavar="HASH", help="a commit's results, or all")
+    parser.add_argument("--results", metavar="DIR", help="where results are (default: results/)")
+
+
+def _publish(parser: Parser) -> None:
+    """Make the static site of airspeed velocity: every benchmark over the project's history, with detected steps."""
+    parser.add_argument("--results", metavar="DIR", help="where results are (default: results/ of the checkout)")
+    parser.add_argument("--html-dir", metavar="DIR", help="where the site goes (default: as asv.conf.json says)")
+
+
+def _show(parser: Parser) -> None:
+    """Show what is derived from a cell's equation: stages, gates, parameters, gradient, and a backend's code.
+
+    rnnbench show gru --backend numpy
+    """
+    parser.add_argument("cell", type=values.cell, metavar="CELL", help=CELL)
+    parser.add_argument(
+        "--backend",
+        type=values.name("backend", backends.NAMES),
+        default="numpy",
+        metavar="NAME",
+        help=f"whose code to show: {', '.join(backends.NAMES)}",
+    )
+    for flag, letter in (("--hidden-size", "H"), ("--input-size", "I")):
+        parser.add_argument(flag, type=values.number(flag), metavar=letter, help="for shapes in numbers")
+
+
+def _completion(parser: Parser) -> None:
+    """Print a shell's script that completes commands and options on Tab.
+
+    bash   eval "$(rnnbench completion bash)"    in ~/.bashrc
+    zsh    rnnbench completion zsh > _rnnbench   in a folder of fpath
+    tcsh   rnnbench completion tcsh > ~/.rnnbench.tcsh, sourced in ~/.tcshrc
+    """
+    shells = ("bash", "zsh", "tcsh")
+    parser.add_argument("shell", type=values.name("shell", shells), metavar="SHELL", help=", ".join(shells))
+
+
+def _axes(parser: Parser, cells_default: str, dtypes_default: str) -> None:
+    built_in = ", ".join(cells.BUILT_IN)
+    parser.add_argument(
+        "--cells",
+        type=values.cell_list,
+        default=cells_default,
+        metavar="CELLS",
+        help=f"default: {cells_default}; all is {built_in}; path/to/file.py:name is one of your own",
+    )
+    parser.add_argument(
+        "--backends",
+        type=values.backend_list,
+        metavar="NAMES",
+        help=f"default: those that run here of {', '.join(backends.NAMES)}; one that is named has to run",
+    )
+    parser.add_argument(
+        "--dtypes",
+        type=values.names("dtype", DTYPES),
+        default=dtypes_default,
+        metavar="NAMES",
+        help=f"default: {dtypes_default}",
+    )
+
+
+def _threads(parser: Parser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=values.number("--threads"),
+        metavar="N",
+        help="for every backend in the run (default: all there are)",
+    )
+
+
+# name: (what the list of commands says, the function that adds its options and describes it)
+COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
+    "info": ("the machine, the libraries, and which backends can run here", _info),
+    "check": ("hold backends against the reference", _check),
+    "run": ("run a suite of benchmarks through airspeed velocity and show the report", _run),
+    "compare": ("time backends in turn in one process, with intervals of their ratio", _compare),
+    "report": ("show saved results as a table, text formats or one HTML page", _report),
+    "publish": ("make airspeed velocity's site of all results over time", _publish),
+    "show": ("a cell's equation, stages, gates, shapes, derived gradient and emitted code", _show),
+    "completion": ("print the script that completes options on Tab", _completion),
+}

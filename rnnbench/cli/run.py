@@ -1,0 +1,133 @@
+"""`rnnbench run`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rnnbench import report
+from rnnbench.backends.threads import get_threads
+from rnnbench.bench import record
+from rnnbench.bench.cases import DTYPES
+from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
+from rnnbench.bench.machine import describe, peak_gflops
+from rnnbench.bench.suite import Measurement, Suite
+from rnnbench.cli import values
+from rnnbench.cli.compare import duration
+from rnnbench.cli.terminal import Progress, paint
+from rnnbench.cli.values import UsageError
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a suite and show its report. 1 when a benchmark failed or disagreed, 130 when it was interrupted."""
+    values.use_threads(arguments.threads)
+    for pattern in arguments.bench:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"--bench {pattern!r} is no regular expression: {error}") from error
+    try:
+        root = find_checkout(Path.cwd())
+        if not arguments.dry_run:
+            return _measure(arguments, root, Path(arguments.results or root / "results"))
+        with tempfile.TemporaryDirectory(prefix="rnnbench-dry-run-") as folder:
+            return _measure(arguments, root, Path(folder))
+    except SuiteError as error:
+        raise UsageError(str(error)) from error
+
+
+def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
+    machine = asv_machine(arguments.machine)
+    if not arguments.dry_run and uncommitted(root, results_dir):
+        print("rnnbench: note: there are uncommitted changes; results are filed under HEAD", file=sys.stderr)
+    suite = Suite(
+        root, results_dir, machine, _environment(arguments), patterns=arguments.bench, quick=arguments.dry_run
+    )
+    plan = suite.plan()
+    if not plan:
+        raise UsageError(f"no benchmark of the suite {arguments.suite} matches --bench {' '.join(arguments.bench)}")
+    threads = get_threads()
+    what = "once, keeping nothing" if arguments.dry_run else f"into {suite.result_path}"
+    print(f"{arguments.suite}: {len(plan)} measurements {what}, {threads} threads", flush=True)
+    peaks = {dtype: peak_gflops(dtype, threads) for dtype in DTYPES}
+    record.append({"record": "machine", "threads": threads, "peak_gflops": peaks} | describe(), suite.prepare_folder())
+    done, interrupted = _follow(suite, plan)
+    failed = [m for m in done if m.status == "failed"]
+    skipped = sum(m.status == "skipped" for m in done)
+    print(f"{len(done) - len(failed) - skipped} measured, {skipped} skipped, {len(failed)} failed")
+    for measurement in failed:
+        print(paint(f"failed: {describe_one(measurement)}: {measurement.reason}", "failed", sys.stdout))
+    if interrupted:
+        suite.leave()
+        where = "nothing is kept of a dry run" if arguments.dry_run else f"they are in {suite.result_path}"
+        print(f"rnnbench: interrupted after {len(done)} of {len(plan)} measurements; {where}", file=sys.stderr)
+    status = 0
+    if not arguments.dry_run and any(m.status == "ok" for m in done):
+        status = _report(results_dir, machine["machine"], suite.commit)
+    return 130 if interrupted else 1 if failed else status
+
+
+def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
+    """Run the suite, telling each result as it comes. Returns the results and whether Ctrl-C ended it early."""
+    progress, done = Progress(len(plan)), []
+    progress.show(describe_one(plan[0][2]))
+    try:
+        for measurement in suite.run():
+            progress.clear()
+            outcome = _number(measurement) if measurement.status == "ok" else measurement.status
+            outcome = paint(outcome, measurement.status, sys.stdout)
+            reason = f": {measurement.reason}" if measurement.status == "skipped" else ""
+            print(f"{progress.count()}  {describe_one(measurement)}  {outcome}{reason}", flush=True)
+            done.append(measurement)
+            progress.step()
+            if len(done) < len(plan):
+                progress.show(describe_one(plan[len(done)][2]))
+    except KeyboardInterrupt:
+        progress.clear()
+        return done, True
+    return done, False
+
+
+def _environment(arguments: argparse.Namespace) -> dict[str, str]:
+    """What the benchmark processes have to know. Files of cells get whole paths: those processes run elsewhere."""
+    environment = {"RNNBENCH_SUITE": arguments.suite}
+    if arguments.cells:
+        whole = [os.path.abspath(cell) if ".py" in cell else cell for cell in arguments.cells]
+        environment["RNNBENCH_CELLS"] = ",".join(whole)
+    if arguments.backends:
+        environment["RNNBENCH_BACKENDS"] = ",".join(arguments.backends)
+    if arguments.threads:
+        environment["RNNBENCH_THREADS"] = str(arguments.threads)
+    return environment
+
+
+def _report(results_dir: Path, machine: str, commit: str) -> int:
+    print()
+    try:
+        return report.main(results_dir, machine, commit, html=True)
+    except report.ReportError as error:
+        if 'pip install "rnnbench[report]"' not in str(error):
+            raise UsageError(str(error)) from error
+        print(f"rnnbench: no page: {error}", file=sys.stderr)
+        return report.main(results_dir, machine, commit)
+
+
+def describe_one(measurement: Measurement) -> str:
+    """A measurement in a few words: speed.TrainOverSeqLen.time_train lstm numpy float32 T=16 B=1 H=128."""
+    letters = {"seq_len": "T=", "batch_size": "B=", "hidden_size": "H="}
+    words = [f"{letters.get(name, '')}{value}" for name, value in measurement.params.items()]
+    return " ".join([measurement.benchmark, *words])
+
+
+def _number(measurement: Measurement) -> str:
+    value, unit = float(measurement.value or 0), measurement.unit
+    if unit == "seconds":
+        return duration(value)
+    if unit == "bytes":
+        return f"{value / 2**20:,.1f} MiB" if value >= 2**20 else f"{value / 2**10:,.1f} KiB"
+    return f"{value:,.1f} {unit}"

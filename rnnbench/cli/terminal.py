@@ -1,0 +1,65 @@
+"""What the commands print with: a table, colours where they are wanted, and one line of progress that goes away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+COLOURS = {"ok": "32", "skipped": "33", "wrong": "31;1", "failed": "31;1"}  # by status
+
+
+def paint(text: str, status: str, stream: TextIO) -> str:
+    """`text` in the colour of a status, if `stream` is a terminal and NO_COLOR is not set."""
+    wanted = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\033[{COLOURS[status]}m{text}\033[0m" if wanted and status in COLOURS else text
+
+
+def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Rows of cells as lines with aligned columns; the first `left` columns to the left, the others to the right."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            text.ljust(width) if k < left else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+class Progress:
+    """How far long work has come, on standard error: one line that rewrites itself, and nothing unless it is a
+    terminal.
+
+    total: steps of the whole work.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.start = total, 0, time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def show(self, what: str) -> None:
+        """Say what is being worked on."""
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\033[K{self.count()} {what}"[: width + 4])
+            sys.stderr.flush()
+
+    def step(self) -> None:
+        """One more step is done."""
+        self.done += 1
+
+    def count(self) -> str:
+        """As "[ 7/84] 0:31"."""
+        seconds = int(time.monotonic() - self.start)
+        return f"[{self.done + 1:>{len(str(self.total))}}/{self.total}] {seconds // 60}:{seconds % 60:02}"
+
+    def clear(self) -> None:
+        """Leave the line empty for what is printed next."""
+        if self.live:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()

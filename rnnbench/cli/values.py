@@ -1,0 +1,95 @@
+"""Values on the command line: what they may be, and a sentence that says what would work for those that may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rnnbench import backends, cells
+from rnnbench.bench.cases import did_you_mean
+
+
+class UsageError(Exception):
+    """The command was used wrongly; one sentence says how, and what would work. Exit status 2."""
+
+
+def names(what: str, known: Sequence[str]) -> Callable[[str], list[str]]:
+    """A parser of comma-separated names, each one of `known` and each once. what: says in errors what they name."""
+
+    def parse(text: str) -> list[str]:
+        return [_one_of(what, part, known) for part in _parts(what, text)]
+
+    return parse
+
+
+def name(what: str, known: Sequence[str]) -> Callable[[str], str]:
+    """A parser of one name. The arguments are those of `names`."""
+    return lambda text: _one_of(what, text, known)
+
+
+def _one_of(what: str, text: str, known: Sequence[str]) -> str:
+    if text not in known:
+        raise UsageError(f"there is no {what} {text!r}; {did_you_mean(text, known)}known are {', '.join(known)}")
+    return text
+
+
+def _parts(what: str, text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"at least one {what} is needed, separated by commas; got {text!r}")
+    return list(dict.fromkeys(parts))
+
+
+def numbers(what: str) -> Callable[[str], list[int]]:
+    """A parser of comma-separated whole numbers from 1. what: the option, for errors."""
+    return lambda text: [_number(what, part) for part in _parts(what, text)]
+
+
+def number(what: str, lowest: int = 1) -> Callable[[str], int]:
+    """A parser of one whole number from `lowest`. what: the option, for errors."""
+    return lambda text: _number(what, text, lowest)
+
+
+def _number(what: str, text: str, lowest: int = 1) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < lowest:
+        raise UsageError(f"{what} is a whole number from {lowest}; got {text!r}")
+    return int(text)
+
+
+def cell(text: str) -> str:
+    """A cell's name, or "path/to/file.py:name"; the cell is found now, so that later uses cannot fail."""
+    try:
+        cells.find(text)
+    except ValueError as error:  # CellError is one
+        raise UsageError(str(error)) from error
+    except Exception as error:  # a user's file is a program, which may fail in any way
+        raise UsageError(f"{text.partition('.py')[0]}.py cannot be run: {type(error).__name__}: {error}") from error
+    return text
+
+
+def cell_list(text: str) -> list[str]:
+    """Comma-separated cells, each as `cell` takes them; "all" for every built-in one."""
+    if text == "all":
+        return list(cells.BUILT_IN)
+    return [cell(part) for part in _parts("cell", text)]
+
+
+def backend_list(text: str) -> list[str]:
+    """Comma-separated backends. One that is named and cannot be used is an error: nothing was measured by mistake."""
+    found = names("backend", backends.NAMES)(text)
+    for backend in found:
+        reason = backends.why_unavailable(backend)
+        if reason:
+            raise UsageError(reason)
+    return found
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with `count` threads from now on, in every backend; None leaves it at all there are."""
+    if count is None:
+        return
+    from rnnbench.backends.threads import set_threads
+
+    try:
+        set_threads(count)
+    except ValueError as error:
+        raise UsageError(f"--threads: {error}") from error
