@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from rnnbench.report import views
-from rnnbench.report.base import need
+from rnnbench.report.base import RUN, need
 from rnnbench.report.units import seconds, si, significant
 
 # Colours that occur in no palette, each standing for a CSS variable.
@@ -87,7 +87,7 @@ def _lines(
                 f"The best value is {show(best['value'])} by {best['backend']} at {best[over]}; "
                 "the table below has every number."
             )
-            found.append(Plot(title, _svg(figure, xlabel + title, alt), alt))
+            found.append(Plot(title, _svg(figure, rows, xlabel + title, alt), alt))
     return found
 
 
@@ -139,7 +139,7 @@ def heat_maps(rows: pd.DataFrame, baseline: str) -> list[Plot]:
             f"Heat map of the speed-up of {title}: from {significant(part['speedup'].min())} to "
             f"{significant(part['speedup'].max())} times over {len(part)} cases; the tables below have every number."
         )
-        found.append(Plot(title, _svg(figure, "speed-up" + title, alt), alt))
+        found.append(Plot(title, _svg(figure, rows, "speed-up" + title, alt), alt))
     return found
 
 
@@ -181,18 +181,23 @@ def _figure(height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, salt: str, alt: str) -> str:
-    """The figure as an <svg> element without fixed size, with its alternative text and CSS variables for colours."""
+def _svg(figure: Any, rows: pd.DataFrame, kind: str, alt: str) -> str:
+    """The figure as an <svg> element without fixed size, with its alternative text and CSS variables for colours.
+
+    rows: of the run, whose name and `kind` keep the ids of one picture apart from those of the others on a page.
+    """
     matplotlib = need("matplotlib", "The HTML page")
     escape = need("markupsafe", "The HTML page").escape
     buffer = io.StringIO()
-    # The salt makes ids differ between the plots of one page, and a page the same whenever its numbers are.
+    salt = " ".join([*rows.iloc[0][RUN], kind])  # and no random one: a page is the same whenever its numbers are
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for size in ("width", "height"):  # the page decides; the viewBox keeps the shape
         svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
+    used = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
     for name, colour in TOKENS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
