@@ -95,12 +95,13 @@ class NumpyLayer:
         self._numbers = [np.dtype(spec.dtype).type(spec.numbers[n]) for n in spec.cell.numbers]
 
     def forward(
-        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray
+        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> tuple[Arrays, _NumpyTape | None]:
         """See `stack.Layer.forward`."""
         part = program(self.spec.cell, training)
         T, B, I = x.shape
         P, H = self._weights.bias.shape
+        output = output[:, :, column : column + H]
         pre = self._pre_activations(x)
         steps = _steps(self.spec.cell, training, False)
         buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers, "state": list(state)}
@@ -156,12 +157,13 @@ class NumpyLayer:
         return computed[operand.computed] if operand.state is None else states[operand.state]
 
     def backward(
-        self, tape: _NumpyTape, doutput: np.ndarray, dstate: Arrays, dx: np.ndarray
+        self, tape: _NumpyTape, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
     ) -> tuple[LayerWeights, Arrays]:
         """See `stack.Layer.backward`."""
         part = program(self.spec.cell, True)
         T, B, I = tape.x.shape
         P, H = self._weights.bias.shape
+        doutput = doutput[:, :, column : column + H]
         before = [s[1:] if self.reverse else s[:-1] for s in tape.states]
         after = [s[:-1] if self.reverse else s[1:] for s in tape.states]
         steps = _steps(self.spec.cell, True, True)

@@ -21,16 +21,16 @@ class Layer(Protocol):
     """One layer in one direction. Arrays are C-contiguous in the spec's dtype unless said otherwise."""
 
     def forward(
-        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray
+        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> tuple[Arrays, Any]:
-        """Run x (T, B, I) from the states (B, H) each. Writes output (T, B, H), a view whose last axis is contiguous, zero
-        past a row's end. Returns the final states (B, H) each and the tape (None without `training`)."""
+        """Run x (T, B, I) from the states (B, H) each. Writes its H columns of output (T, B, D*H), from `column` on, with
+        zeros past a row's end. Returns the final states (B, H) each and the tape (None without `training`)."""
 
     def backward(
-        self, tape: Any, doutput: np.ndarray, dstate: Arrays, dx: np.ndarray
+        self, tape: Any, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
     ) -> tuple[LayerWeights, Arrays]:
-        """BPTT. doutput (T, B, H) is a view like `output`, dstate (B, H) each. Adds to dx (T, B, I). Returns the weights'
-        gradients and those of the initial states."""
+        """BPTT. doutput (T, B, D*H) and `column` as in forward, dstate (B, H) each. Adds to dx (T, B, I). Returns the
+        weights' gradients and those of the initial states."""
 
 
 @dataclass
@@ -77,9 +77,7 @@ class Stack:
             tapes.append([])
             for d, layer in enumerate(directions):
                 row = k * D + d
-                new, tape = layer.forward(
-                    x, tuple(s[row] for s in state), lengths, training, output[:, :, d * H : (d + 1) * H]
-                )
+                new, tape = layer.forward(x, tuple(s[row] for s in state), lengths, training, output, d * H)
                 tapes[-1].append(tape)
                 for whole, part in zip(final, new, strict=True):
                     whole[row] = part
@@ -109,7 +107,7 @@ class Stack:
                 dx = np.zeros_like(tape.inputs[layer])
             row = layer * D + d
             weights, dbefore = self.layers[layer][d].backward(
-                tape.layers[layer][d], doutput[:, :, d * H : (d + 1) * H], tuple(s[row] for s in dstate), dx
+                tape.layers[layer][d], doutput, d * H, tuple(s[row] for s in dstate), dx
             )
             gradients |= arrange_back(self._program, spec, weights, suffix)
             for whole, part in zip(dinitial, dbefore, strict=True):

@@ -121,7 +121,9 @@ class Program:
         computed = 0
         for operand in operand_nodes:
             start = len(pre)
-            for product in (n for n in products if n.args[1] is operand):
+            # those without an input projection first: then the ones with one are neighbours, and one matrix product
+            own = [n for n in products if n.args[1] is operand]
+            for product in sorted(own, key=lambda n: n in partner):
                 node, gate = partner.get(product, (product, None))
                 name = None if gate is None else gate.args[0]
                 pre.append(PreActivation(node, self._level[product], name, product.args[0], operand))

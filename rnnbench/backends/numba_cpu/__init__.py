@@ -1,0 +1,33 @@
+"""Compiled CPU kernels: `@njit` on SIMD vectors, specialised for each cell, cached on disk.
+
+Where to read on: layout.py tells where everything lies in memory, forward.py and backward.py walk through time, tile.py is the
+matrix product, vector_math.py the activations, cell_type.py how a cell becomes a type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...cells import program
+from ...params import Spec
+from .. import threads
+from ..base import arrange
+from ..stack import Stack
+from .layer import KernelLayer
+
+
+def why_unsupported(spec: Spec, direction: str) -> str | None:
+    """None: the kernels run every cell, size and direction."""
+    return None
+
+
+def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
+    """A `Network` of compiled layers; see `base.Backend.prepare`. Kernels compile at their first call."""
+    threads.limit_blas()
+    inference = program(spec.cell, False)
+    layers: list[list[KernelLayer]] = [[] for _ in range(spec.num_layers)]
+    for layer, direction, suffix in spec.suffixes():
+        layers[layer].append(KernelLayer(spec, arrange(inference, spec, params, suffix), reverse=bool(direction)))
+    return Stack(spec, layers, inference)

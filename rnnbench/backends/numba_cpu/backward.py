@@ -1,0 +1,181 @@
+"""The backward kernel: backpropagation through time, each step's stages from the last to the first.
+
+It leaves the adjoints of all pre-activations in `dpre`; the weights' gradients are matrix products over all steps at once, which
+BLAS does afterwards (layer.py). Threads divide the work as in forward.py. Buffers: see layout.py.
+"""
+
+from __future__ import annotations
+
+from numba import njit, prange
+from numba.extending import overload
+
+from .cache import cached_njit
+from .cell_type import next_operand, next_stage, pointwise
+from .layout import Now
+from .product import lanes_of, product_over_rows
+from .threading import part_of, wait
+
+
+@cached_njit(nogil=True, parallel=True, boundscheck=False)
+def backward(stage, arrays, doutput, lengths, d, panels, back_panels, back_vectors, threads, by_rows, barrier):
+    """Run BPTT of a layer in one direction.
+
+    stage: `Stages`, which specialises the kernel; arrays: Arrays, the final states' adjoints in slot 0 of dstate; doutput
+    (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; back_vectors: vectors in a panel of
+    back; threads, by_rows, barrier: as in `forward`. The initial states' adjoints end up in slot T % 2.
+    """
+    if threads == 1:
+        part = part_of(d.batch_size, panels, 1, 0, by_rows)
+        back = part_of(d.batch_size, back_panels, 1, 0, by_rows)
+        _sequence(stage, arrays, doutput, lengths, d, part, back, back_vectors, barrier)
+    else:
+        for thread in prange(threads):
+            part = part_of(d.batch_size, panels, threads, thread, by_rows)
+            back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
+            _sequence(stage, arrays, doutput, lengths, d, part, back, back_vectors, barrier)
+
+
+@njit(nogil=True)
+def _sequence(stage, arrays, doutput, lengths, d, part, back, back_vectors, barrier):
+    """All steps, for one thread's part and its panels of back."""
+    visits = 1
+    for k in range(d.seq_len):
+        t = k if d.reverse else d.seq_len - 1 - k
+        # prev and new are the slots of the states before and after the step, as in the forward direction
+        now = Now(t, k & 1, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
+        visits = _stages(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits)
+
+
+def _stages(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits):
+    """The stages of one step, from `stage` on; returns the barrier's next visit."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(_stages)
+def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits):
+    if stage.is_end:
+        return lambda stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits: visits
+    program, vectors = stage.program, stage.stages.vectors
+    blocks, states = len(program.pre), len(program.cell.states)
+    is_first = stage.index == 0
+
+    def stages(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits):
+        work = arrays.work
+        width = vectors * lanes_of(work)
+        plane = d.batch_size * d.padded
+        slots, steps = d.seq_len + 1, d.seq_len
+        dnew, dstate = now.turn, 1 - now.turn
+        # one number for each of cell_type.BACKWARD_BUFFERS:
+        # state, new, saved, vector, number, dpre, dnew, dstate, back, dvector
+        stride = (
+            slots * plane, slots * plane, steps * plane, d.padded, 1,
+            d.padded, 2 * plane, 2 * plane, d.batch_size * d.padded_back, plane,
+        )  # fmt: skip
+        for panel in range(part.first_panel, part.end_panel):
+            unit = panel * width
+            count = min(width, d.hidden_size - unit)
+            for r in range(part.first_row, part.end_row):
+                here = r * d.padded + unit
+                row = now.t * d.batch_size + r
+                dpre_at = row * blocks * d.padded + unit
+                dnew_at = d.dstate_at + dnew * plane + here
+                if d.ragged and now.t >= lengths[r]:
+                    if is_first:
+                        _pass_by(work, d, dpre_at, dnew_at, (dstate - dnew) * plane, states, blocks, width)
+                    continue
+                if is_first:
+                    out_at = row * d.output_row + d.output_column + unit
+                    for i in range(count):
+                        work[dnew_at + i] += doutput[out_at + i]
+                for u in range(vectors):
+                    lane = u * lanes_of(work)
+                    at = (
+                        now.prev * plane + here + lane,
+                        now.new * plane + here + lane,
+                        d.saved_at + now.saved * plane + here + lane,
+                        unit + lane,
+                        d.number_at,
+                        dpre_at + lane,
+                        dnew_at + lane,
+                        d.dstate_at + dstate * plane + here + lane,
+                        d.back_at + r * d.padded_back + unit + lane,
+                        d.dvector_at + here + lane,
+                    )
+                    pointwise(stage, arrays, at, stride, count - lane)
+        if stage_has_products(stage):
+            visits = wait(barrier, part.parties, visits)
+            _transposes(stage, arrays, d, now, part, back, back_vectors)
+        visits = wait(barrier, part.parties, visits)
+        return _stages(
+            next_stage(stage), arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits
+        )  # fmt: skip
+
+    return stages
+
+
+def stage_has_products(stage):
+    """Whether the stage ends with transposed products."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(stage_has_products)
+def _stage_has_products(stage):
+    answer = stage.has_operand
+    return lambda stage: answer
+
+
+@njit(nogil=True)
+def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
+    """Past a row's end the states' adjoints pass to the step before as they are, and nothing reaches the weights."""
+    plane = d.batch_size * d.padded
+    for s in range(states):
+        for i in range(width):
+            work[dnew_at + 2 * s * plane + other_slot + i] = work[dnew_at + 2 * s * plane + i]
+    for block in range(blocks):
+        for i in range(width):
+            work[dpre_at + block * d.padded + i] = 0
+
+
+def _transposes(stage, arrays, d, now, part, back, back_vectors):
+    """back = R^T dpre for the stage's operands from `stage.operand` on: the thread's rows and panels of back."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(_transposes)
+def _transposes_of_stage(stage, arrays, d, now, part, back, back_vectors):
+    if not stage.has_operand:
+        return lambda stage, arrays, d, now, part, back, back_vectors: None
+    program, index = stage.program, stage.stage.operands[stage.operand]
+    blocks, start, size = len(program.pre), program.operands[index].pre.start, len(program.operands[index].pre)
+    wide, middle, narrow = product_over_rows(4), product_over_rows(2), product_over_rows(1)
+
+    def transposes(stage, arrays, d, now, part, back, back_vectors):
+        width = back_vectors * lanes_of(arrays.work)
+        row, depth = blocks * d.padded, size * d.padded
+        a_at = (now.t * d.batch_size + part.first_row) * row + start * d.padded
+        back_at = d.back_at + (index * d.batch_size + part.first_row) * d.padded_back
+        packed_at = d.recurrent_at + start * d.padded * d.packed_back
+        rows = part.end_row - part.first_row
+        for panel in range(back.first_panel, back.end_panel):
+            at, panel_at = back_at + panel * width, packed_at + panel * width * depth
+            for r in range(rows):
+                for i in range(width):
+                    arrays.work[at + r * d.padded_back + i] = 0
+            if back_vectors == 4:
+                wide(
+                    rows, arrays.work, at, d.padded_back, arrays.work, at, d.padded_back,
+                    arrays.work, a_at, row, arrays.weights, panel_at, depth,
+                )  # fmt: skip
+            elif back_vectors == 2:
+                middle(
+                    rows, arrays.work, at, d.padded_back, arrays.work, at, d.padded_back,
+                    arrays.work, a_at, row, arrays.weights, panel_at, depth,
+                )  # fmt: skip
+            else:
+                narrow(
+                    rows, arrays.work, at, d.padded_back, arrays.work, at, d.padded_back,
+                    arrays.work, a_at, row, arrays.weights, panel_at, depth,
+                )  # fmt: skip
+        _transposes(next_operand(stage), arrays, d, now, part, back, back_vectors)
+
+    return transposes

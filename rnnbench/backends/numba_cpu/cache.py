@@ -1,0 +1,86 @@
+"""Compiled kernels on disk, in a folder that changes whenever they could.
+
+Numba checks only the file that a function stands in; a kernel that calls a changed helper would return old numbers. So the
+folder's name is a hash of all sources that kernels are made of, of Numba's and LLVM's versions, of the processor and of the SIMD
+width, and a kernel's entry carries the hash of the cell's equations in its type's name (`cell_type`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+
+from . import simd
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+def source_digest(package: Path = _PACKAGE) -> str:
+    """Hash of the sources that end up in kernels: this folder's and the cells'."""
+    digest = hashlib.sha256()
+    for folder in (package / "backends" / "numba_cpu", package / "cells"):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def folder() -> Path:
+    """Where compiled kernels are kept: below RNNBENCH_CACHE_DIR, or the user's cache folder, or else a temporary one."""
+    identity = [
+        source_digest(),
+        numba.__version__,
+        llvmlite.__version__,
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+        str(simd.SIMD_BYTES),
+        str(numba.config.CPU_NAME),
+        str(numba.config.CPU_FEATURES),
+    ]
+    name = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:20]
+    for root in _roots():
+        path = root / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a home that is read-only or not there: the next place is as good
+            continue
+        if os.access(path, os.W_OK):
+            return path
+    raise OSError("no folder for compiled kernels can be written; set RNNBENCH_CACHE_DIR to one")
+
+
+def _roots() -> list[Path]:
+    forced = os.environ.get("RNNBENCH_CACHE_DIR")
+    if forced:
+        return [Path(forced)]
+    if sys.platform == "darwin":
+        user = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        user = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [user / "rnnbench", Path(tempfile.gettempdir()) / f"rnnbench-{os.environ.get('USER', 'user')}"]
+
+
+def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` whose results are kept in `folder()`; the process's own setting of Numba's cache stays as it is."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(folder())  # read once, when caching is enabled on the function
+        try:
+            return numba.njit(cache=True, **options)(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return decorate

@@ -1,0 +1,216 @@
+"""A cell's stages as Numba types, so that one kernel is specialised, compiled and cached for each cell.
+
+The name of a type carries the hash of the cell's equations: an entry of the disk cache for other equations is never found.
+A kernel walks the stages by recursion over types (`next_stage`), and a stage's products likewise (`next_operand`); both end
+when the type says that nothing is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from numba import njit, types
+from numba.extending import NativeValue, intrinsic, models, overload, register_model, typeof_impl, unbox
+
+from ...cells import Cell, Program, program
+from ...cells.emit import compile_function, emit
+from ...cells.program import Stage
+from . import simd
+from .vector_math import NAMESPACE
+
+# which of the kernel's three arrays (weights, tape, work) holds a buffer of the program, for each direction
+FORWARD_BUFFERS = {"pre": 2, "state": 1, "new": 1, "saved": 1, "operand": 1, "vector": 0, "number": 0}
+BACKWARD_BUFFERS = {
+    "state": 1,
+    "new": 1,
+    "saved": 1,
+    "vector": 0,
+    "number": 0,
+    "dpre": 2,
+    "dnew": 2,
+    "dstate": 2,
+    "back": 2,
+    "dvector": 2,
+}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one direction, as a value that a kernel takes. `vectors` is the width of a panel in SIMD vectors."""
+
+    key: str
+    program: Program
+    backward: bool
+    vectors: int
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return self.program.backward if self.backward else self.program.forward
+
+    @property
+    def buffers(self) -> dict[str, int]:
+        return BACKWARD_BUFFERS if self.backward else FORWARD_BUFFERS
+
+
+_KNOWN: dict[str, Stages] = {}
+
+
+@lru_cache(maxsize=1024)
+def stages_of(cell: Cell, training: bool, backward: bool, vectors: int) -> Stages:
+    """The `Stages` of a cell; kernels compiled for it are found again by its key."""
+    direction = "backward" if backward else "training" if training else "inference"
+    key = f"{cell.name}#{cell.digest}-{direction}-{vectors}"
+    _KNOWN[key] = Stages(key, program(cell, training), backward, vectors)
+    return _KNOWN[key]
+
+
+class StageType(types.Type):
+    """Stage `index` of the stages called `key`, and within it the operand at `operand`."""
+
+    def __init__(self, key: str, index: int = 0, operand: int = 0) -> None:
+        self.stages_key, self.index, self.operand = key, index, operand
+        super().__init__(name=f"Stage({key}, {index}, {operand})")
+
+    @property
+    def stages(self) -> Stages:
+        return _KNOWN[self.stages_key]
+
+    @property
+    def program(self) -> Program:
+        return self.stages.program
+
+    @property
+    def is_end(self) -> bool:
+        return self.index == len(self.stages.stages)
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages.stages[self.index]
+
+    @property
+    def has_operand(self) -> bool:
+        return self.operand < len(self.stage.operands)
+
+
+register_model(StageType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Stages)
+def _typeof_stages(value: Stages, context: Any) -> StageType:
+    return StageType(value.key)
+
+
+@unbox(StageType)
+def _unbox_stages(stage: StageType, value: Any, context: Any) -> NativeValue:
+    return NativeValue(context.context.get_dummy_value())
+
+
+def _successor(make: Any) -> Any:
+    @intrinsic
+    def successor(context, stage):
+        def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return context.get_dummy_value()
+
+        return make(stage)(stage), codegen
+
+    return successor
+
+
+next_stage = _successor(lambda s: StageType(s.stages_key, s.index + 1))
+next_operand = _successor(lambda s: StageType(s.stages_key, s.index, s.operand + 1))
+
+
+# ---- pointwise code: load what it reads, compute, store what it writes
+
+
+@intrinsic
+def _load_all(context, stage, arrays, at, stride):
+    """The vectors that the stage's code reads, as a tuple. Element i of a buffer is at at[buffer] + i * stride[buffer]."""
+    dtype = arrays.dtype.dtype
+    code, buffers = stage.stage.code, list(stage.stages.buffers.items())
+    order = [name for name, _ in buffers]
+    result = types.UniTuple(simd.Vector(dtype), len(code.loads))
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address = _addresses(context, builder, arrays, values[1:], buffers)
+        vector = simd.llvm_vector(dtype)
+        loaded = []
+        for place, _ in code.loads:
+            where = address(order.index(place.buffer), place.index)
+            if place.buffer == "number":
+                loaded.append(simd.splat(builder, builder.load(where), vector))
+            else:
+                loaded.append(simd.load_vector(builder, where, vector))
+        return context.make_tuple(builder, signature.return_type, loaded)
+
+    return result(stage, arrays, at, stride), codegen
+
+
+@intrinsic
+def _store_all(context, stage, arrays, at, stride, count, results):
+    """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: dpre, which matrix products
+    sum over, gets zeros there. Gradients of vectors are added to what is there: they sum over time."""
+    dtype = arrays.dtype.dtype
+    code, buffers = stage.stage.code, list(stage.stages.buffers.items())
+    order = [name for name, _ in buffers]
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        _, arrays_, at_, stride_, count_, results_ = values
+        address = _addresses(context, builder, arrays, (arrays_, at_, stride_), buffers)
+        vector = simd.llvm_vector(dtype)
+        inside = simd.lanes_below(builder, count_, vector) if any(p.buffer == "dpre" for p, _ in code.stores) else None
+        for i, (place, _) in enumerate(code.stores):
+            value = builder.extract_value(results_, i)
+            value = simd.as_vector(context, builder, simd.Vector(dtype), results.types[i], value)
+            where = address(order.index(place.buffer), place.index)
+            if place.buffer == "dpre":
+                value = builder.select(inside, value, simd.constant(vector, 0.0))
+            elif place.buffer == "dvector":
+                value = builder.fadd(value, simd.load_vector(builder, where, vector))
+            simd.store_vector(builder, value, where)
+        return context.get_dummy_value()
+
+    return types.void(stage, arrays, at, stride, types.int64, results), codegen
+
+
+def _addresses(context: Any, builder: Any, arrays: Any, values: Any, buffers: list[tuple[str, int]]) -> Any:
+    """A function from (position of a buffer, index in it) to an address."""
+    arrays_, at, stride = values
+
+    def address(position: int, index: int) -> Any:
+        array = builder.extract_value(arrays_, buffers[position][1])
+        step = builder.mul(builder.extract_value(stride, position), simd.index(index))
+        return simd.pointer(
+            context, builder, arrays.dtype, array, builder.add(builder.extract_value(at, position), step)
+        )
+
+    return address
+
+
+def _compute(stage, values):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_compute)
+def _compute_stage(stage, values):
+    source = emit(stage.program, stage.stage.code)
+    function = njit(compile_function(source, stage.stage.code.name, NAMESPACE))
+    return lambda stage, values: function(*values)
+
+
+def pointwise(stage, arrays, at, stride, count):
+    """Run the stage's pointwise code on one SIMD vector of hidden units of one row."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(pointwise)
+def _pointwise_stage(stage, arrays, at, stride, count):
+    if not stage.stage.code.stores:
+        return lambda stage, arrays, at, stride, count: None
+
+    def run(stage, arrays, at, stride, count):
+        _store_all(stage, arrays, at, stride, count, _compute(stage, _load_all(stage, arrays, at, stride)))
+
+    return run

@@ -1,0 +1,155 @@
+"""The forward kernel: input projections a chunk of steps at a time, then each step stage by stage.
+
+A thread works on a range of rows and a range of panels of hidden units. With rows enough each thread takes some rows and needs
+nobody; with few rows all threads take all rows and some panels each, and meet after every stage. Buffers: see layout.py.
+"""
+
+from __future__ import annotations
+
+from numba import njit, prange
+from numba.extending import overload
+
+from .cache import cached_njit
+from .cell_type import next_operand, next_stage, pointwise
+from .layout import Now
+from .product import lanes_of, product_over_rows
+from .projection import project
+from .threading import part_of, wait
+
+
+@cached_njit(nogil=True, parallel=True, boundscheck=False)
+def forward(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier):
+    """Run a layer in one direction.
+
+    stage: `Stages`, which specialises the kernel. x (T*B*I,); arrays: Arrays; output (T*B*D*H,), written; lengths (B,) or
+    empty; d: ForwardDims; panels: their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,)
+    zeros.
+    """
+    if threads == 1:
+        _sequence(stage, x, arrays, output, lengths, d, part_of(d.batch_size, panels, 1, 0, by_rows), barrier)
+    else:
+        for thread in prange(threads):
+            part = part_of(d.batch_size, panels, threads, thread, by_rows)
+            _sequence(stage, x, arrays, output, lengths, d, part, barrier)
+
+
+@njit(nogil=True)
+def _sequence(stage, x, arrays, output, lengths, d, part, barrier):
+    """All steps, for one thread's part."""
+    visits, done = 1, 0
+    while done < d.seq_len:
+        count = min(d.chunk, d.seq_len - done)
+        project(stage, x, arrays, d, done, count, part)
+        for step in range(count):
+            k = done + step
+            t = d.seq_len - 1 - k if d.reverse else k
+            if d.training:
+                now = Now(t, step, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
+            else:
+                now = Now(t, step, k & 1, (k + 1) & 1, 0)
+            visits = _stages(stage, arrays, output, lengths, d, now, part, barrier, visits)
+        done += count
+
+
+def _stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
+    """The stages of one step, from `stage` on; returns the barrier's next visit."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(_stages)
+def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
+    if stage.is_end:
+        return lambda stage, arrays, output, lengths, d, now, part, barrier, visits: visits
+    program, vectors = stage.program, stage.stages.vectors
+    blocks, states, computed = len(program.pre), len(program.cell.states), len(program.computed)
+    is_last = stage.index == len(stage.stages.stages) - 1
+
+    def stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
+        tape = arrays.tape
+        width = vectors * lanes_of(tape)
+        row, plane = blocks * width, d.batch_size * d.padded
+        # one number for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
+        stride = (width, d.slots * plane, d.slots * plane, d.steps * plane, d.steps * plane, d.padded, 1)
+        for panel in range(part.first_panel, part.end_panel):
+            pre_at = (panel * d.chunk + now.turn) * d.batch_size * row
+            _products(stage, arrays, d, now, part, panel, pre_at)
+            unit = panel * width
+            count = min(width, d.hidden_size - unit)
+            for r in range(part.first_row, part.end_row):
+                here = r * d.padded + unit
+                out_at = (now.t * d.batch_size + r) * d.output_row + d.output_column + unit
+                if d.ragged and now.t >= lengths[r]:
+                    if is_last:
+                        _freeze(tape, d, now, here, states, computed, width)
+                        for i in range(count):
+                            output[out_at + i] = 0
+                    continue
+                for u in range(vectors):
+                    lane = u * lanes_of(tape)
+                    at = (
+                        pre_at + r * row + lane,
+                        now.prev * plane + here + lane,
+                        now.new * plane + here + lane,
+                        d.saved_at + now.saved * plane + here + lane,
+                        d.operand_at + now.saved * plane + here + lane,
+                        d.vector_at + unit + lane,
+                        d.number_at,
+                    )
+                    pointwise(stage, arrays, at, stride, count - lane)
+                if is_last:
+                    for i in range(count):
+                        output[out_at + i] = tape[now.new * plane + here + i]
+        visits = wait(barrier, part.parties, visits)
+        return _stages(next_stage(stage), arrays, output, lengths, d, now, part, barrier, visits)
+
+    return stages
+
+
+@njit(nogil=True)
+def _freeze(tape, d, now, here, states, computed, width):
+    """Past a row's end its states stay, and its computed operands are zero: matrix products of BPTT read them."""
+    plane = d.batch_size * d.padded
+    for s in range(states):
+        for i in range(width):
+            tape[(s * d.slots + now.new) * plane + here + i] = tape[(s * d.slots + now.prev) * plane + here + i]
+    for o in range(computed):
+        for i in range(width):
+            tape[d.operand_at + (o * d.steps + now.saved) * plane + here + i] = 0
+
+
+def _products(stage, arrays, d, now, part, panel, pre_at):
+    """pre += R v for the stage's operands from `stage.operand` on: one panel of units, the thread's rows."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(_products)
+def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
+    if not stage.has_operand:
+        return lambda stage, arrays, d, now, part, panel, pre_at: None
+    program, vectors = stage.program, stage.stages.vectors
+    operand = program.operands[stage.stage.operands[stage.operand]]
+    blocks, start, size = len(program.pre), operand.pre.start, len(operand.pre)
+    is_state = operand.state is not None
+    which = operand.state if is_state else operand.computed
+    product = product_over_rows(size * vectors)
+
+    def products(stage, arrays, d, now, part, panel, pre_at):
+        width = vectors * lanes_of(arrays.tape)
+        row, plane = blocks * width, d.batch_size * d.padded
+        if is_state:
+            a_at = (which * d.slots + now.prev) * plane
+        else:
+            a_at = d.operand_at + (which * d.steps + now.saved) * plane
+        at = pre_at + part.first_row * row + start * width
+        # operands before this one have `start` blocks between them
+        packed_at = d.recurrent_at + d.hidden_size * (start * d.padded + panel * size * width)
+        product(
+            part.end_row - part.first_row,
+            arrays.work, at, row,
+            arrays.work, at, row,
+            arrays.tape, a_at + part.first_row * d.padded, d.padded,
+            arrays.weights, packed_at, d.hidden_size,
+        )  # fmt: skip
+        _products(next_operand(stage), arrays, d, now, part, panel, pre_at)
+
+    return products

@@ -1,0 +1,267 @@
+"""One layer in one direction on the compiled kernels: packing, buffers, threads, and the products that BLAS does best."""
+
+from __future__ import annotations
+
+import threading as _threading
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+
+from ...cells import program
+from ...params import Spec
+from .. import threads
+from ..base import Arrays as States
+from ..base import LayerWeights, input_runs
+from . import layout, simd
+from .backward import backward
+from .cell_type import stages_of
+from .forward import forward
+from .tile import tile_rows
+
+# Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
+_LOCK = _threading.Lock()
+_NO_LENGTHS = np.zeros(0, np.int64)
+# below this many floating-point operations a call costs less on one thread than waking the others does
+_WORTH_THREADS = 1_000_000
+# and this many make a step worth a barrier
+_WORTH_BARRIER = 100_000
+# input projections are computed ahead for as many steps as fit into this, so that they are still cached when they are used
+_CHUNK_BYTES = 256 * 1024
+
+
+@dataclass
+class KernelTape:
+    """What `backward` needs: the input, the lengths and the kernel's tape array."""
+
+    x: np.ndarray
+    lengths: np.ndarray | None
+    array: np.ndarray
+    dims: layout.ForwardDims
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+
+class KernelLayer:
+    """See `stack.Layer`."""
+
+    def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
+        self.spec, self.reverse = spec, reverse
+        self.dtype = np.dtype(spec.dtype)
+        self._program, self._training = program(spec.cell, False), program(spec.cell, True)
+        lanes, H = simd.SIMD_BYTES // self.dtype.itemsize, spec.hidden_size
+        self._vectors = layout.panel_vectors(self._program, H, lanes)
+        self._back_vectors = layout.back_vectors(H, lanes)
+        self._width, self._back_width = self._vectors * lanes, self._back_vectors * lanes
+        self._padded, self._padded_back = layout.round_up(H, self._width), layout.round_up(H, self._back_width)
+        self._weights = weights
+        self._numbers = np.array([spec.numbers[n] for n in spec.cell.numbers], self.dtype)
+        self._packed, self._at = layout.pack_forward(self._program, weights, self._numbers, self._width)
+        self._packed_back: tuple[np.ndarray, dict[str, int]] | None = None
+        self._buffers: dict[str, np.ndarray] = {}
+
+    # ---- forward
+
+    def forward(
+        self, x: np.ndarray, state: States, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
+    ) -> tuple[States, KernelTape | None]:
+        """See `stack.Layer.forward`."""
+        T, B, I = x.shape
+        d = self._forward_dims(T, B, I, training, lengths, output.shape[2], column)
+        stages = stages_of(self.spec.cell, training, False, self._vectors)
+        plane = B * self._padded
+        part = stages.program
+        tape_size = d.operand_at + len(part.computed) * d.steps * plane
+        work_size = d.chunk * plane * len(part.pre)
+        count, by_rows = self._divide(B, self._flops(T, B), self._flops(1, B) / (len(stages.stages) or 1))
+        with _LOCK:
+            if training:
+                tape = layout.aligned_empty(tape_size, self.dtype)
+            else:
+                tape = self._buffer("ring", tape_size)
+            states = self._states(tape, d)
+            for kept, given in zip(states, state, strict=True):
+                kept[T if training and self.reverse else 0, :, : self.spec.hidden_size] = given
+                kept[T if training and self.reverse else 0, :, self.spec.hidden_size :] = 0
+            arrays = layout.Arrays(self._packed, tape, self._buffer("pre", work_size))
+            numba.set_num_threads(count)
+            forward(
+                stages,
+                x.reshape(-1),
+                arrays,
+                output.reshape(-1),
+                _NO_LENGTHS if lengths is None else lengths,
+                d,
+                self._padded // self._width,
+                count,
+                by_rows,
+                np.zeros(8, np.int64),
+            )
+            last = (0 if self.reverse else T) if training else T & 1
+            final = tuple(s[last, :, : self.spec.hidden_size].copy() for s in states)
+        return final, KernelTape(x, lengths, tape, d) if training else None
+
+    def _forward_dims(
+        self, T: int, B: int, I: int, training: bool, lengths: np.ndarray | None, output_row: int, column: int
+    ) -> layout.ForwardDims:
+        part = self._training if training else self._program
+        slots, steps = (T + 1, T) if training else (2, 1)
+        plane = B * self._padded
+        saved_at = len(part.cell.states) * slots * plane
+        chunk = _CHUNK_BYTES // (plane * len(part.pre) * self.dtype.itemsize)
+        return layout.ForwardDims(
+            seq_len=T,
+            batch_size=B,
+            input_size=I,
+            hidden_size=self.spec.hidden_size,
+            padded=self._padded,
+            slots=slots,
+            steps=steps,
+            chunk=max(1, min(T, chunk)),
+            training=training,
+            reverse=self.reverse,
+            ragged=lengths is not None,
+            output_row=output_row,
+            output_column=column,
+            saved_at=saved_at,
+            operand_at=saved_at + len(part.saved) * steps * plane,
+            vector_at=self._at["vector"],
+            input_at=self._at["input"],
+            recurrent_at=self._at["recurrent"],
+            number_at=self._at["number"],
+        )
+
+    def _states(self, tape: np.ndarray, d: layout.ForwardDims) -> np.ndarray:
+        """(S, slots, B, Hp): the states' part of a tape."""
+        return tape[: d.saved_at].reshape(len(self.spec.cell.states), d.slots, d.batch_size, d.padded)
+
+    def _buffer(self, name: str, size: int) -> np.ndarray:
+        """A buffer that is kept between calls: fresh memory costs a page fault for each 4 KiB."""
+        kept = self._buffers.get(name)
+        if kept is None or kept.size < size:
+            kept = self._buffers[name] = layout.aligned_empty(size, self.dtype)
+        return kept
+
+    def _flops(self, T: int, B: int) -> float:
+        products = sum(len(o.pre) for o in self._program.operands) or 1
+        return 2.0 * T * B * products * self.spec.hidden_size**2
+
+    def _divide(self, B: int, flops: float, flops_of_stage: float) -> tuple[int, bool]:
+        """(threads, whether they divide rows): rows where each thread fills its tiles, else hidden units."""
+        count = threads.get_threads()
+        if count == 1 or flops < _WORTH_THREADS:
+            return 1, True
+        widest = max((len(o.pre) for o in self._program.operands), default=1) * self._vectors
+        if B >= count * tile_rows(widest):
+            return count, True
+        count = min(count, self._padded // self._width, self._padded_back // self._back_width)
+        if count > 1 and flops_of_stage >= _WORTH_BARRIER:
+            return count, False
+        return (min(threads.get_threads(), B), True) if B > 1 else (1, True)
+
+    # ---- backward
+
+    def backward(
+        self, tape: KernelTape, doutput: np.ndarray, column: int, dstate: States, dx: np.ndarray
+    ) -> tuple[LayerWeights, States]:
+        """See `stack.Layer.backward`."""
+        T, B, _ = tape.x.shape
+        H, part = self.spec.hidden_size, self._training
+        if self._packed_back is None:  # packed at the first use: inference never needs it
+            self._packed_back = layout.pack_backward(
+                part, self._weights, self._numbers, self._width, self._back_width
+            )
+        packed, at = self._packed_back
+        stages = stages_of(self.spec.cell, True, True, self._vectors)
+        plane, states = B * self._padded, len(self.spec.cell.states)
+        dstate_at = T * plane * len(part.pre)
+        back_at = dstate_at + 2 * states * plane
+        # the last panel of back may end after the last panel of units; reads go up to the longer one
+        padded_back = layout.round_up(max(self._padded, self._padded_back), self._back_width)
+        dvector_at = back_at + len(part.operands) * B * padded_back
+        size = dvector_at + len(self._weights.vector) * plane
+        d = layout.BackwardDims(
+            seq_len=T,
+            batch_size=B,
+            hidden_size=H,
+            padded=self._padded,
+            padded_back=padded_back,
+            packed_back=self._padded_back,
+            reverse=self.reverse,
+            ragged=tape.lengths is not None,
+            output_row=doutput.shape[2],
+            output_column=column,
+            saved_at=tape.dims.saved_at,
+            recurrent_at=at["recurrent"],
+            number_at=at["number"],
+            dstate_at=dstate_at,
+            back_at=back_at,
+            dvector_at=dvector_at,
+        )
+        count, by_rows = self._divide(B, self._flops(T, B), self._flops(1, B) / len(stages.stages))
+        with _LOCK:
+            work = self._buffer("dpre", size)
+            work[back_at:size] = 0
+            flowing = work[dstate_at:back_at].reshape(states, 2, B, self._padded)
+            flowing[:] = 0
+            for kept, given in zip(flowing, dstate, strict=True):
+                kept[0, :, :H] = given
+            numba.set_num_threads(count)
+            backward(
+                stages,
+                layout.Arrays(packed, tape.array, work),
+                doutput.reshape(-1),
+                _NO_LENGTHS if tape.lengths is None else tape.lengths,
+                d,
+                self._padded // self._width,
+                self._padded_back // self._back_width,
+                self._back_vectors,
+                count,
+                by_rows,
+                np.zeros(8, np.int64),
+            )
+            dbefore = tuple(f[T & 1, :, :H].copy() for f in flowing)
+            dvector = work[dvector_at:size].reshape(-1, B, self._padded)[:, :, :H].sum(1)
+            dpre = work[:dstate_at].reshape(T * B, len(part.pre) * self._padded)
+            return self._weight_gradients(tape, dpre, dvector, dx), dbefore
+
+    def _weight_gradients(
+        self, tape: KernelTape, dpre: np.ndarray, dvector: np.ndarray, dx: np.ndarray
+    ) -> LayerWeights:
+        """The large products over all steps; dpre (T*B, P*Hp) is zero in the padding."""
+        H, Hp, part, d = self.spec.hidden_size, self._padded, self._training, tape.dims
+        T, B, I = tape.x.shape
+        x = tape.x.reshape(T * B, I)
+        bias = np.ones(T * B, self.dtype) @ dpre
+        gradients = LayerWeights(
+            np.zeros_like(self._weights.input),
+            np.empty_like(self._weights.recurrent),
+            bias.reshape(-1, Hp)[:, :H],
+            dvector,
+        )
+        for run in input_runs(part):
+            columns = dpre[:, run.start * Hp : run.stop * Hp]
+            gradients.input[run] = (columns.T @ x).reshape(-1, Hp, I)[:, :H]
+            weight = np.zeros((run.stop - run.start, Hp, I), self.dtype) if Hp != H else self._weights.input[run]
+            if Hp != H:
+                weight[:, :H] = self._weights.input[run]
+            dx += (columns @ weight.reshape(-1, I)).reshape(dx.shape)
+        states = self._states(tape.array, d)
+        computed = tape.array[d.operand_at :].reshape(len(part.computed), T, B, Hp)
+        for operand in part.operands:
+            if operand.state is not None:
+                value = states[operand.state, 1:] if self.reverse else states[operand.state, :-1]
+            else:
+                value = computed[operand.computed]
+            columns = dpre[:, operand.pre.start * Hp : operand.pre.stop * Hp]
+            product = (columns.T @ value.reshape(T * B, Hp)).reshape(-1, Hp, Hp)
+            gradients.recurrent[operand.pre.start : operand.pre.stop] = product[:, :H, :H]
+        return gradients
+
+
+def buffers_of(layer: Any) -> dict[str, int]:
+    """Bytes of the buffers that a layer keeps between calls, by name."""
+    return {name: array.nbytes for name, array in layer._buffers.items()}

@@ -1,0 +1,193 @@
+"""Where everything lies in the three arrays that a kernel takes, and how the weights are packed.
+
+T steps, B rows, I inputs, H hidden units, P pre-activations, S states, V vectors; W lanes in a SIMD vector, U vectors in a panel.
+Hidden units are padded with zero weights to Hp, whole panels of U*W, so that every load and store is a full vector.
+
+Forward:
+    weights  bias      (panels, P, U, W)                      both biases' sum
+             vector    (V, Hp)
+             input     per run of inputs (panels, I, n, U, W)         read front to back by a tile
+             recurrent per operand (panels, H, n, U, W)
+             number    (numbers,)
+    tape     state     (S, slots, B, Hp)     training: slot t is before step t, t + 1 after it (reverse: the other way round)
+                                             inference: two slots in turn
+             saved     (saved, steps, B, Hp)   training: T steps; inference: 1
+             operand   (computed, steps, B, Hp)
+    work     pre       (panels, chunk, B, P, U, W)   input projections of a chunk of steps, to which products are added
+
+Backward (weights packed again, transposed; the tape as above, read only):
+    weights  vector    (V, Hp)
+             recurrent per operand (panels of back, n * Hp, Ub, W)
+             number    (numbers,)
+    work     dpre      (T, B, P, Hp)         zero in the padding: matrix products sum over it
+             dstate    (S, 2, B, Hp)         two slots in turn; also dnew
+             back      (operands, B, Hb)
+             dvector   (V, B, Hp)            summed over time
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...cells import Program
+from ..base import LayerWeights, input_runs
+
+ALIGNMENT = 64  # a cache line, and the widest vector
+
+
+class ForwardDims(NamedTuple):
+    """Sizes, and offsets in elements, of one call of the forward kernel."""
+
+    seq_len: int
+    batch_size: int
+    input_size: int
+    hidden_size: int
+    padded: int  # Hp
+    slots: int  # of a state: T + 1 in training, else 2
+    steps: int  # of saved values and computed operands: T in training, else 1
+    chunk: int  # steps whose input projections are computed at once
+    training: bool
+    reverse: bool
+    ragged: bool
+    output_row: int  # D * H
+    output_column: int
+    saved_at: int
+    operand_at: int
+    vector_at: int
+    input_at: int
+    recurrent_at: int
+    number_at: int
+
+
+class BackwardDims(NamedTuple):
+    """Sizes, and offsets in elements, of one call of the backward kernel."""
+
+    seq_len: int
+    batch_size: int
+    hidden_size: int
+    padded: int
+    padded_back: int  # Hb, a row of back
+    packed_back: int  # hidden units in the packed panels of back
+    reverse: bool
+    ragged: bool
+    output_row: int
+    output_column: int
+    saved_at: int
+    recurrent_at: int
+    number_at: int
+    dstate_at: int
+    back_at: int
+    dvector_at: int
+
+
+class Arrays(NamedTuple):
+    """The three arrays of a kernel."""
+
+    weights: np.ndarray
+    tape: np.ndarray
+    work: np.ndarray
+
+
+class Part(NamedTuple):
+    """One thread's share: a range of rows and one of panels. `parties` threads share the rows and meet after each stage."""
+
+    first_row: int
+    end_row: int
+    first_panel: int
+    end_panel: int
+    parties: int
+
+
+class Now(NamedTuple):
+    """Where in the sequence a kernel is."""
+
+    t: int
+    turn: int  # forward: the step's place in the chunk of input projections; backward: the slot of dnew
+    prev: int  # slots of the states before and after the step
+    new: int
+    saved: int  # slot of saved values and computed operands
+
+
+def aligned_empty(count: int, dtype: np.dtype) -> np.ndarray:
+    """`count` elements on a cache line's border: a vector load never crosses two lines."""
+    raw = np.empty(count * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def panel_vectors(program: Program, hidden_size: int, lanes: int) -> int:
+    """U: how many vectors of hidden units make a panel.
+
+    A tile wants about four vectors a row: the four gates of an LSTM are that with U = 1, the one gate of a simple RNN with
+    U = 4. Where few hidden units would be padded to many, the panel is narrower.
+    """
+    widest = max((len(o.pre) for o in program.operands), default=len(program.pre))
+    wish = max(1, 4 // widest)
+    vectors = -(-hidden_size // lanes)
+    while wish > 1 and round_up(vectors, wish) > vectors * 1.15:
+        wish //= 2
+    return wish
+
+
+def back_vectors(hidden_size: int, lanes: int) -> int:
+    """Ub: the same for the transposed product, whose columns are hidden units."""
+    vectors, wish = -(-hidden_size // lanes), 4
+    while wish > 1 and round_up(vectors, wish) > vectors * 1.15:
+        wish //= 2
+    return wish
+
+
+def panels_of(blocks: np.ndarray, width: int) -> np.ndarray:
+    """(n, H, K) -> (panels, K, n, width): for each panel of hidden units and each k, the blocks side by side."""
+    n, H, K = blocks.shape
+    padded = np.zeros((n, round_up(H, width), K), blocks.dtype)
+    padded[:, :H] = blocks
+    return padded.reshape(n, padded.shape[1] // width, width, K).transpose(1, 3, 0, 2)
+
+
+def pack_forward(program: Program, weights: LayerWeights, numbers: np.ndarray, width: int) -> tuple[np.ndarray, dict[str, int]]:
+    """The forward kernel's weights for panels of `width` units, and their offsets."""
+    parts = {
+        "bias": [panels_of(weights.bias[:, :, None], width)],
+        "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
+        "input": [panels_of(weights.input[run], width) for run in input_runs(program)],
+        "recurrent": [panels_of(weights.recurrent[o.pre.start : o.pre.stop], width) for o in program.operands],
+        "number": [numbers],
+    }
+    return _concatenate(parts, weights.bias.dtype)
+
+
+def pack_backward(
+    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int, back_width: int
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The backward kernel's weights: R^T in panels of `back_width` units, summed over the padded units of its gates."""
+    transposed = []
+    for o in program.operands:
+        blocks = weights.recurrent[o.pre.start : o.pre.stop]  # (n, H rows of da, H columns of the operand)
+        n, H, _ = blocks.shape
+        padded = np.zeros((n, round_up(H, width), H), blocks.dtype)
+        padded[:, :H] = blocks
+        transposed.append(panels_of(padded.reshape(1, -1, H).transpose(0, 2, 1), back_width))
+    parts = {
+        "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
+        "recurrent": transposed,
+        "number": [numbers],
+    }
+    return _concatenate(parts, weights.bias.dtype)
+
+
+def _concatenate(parts: dict[str, list[np.ndarray]], dtype: np.dtype) -> tuple[np.ndarray, dict[str, int]]:
+    total = sum(a.size for arrays in parts.values() for a in arrays)
+    packed, offsets, at = aligned_empty(total, dtype), {}, 0
+    for name, arrays in parts.items():
+        offsets[name] = at
+        for array in arrays:
+            packed[at : at + array.size].reshape(array.shape)[...] = array
+            at += array.size
+    return packed, offsets

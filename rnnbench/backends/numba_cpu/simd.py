@@ -1,0 +1,304 @@
+"""A SIMD vector as a Numba type: `Vector(float32, 16)` is one AVX-512 register, and so on down to NEON's four floats.
+
+A vector is loaded from an array at a flat index and stored likewise; + - * / unary minus and comparisons work on two vectors
+or a vector and a number, which takes the vector's dtype (a bare 1.0 never promotes float32). Sums and products may be
+contracted to fused multiply-adds.
+
+The width is the machine's: `RNNBENCH_SIMD_BYTES` (16, 32 or 64) forces another, which LLVM then splits or leaves half used.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+WIDTHS = (16, 32, 64)
+
+
+@lru_cache(maxsize=1)
+def host_features() -> dict[str, bool]:
+    """LLVM's features of this processor."""
+    return dict(llvm.get_host_cpu_features())
+
+
+def simd_bytes() -> int:
+    """Bytes in a vector register of this machine, or what RNNBENCH_SIMD_BYTES says. Raises ValueError for another width."""
+    forced = os.environ.get("RNNBENCH_SIMD_BYTES")
+    if forced is not None:
+        if forced not in map(str, WIDTHS):
+            raise ValueError(f"RNNBENCH_SIMD_BYTES must be 16, 32 or 64, not {forced!r}")
+        return int(forced)
+    features = host_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+
+
+SIMD_BYTES = simd_bytes()
+# AVX-512 and AArch64 have 32 vector registers, older x86 has 16
+REGISTERS = 32 if host_features().get("avx512f") or not host_features().get("sse2") else 16
+# without the instruction llvm.fma becomes a library call for each lane
+HAS_FMA = bool(host_features().get("fma") or host_features().get("avx512f") or not host_features().get("sse2"))
+
+
+class Vector(types.Type):
+    """`lanes` numbers of `dtype` in one register."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype, self.lanes = dtype, lanes(dtype)
+        super().__init__(name=f"Vector({dtype}x{self.lanes})")
+
+
+class Mask(types.Type):
+    """A condition for each lane of a vector."""
+
+    def __init__(self, lane_count: int) -> None:
+        self.lanes = lane_count
+        super().__init__(name=f"Mask({lane_count})")
+
+
+def lanes(dtype: types.Float) -> int:
+    """Numbers of `dtype` in a vector."""
+    return SIMD_BYTES // (dtype.bitwidth // 8)
+
+
+def llvm_vector(dtype: types.Float) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), lanes(dtype))
+
+
+def llvm_integers(dtype: types.Float) -> ir.VectorType:
+    return ir.VectorType(ir.IntType(dtype.bitwidth), lanes(dtype))
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, llvm_vector(vector.dtype))
+
+
+@register_model(Mask)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, mask: Mask) -> None:
+        super().__init__(manager, mask, ir.VectorType(ir.IntType(1), mask.lanes))
+
+
+# ---- code generation, shared by the intrinsics here and in tile.py
+
+
+def splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.Value:
+    """`scalar` in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
+
+
+def fused(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    """a * b + c, in one rounding where the machine can."""
+    if not HAS_FMA:
+        return builder.fadd(builder.fmul(a, b), c)
+    return builder.call(_llvm_intrinsic(builder, "llvm.fma", a.type, 3), [a, b, c])
+
+
+def _llvm_intrinsic(builder: ir.IRBuilder, name: str, vector: ir.VectorType, arguments: int) -> ir.Function:
+    suffix = f"v{vector.count}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
+    return cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * arguments), f"{name}.{suffix}"
+    )
+
+
+def pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, index: ir.Value) -> ir.Value:
+    """The address of element `index` of a one-dimensional contiguous array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def index(value: int) -> ir.Constant:
+    return ir.Constant(ir.IntType(64), value)
+
+
+def constant(vector: ir.VectorType, value: float) -> ir.Constant:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def lanes_below(builder: ir.IRBuilder, count: ir.Value, vector: ir.VectorType) -> ir.Value:
+    """A mask of the lanes whose number is below `count`."""
+    numbers = ir.Constant(ir.VectorType(ir.IntType(64), vector.count), list(range(vector.count)))
+    return builder.icmp_signed("<", numbers, splat(builder, count, numbers.type))
+
+
+def load_vector(builder: ir.IRBuilder, address: ir.Value, vector: ir.VectorType) -> ir.Value:
+    """A vector from `address`, which needs no alignment beyond an element's."""
+    value = builder.load(builder.bitcast(address, vector.as_pointer()))
+    value.align = 4 if isinstance(vector.element, ir.FloatType) else 8
+    return value
+
+
+def store_vector(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    instruction = builder.store(value, builder.bitcast(address, value.type.as_pointer()))
+    instruction.align = 4 if isinstance(value.type.element, ir.FloatType) else 8
+
+
+def as_vector(context: Any, builder: ir.IRBuilder, vector: Vector, given: Any, value: ir.Value) -> ir.Value:
+    """A vector stays, a number fills every lane in the vector's dtype."""
+    if isinstance(given, Vector):
+        return value
+    return splat(builder, context.cast(builder, value, given, vector.dtype), llvm_vector(vector.dtype))
+
+
+# ---- intrinsics
+
+
+def _typing(*given: Any) -> Vector | None:
+    """The vector among the arguments if all others are that vector or numbers."""
+    vector = next((g for g in given if isinstance(g, Vector)), None)
+    fits = all(g == vector or isinstance(g, (types.Number, types.Literal)) for g in given)
+    return vector if fits else None
+
+
+def _pointwise(arity: int, result: Callable[[Vector], Any], generate: Callable[..., ir.Value]) -> Any:
+    """An intrinsic on `arity` vectors or numbers, of which at least one is a vector."""
+
+    def build(given: tuple[Any, ...]) -> Any:
+        vector = _typing(*given)
+        if vector is None:
+            return None
+
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+            vectors = [as_vector(context, builder, vector, g, v) for g, v in zip(given, values, strict=True)]
+            return generate(builder, *vectors)
+
+        return result(vector)(*given), codegen
+
+    # Numba reads the arity from the signature
+    if arity == 1:
+        return intrinsic(lambda context, a: build((a,)))
+    if arity == 2:
+        return intrinsic(lambda context, a, b: build((a, b)))
+    return intrinsic(lambda context, a, b, c: build((a, b, c)))
+
+
+def _same(vector: Vector) -> Vector:
+    return vector
+
+
+def _condition(vector: Vector) -> Mask:
+    return Mask(vector.lanes)
+
+
+_CONTRACT = ("contract",)
+add = _pointwise(2, _same, lambda b, x, y: b.fadd(x, y, flags=_CONTRACT))
+subtract = _pointwise(2, _same, lambda b, x, y: b.fsub(x, y, flags=_CONTRACT))
+multiply = _pointwise(2, _same, lambda b, x, y: b.fmul(x, y, flags=_CONTRACT))
+divide = _pointwise(2, _same, lambda b, x, y: b.fdiv(x, y))
+negative = _pointwise(1, _same, lambda b, x: b.fneg(x))
+less = _pointwise(2, _condition, lambda b, x, y: b.fcmp_ordered("<", x, y))
+less_equal = _pointwise(2, _condition, lambda b, x, y: b.fcmp_ordered("<=", x, y))
+fma = _pointwise(3, _same, fused)
+round_even = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.rint", x.type, 1), [x]))
+sqrt = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.sqrt", x.type, 1), [x]))
+absolute = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.fabs", x.type, 1), [x]))
+# no vector logarithm: LLVM calls the C library for each lane, which is right and slow
+log = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.log", x.type, 1), [x]))
+
+
+def _keep_nan(choose: str) -> Callable[..., ir.Value]:
+    def generate(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+        # an unordered comparison is false and selects y; a NaN in x is put back after
+        chosen = builder.select(builder.fcmp_ordered(choose, x, y), x, y)
+        return builder.select(builder.fcmp_unordered("uno", x, x), x, chosen)
+
+    return generate
+
+
+minimum = _pointwise(2, _same, _keep_nan("<"))
+maximum = _pointwise(2, _same, _keep_nan(">"))
+
+
+@intrinsic
+def where(context: Any, condition: Any, a: Any, b: Any) -> Any:
+    """a in the lanes where the condition holds, else b; a or b may be a number."""
+    vector = _typing(a, b)
+    if not isinstance(condition, Mask) or vector is None:
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        chosen, *rest = values
+        x, y = (as_vector(context, builder, vector, g, v) for g, v in zip((a, b), rest, strict=True))
+        return builder.select(chosen, x, y)
+
+    return vector(condition, a, b), codegen
+
+
+@intrinsic
+def two_to_the(context: Any, n: Any) -> Any:
+    """2 ** n for whole n within the normal range, by writing the exponent's bits. NaN gives any number."""
+    if not isinstance(n, Vector):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        mantissa, bias = (23, 127) if n.dtype.bitwidth == 32 else (52, 1023)
+        vector, integers = llvm_vector(n.dtype), llvm_integers(n.dtype)
+        # adding 2**mantissa * 1.5 leaves n in the lowest bits; a conversion of NaN would be undefined
+        shifted = builder.fadd(values[0], ir.Constant(vector, [1.5 * 2.0**mantissa] * vector.count))
+        bits = builder.add(builder.bitcast(shifted, integers), ir.Constant(integers, [bias] * vector.count))
+        return builder.bitcast(builder.shl(bits, ir.Constant(integers, [mantissa] * vector.count)), vector)
+
+    return n(n), codegen
+
+
+@intrinsic
+def load(context: Any, array: Any, index: Any) -> Any:
+    """The vector at flat index `index` of a one-dimensional contiguous array."""
+    vector = Vector(array.dtype)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return load_vector(builder, pointer(context, builder, array, *values), llvm_vector(array.dtype))
+
+    return vector(array, types.intp), codegen
+
+
+@intrinsic
+def store(context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector to flat index `index`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        store_vector(builder, values[2], pointer(context, builder, array, values[0], values[1]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+_OPERATORS: dict[Callable[..., Any], Any] = {
+    operator.add: add,
+    operator.sub: subtract,
+    operator.mul: multiply,
+    operator.truediv: divide,
+    operator.lt: less,
+    operator.le: less_equal,
+}
+
+
+def _register_operators() -> None:
+    def make(function: Any) -> Callable[..., Any]:
+        def implement(a, b):
+            if isinstance(a, Vector) or isinstance(b, Vector):
+                return lambda a, b: function(a, b)
+            return None
+
+        return implement
+
+    for symbol, function in _OPERATORS.items():
+        overload(symbol)(make(function))
+
+    @overload(operator.neg)
+    def _negative(a):
+        return (lambda a: negative(a)) if isinstance(a, Vector) else None
+
+
+_register_operators()

@@ -1,0 +1,173 @@
+"""The one matrix product of this backend: a register tile of rows x vectors, accumulated over k.
+
+    out[r, c] = init[r, c] + sum over k of a[r, k] * panel[k, c]        r < rows, c < columns (vectors), k < depth
+
+`panel` is packed so that the inner loop reads it front to back. Each k loads `columns` vectors, broadcasts `rows` numbers and
+issues rows * columns fused multiply-adds; a tile as large as the register file allows keeps the multiply-add units the
+bottleneck, not the loads. Any number of rows from 1 to the largest has its own loop, so that no row goes through a scalar tail.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import REGISTERS, fused, llvm_vector, load_vector, pointer, splat, store_vector
+
+# independent sums that hide the latency of a fused multiply-add: 4 cycles on 2 units
+_CHAINS = 8
+
+
+def tile_rows(columns: int) -> int:
+    """The most rows whose accumulators, `columns` panel vectors and one broadcast fit into the vector registers."""
+    return max(1, (REGISTERS - columns - 1) // columns)
+
+
+@intrinsic
+def tile(
+    context: Any,
+    rows: Any,
+    columns: Any,
+    out: Any,
+    out_at: Any,
+    out_row: Any,
+    init: Any,
+    init_at: Any,
+    init_row: Any,
+    a: Any,
+    a_at: Any,
+    a_row: Any,
+    panel: Any,
+    panel_at: Any,
+    depth: Any,
+) -> Any:
+    """The product above for `rows` rows (1 to tile_rows(columns), known when it runs) and `columns` vectors (a literal).
+
+    out, init, a, panel: one-dimensional arrays of one dtype; *_at: index of the tile's first element; *_row: elements from
+    one row to the next (0 for an init that is the same for each row). Rows of out and init hold `columns` vectors side by side.
+    init may be out.
+    """
+    if not isinstance(columns, types.IntegerLiteral):
+        return None
+    count, dtype = columns.literal_value, out.dtype
+    index = types.intp
+    signature = types.void(
+        index, columns, out, index, index, init, index, index, a, index, index, panel, index, index
+    )
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        (rows_, _, out_, out_at_, out_row_, init_, init_at_, init_row_, a_, a_at_, a_row_, panel_, panel_at_, depth_) = values
+        generator = _Generator(
+            builder,
+            llvm_vector(dtype),
+            count,
+            (pointer(context, builder, out, out_, out_at_), out_row_),
+            (pointer(context, builder, init, init_, init_at_), init_row_),
+            (pointer(context, builder, a, a_, a_at_), a_row_),
+            pointer(context, builder, panel, panel_, panel_at_),
+            depth_,
+        )
+        done = builder.append_basic_block("tile.done")
+        switch = builder.switch(rows_, done)
+        for row_count in range(1, tile_rows(count) + 1):
+            block = builder.append_basic_block(f"tile.{row_count}")
+            switch.add_case(ir.Constant(rows_.type, row_count), block)
+            builder.position_at_end(block)
+            generator.product(row_count)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+class _Generator:
+    """Emits the loop over k for a given number of rows. An operand is (address of its first element, row stride)."""
+
+    def __init__(
+        self,
+        builder: ir.IRBuilder,
+        vector: ir.VectorType,
+        columns: int,
+        out: tuple[ir.Value, ir.Value],
+        init: tuple[ir.Value, ir.Value],
+        a: tuple[ir.Value, ir.Value],
+        panel: ir.Value,
+        depth: ir.Value,
+    ) -> None:
+        self.builder, self.vector, self.columns = builder, vector, columns
+        self.out, self.init, self.a, self.panel, self.depth = out, init, a, panel, depth
+        self.index = depth.type
+
+    def _at(self, base: ir.Value, offset: ir.Value | int) -> ir.Value:
+        if isinstance(offset, int):
+            offset = ir.Constant(self.index, offset)
+        return self.builder.gep(base, [offset])
+
+    def _rows(self, operand: tuple[ir.Value, ir.Value], count: int) -> list[ir.Value]:
+        base, stride = operand
+        return [self._at(base, self.builder.mul(stride, ir.Constant(self.index, r))) for r in range(count)]
+
+    def product(self, rows: int) -> None:
+        """out = init + a @ panel for `rows` rows."""
+        builder, lanes = self.builder, self.vector.count
+        starts, a_rows = self._rows(self.init, rows), self._rows(self.a, rows)
+        sums = [
+            load_vector(builder, self._at(start, c * lanes), self.vector) for start in starts for c in range(self.columns)
+        ]
+        # few rows have too few sums to keep the units busy: run several k at once into sums of their own
+        unroll = max(1, -(-_CHAINS // len(sums)))
+        zero = ir.Constant(self.vector, [0.0] * lanes)
+        chains = [sums] + [[zero] * len(sums) for _ in range(unroll - 1)]
+        if unroll > 1:
+            whole = builder.sub(self.depth, builder.srem(self.depth, ir.Constant(self.index, unroll)))
+            chains = self._loop(chains, a_rows, ir.Constant(self.index, 0), whole, unroll)
+            total = chains[0]
+            for chain in chains[1:]:
+                total = [builder.fadd(x, y) for x, y in zip(total, chain, strict=True)]
+            (sums,) = self._loop([total], a_rows, whole, self.depth, 1)
+        else:
+            (sums,) = self._loop(chains, a_rows, ir.Constant(self.index, 0), self.depth, 1)
+        for r, start in enumerate(self._rows(self.out, rows)):
+            for c in range(self.columns):
+                store_vector(builder, sums[r * self.columns + c], self._at(start, c * lanes))
+
+    def _loop(
+        self, chains: list[list[ir.Value]], a_rows: list[ir.Value], first: ir.Value, last: ir.Value, step: int
+    ) -> list[list[ir.Value]]:
+        """for k in range(first, last, step): chains[u] += a[:, k + u] outer panel[k + u]; returns the new sums."""
+        builder = self.builder
+        before = builder.block
+        head, body, after = (builder.append_basic_block(f"k.{name}") for name in ("head", "body", "after"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        k = builder.phi(self.index)
+        k.add_incoming(first, before)
+        phis = [[builder.phi(self.vector) for _ in chain] for chain in chains]
+        for chain_phis, chain in zip(phis, chains, strict=True):
+            for phi, value in zip(chain_phis, chain, strict=True):
+                phi.add_incoming(value, before)
+        builder.cbranch(builder.icmp_signed("<", k, last), body, after)
+        builder.position_at_end(body)
+        new = [self._step(chain, a_rows, builder.add(k, ir.Constant(self.index, u))) for u, chain in enumerate(phis)]
+        k.add_incoming(builder.add(k, ir.Constant(self.index, step)), builder.block)
+        for chain_phis, chain in zip(phis, new, strict=True):
+            for phi, value in zip(chain_phis, chain, strict=True):
+                phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        return phis
+
+    def _step(self, sums: list[ir.Value], a_rows: list[ir.Value], k: ir.Value) -> list[ir.Value]:
+        builder, lanes = self.builder, self.vector.count
+        row = self._at(self.panel, builder.mul(k, ir.Constant(self.index, self.columns * lanes)))
+        weights = [load_vector(builder, self._at(row, c * lanes), self.vector) for c in range(self.columns)]
+        new = []
+        for r, a_row in enumerate(a_rows):
+            number = splat(builder, builder.load(self._at(a_row, k)), self.vector)
+            for c in range(self.columns):
+                new.append(fused(builder, number, weights[c], sums[r * self.columns + c]))
+        return new

@@ -1,0 +1,169 @@
+"""exp, sigmoid, tanh and relu on SIMD vectors, all from one argument reduction.
+
+x = n ln 2 + r with |r| <= ln(2)/2, and expm1(r) = r + r**2 q(r) with the polynomial q of least maximal error (Remez), so that
+exp(x) = 2**n (1 + expm1(r)) and expm1(x) = 2**n expm1(r) + (2**n - 1), which does not cancel near 0. Errors against a
+correctly rounded result stay below 2 units in the last place (tests/test_vector_math.py). NaN goes through, and infinities give
+the limits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numba.extending import overload, register_jitable
+
+from .simd import (
+    Vector,
+    absolute,
+    fma,
+    less,
+    log,
+    maximum,
+    minimum,
+    round_even,
+    sqrt,
+    two_to_the,
+    where,
+)
+
+# coefficients of q, lowest power first; largest error of q: 6.3e-8 (degree 4) and 1.4e-18 (degree 10)
+_Q32 = (0.500000002695054075, 0.16666576970040478, 0.0416663751323244767, 0.00836318123454359428, 0.00139411241274792929)
+_Q64 = (
+    0.5,
+    0.16666666666666671,
+    0.0416666666666666838,
+    0.00833333333332613467,
+    0.00138888888888743952,
+    0.000198412698748219582,
+    0.0000248015873473467833,
+    2.75572553987419484e-6,
+    2.75572529059975722e-7,
+    2.51052175433508406e-8,
+    2.09215913555580585e-9,
+)
+_LOG2_E = 1.4426950408889634
+# ln 2 in two parts whose sum is exact beyond the dtype: the product n * high is then rounded once, inside the fma
+_LN2_HIGH_32 = float(np.float32(0.6931471805599453))
+_LN2_LOW_32 = 0.6931471805599453 - _LN2_HIGH_32
+_LN2_HIGH_64, _LN2_LOW_64 = 0.6931471805599453, 2.3190468138462996e-17
+
+
+def _q(r):
+    """q(r); compiled for vectors alone."""
+    raise NotImplementedError
+
+
+@overload(_q)
+def _q_vector(r):
+    if not isinstance(r, Vector):
+        return None
+    if r.dtype.bitwidth == 32:
+        c0, c1, c2, c3, c4 = _Q32
+
+        def q32(r):
+            return fma(fma(fma(fma(r, c4, c3), r, c2), r, c1), r, c0)
+
+        return q32
+    d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10 = _Q64
+
+    def q64(r):
+        # Estrin's scheme: a chain of half the length for twice the temporaries
+        r2 = r * r
+        low = fma(fma(r, d3, d2), r2, fma(r, d1, d0))
+        middle = fma(fma(r, d7, d6), r2, fma(r, d5, d4))
+        high = fma(r2, d10, fma(r, d9, d8))
+        r4 = r2 * r2
+        return fma(fma(high, r4, middle), r4, low)
+
+    return q64
+
+
+def _remainder(x, n):
+    """x - n ln 2."""
+    raise NotImplementedError
+
+
+@overload(_remainder)
+def _remainder_vector(x, n):
+    if not isinstance(x, Vector):
+        return None
+    high, low = (_LN2_HIGH_32, _LN2_LOW_32) if x.dtype.bitwidth == 32 else (_LN2_HIGH_64, _LN2_LOW_64)
+    return lambda x, n: fma(n, -low, fma(n, -high, x))
+
+
+def _limits(x):
+    """(where exp overflows, where it underflows to 0, where 1 / (1 + exp) is settled), for the dtype of x."""
+    raise NotImplementedError
+
+
+@overload(_limits)
+def _limits_vector(x):
+    if not isinstance(x, Vector):
+        return None
+    values = (88.72283935546875, -103.97208404541015625, 87.0) if x.dtype.bitwidth == 32 else (
+        709.782712893384,
+        -745.1332191019412,
+        708.0,
+    )
+    return lambda x: values
+
+
+@register_jitable
+def _reduce(x):
+    """n, and expm1 of the remainder r."""
+    n = round_even(x * _LOG2_E)
+    r = _remainder(x, n)
+    return n, fma(r * r, _q(r), r)
+
+
+@njit
+def exp(x):
+    """Exponential, with gradual underflow and overflow to infinity."""
+    overflow, underflow, _ = _limits(x)
+    bounded = maximum(minimum(x, overflow), underflow)
+    n, p = _reduce(bounded)
+    # 2**n in two factors: n reaches 128, and -150 where the result is subnormal
+    half = round_even(n * 0.5)
+    scale = two_to_the(n - half)
+    result = (p + 1.0) * two_to_the(half) * scale
+    result = where(less(overflow, x), np.inf, result)
+    return where(less(x, underflow), 0.0, result)
+
+
+@njit
+def sigmoid(x):
+    """1 / (1 + exp(-x))."""
+    _, _, settled = _limits(x)
+    n, p = _reduce(maximum(minimum(-x, settled), -settled))
+    scale = two_to_the(n)
+    return 1.0 / (fma(p, scale, scale) + 1.0)
+
+
+@njit
+def tanh(x):
+    """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision near 0; 1 to the last digit beyond 20."""
+    n, p = _reduce(maximum(minimum(x + x, 40.0), -40.0))
+    scale = two_to_the(n)
+    e = fma(p, scale, scale - 1.0)
+    return e / (e + 2.0)
+
+
+@njit
+def relu(x):
+    """max(x, 0), NaN for NaN."""
+    return where(less(x, 0.0), 0.0, x)
+
+
+# what emitted pointwise code calls, by the names that it uses
+NAMESPACE = {
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "relu": relu,
+    "exp": exp,
+    "log": log,
+    "sqrt": sqrt,
+    "abs": absolute,
+    "minimum": minimum,
+    "maximum": maximum,
+    "where": where,
+}
