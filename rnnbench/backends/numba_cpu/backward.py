@@ -17,49 +17,43 @@ from .threading import part_of, wait
 
 
 @cached_njit(nogil=True, parallel=True, boundscheck=False)
-def backward(stage, arrays, doutput, lengths, d, panels, back_panels, back_vectors, threads, by_rows, barrier):
+def backward(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
     """Run BPTT of a layer in one direction.
 
     stage: `Stages`, which specialises the kernel; arrays: Arrays, the final states' adjoints in slot 0 of dstate; doutput
-    (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; back_vectors: vectors in a panel of
-    back; threads, by_rows, barrier: as in `forward`. The initial states' adjoints end up in slot T % 2.
+    (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; threads, by_rows, barrier: as in `forward`. The initial states' adjoints end up in slot T % 2.
     """
-    if threads == 1:
-        part = part_of(d.batch_size, panels, 1, 0, by_rows)
-        back = part_of(d.batch_size, back_panels, 1, 0, by_rows)
-        _sequence(stage, arrays, doutput, lengths, d, part, back, back_vectors, barrier)
-    else:
-        for thread in prange(threads):
-            part = part_of(d.batch_size, panels, threads, thread, by_rows)
-            back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
-            _sequence(stage, arrays, doutput, lengths, d, part, back, back_vectors, barrier)
+    for thread in prange(threads):
+        part = part_of(d.batch_size, panels, threads, thread, by_rows)
+        back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
+        _sequence(stage, arrays, doutput, lengths, d, part, back, barrier)
 
 
 @njit(nogil=True)
-def _sequence(stage, arrays, doutput, lengths, d, part, back, back_vectors, barrier):
+def _sequence(stage, arrays, doutput, lengths, d, part, back, barrier):
     """All steps, for one thread's part and its panels of back."""
     visits = 1
     for k in range(d.seq_len):
         t = k if d.reverse else d.seq_len - 1 - k
         # prev and new are the slots of the states before and after the step, as in the forward direction
         now = Now(t, k & 1, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
-        visits = _stages(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits)
+        visits = _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
 
 
-def _stages(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits):
+def _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
     """The stages of one step, from `stage` on; returns the barrier's next visit."""
     raise NotImplementedError("compiled only")
 
 
 @overload(_stages)
-def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits):
+def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
     if stage.is_end:
-        return lambda stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits: visits
+        return lambda stage, arrays, doutput, lengths, d, now, part, back, barrier, visits: visits
     program, vectors = stage.program, stage.stages.vectors
     blocks, states = len(program.pre), len(program.cell.states)
     is_first = stage.index == 0
 
-    def stages(stage, arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits):
+    def stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
         work = arrays.work
         width = vectors * lanes_of(work)
         plane = d.batch_size * d.padded
@@ -93,7 +87,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, back_vecto
                         now.prev * plane + here + lane,
                         now.new * plane + here + lane,
                         d.saved_at + now.saved * plane + here + lane,
-                        unit + lane,
+                        d.vector_at + unit + lane,
                         d.number_at,
                         dpre_at + lane,
                         dnew_at + lane,
@@ -104,10 +98,10 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, back_vecto
                     pointwise(stage, arrays, at, stride, count - lane)
         if stage_has_products(stage):
             visits = wait(barrier, part.parties, visits)
-            _transposes(stage, arrays, d, now, part, back, back_vectors)
+            _transposes(stage, arrays, d, now, part, back)
         visits = wait(barrier, part.parties, visits)
         return _stages(
-            next_stage(stage), arrays, doutput, lengths, d, now, part, back, back_vectors, barrier, visits
+            next_stage(stage), arrays, doutput, lengths, d, now, part, back, barrier, visits
         )  # fmt: skip
 
     return stages
@@ -136,46 +130,37 @@ def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
             work[dpre_at + block * d.padded + i] = 0
 
 
-def _transposes(stage, arrays, d, now, part, back, back_vectors):
+def _transposes(stage, arrays, d, now, part, back):
     """back = R^T dpre for the stage's operands from `stage.operand` on: the thread's rows and panels of back."""
     raise NotImplementedError("compiled only")
 
 
 @overload(_transposes)
-def _transposes_of_stage(stage, arrays, d, now, part, back, back_vectors):
+def _transposes_of_stage(stage, arrays, d, now, part, back):
     if not stage.has_operand:
-        return lambda stage, arrays, d, now, part, back, back_vectors: None
+        return lambda stage, arrays, d, now, part, back: None
     program, index = stage.program, stage.stage.operands[stage.operand]
     blocks, start, size = len(program.pre), program.operands[index].pre.start, len(program.operands[index].pre)
-    wide, middle, narrow = product_over_rows(4), product_over_rows(2), product_over_rows(1)
+    vectors = stage.stages.back_vectors
+    product = product_over_rows(vectors)
 
-    def transposes(stage, arrays, d, now, part, back, back_vectors):
-        width = back_vectors * lanes_of(arrays.work)
+    def transposes(stage, arrays, d, now, part, back):
+        work = arrays.work
+        width = vectors * lanes_of(work)
         row, depth = blocks * d.padded, size * d.padded
         a_at = (now.t * d.batch_size + part.first_row) * row + start * d.padded
         back_at = d.back_at + (index * d.batch_size + part.first_row) * d.padded_back
         packed_at = d.recurrent_at + start * d.padded * d.packed_back
         rows = part.end_row - part.first_row
         for panel in range(back.first_panel, back.end_panel):
-            at, panel_at = back_at + panel * width, packed_at + panel * width * depth
-            for r in range(rows):
-                for i in range(width):
-                    arrays.work[at + r * d.padded_back + i] = 0
-            if back_vectors == 4:
-                wide(
-                    rows, arrays.work, at, d.padded_back, arrays.work, at, d.padded_back,
-                    arrays.work, a_at, row, arrays.weights, panel_at, depth,
-                )  # fmt: skip
-            elif back_vectors == 2:
-                middle(
-                    rows, arrays.work, at, d.padded_back, arrays.work, at, d.padded_back,
-                    arrays.work, a_at, row, arrays.weights, panel_at, depth,
-                )  # fmt: skip
-            else:
-                narrow(
-                    rows, arrays.work, at, d.padded_back, arrays.work, at, d.padded_back,
-                    arrays.work, a_at, row, arrays.weights, panel_at, depth,
-                )  # fmt: skip
-        _transposes(next_operand(stage), arrays, d, now, part, back, back_vectors)
+            # the zeros that every sum starts from stand before the packed weights
+            product(
+                rows,
+                work, back_at + panel * width, d.padded_back,
+                arrays.weights, 0, 0,
+                work, a_at, row,
+                arrays.weights, packed_at + panel * width * depth, depth,
+            )  # fmt: skip
+        _transposes(next_operand(stage), arrays, d, now, part, back)
 
     return transposes

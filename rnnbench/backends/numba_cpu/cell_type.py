@@ -38,12 +38,14 @@ BACKWARD_BUFFERS = {
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one direction, as a value that a kernel takes. `vectors` is the width of a panel in SIMD vectors."""
+    """The stages of one direction, as a value that a kernel takes. `vectors` is the width of a panel in SIMD vectors, and
+    `back_vectors` that of a panel of the transposed products."""
 
     key: str
     program: Program
     backward: bool
     vectors: int
+    back_vectors: int
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -58,11 +60,11 @@ _KNOWN: dict[str, Stages] = {}
 
 
 @lru_cache(maxsize=1024)
-def stages_of(cell: Cell, training: bool, backward: bool, vectors: int) -> Stages:
-    """The `Stages` of a cell; kernels compiled for it are found again by its key."""
-    direction = "backward" if backward else "training" if training else "inference"
-    key = f"{cell.name}#{cell.digest}-{direction}-{vectors}"
-    _KNOWN[key] = Stages(key, program(cell, training), backward, vectors)
+def stages_of(cell: Cell, training: bool, vectors: int, back_vectors: int = 0) -> Stages:
+    """The `Stages` of a cell: of the backward direction if `back_vectors` is given. Kernels are found again by its key."""
+    direction = "backward" if back_vectors else "training" if training else "inference"
+    key = f"{cell.name}#{cell.digest}-{direction}-{vectors}-{back_vectors}"
+    _KNOWN[key] = Stages(key, program(cell, training), bool(back_vectors), vectors, back_vectors)
     return _KNOWN[key]
 
 

@@ -25,12 +25,9 @@ def forward(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barr
     empty; d: ForwardDims; panels: their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,)
     zeros.
     """
-    if threads == 1:
-        _sequence(stage, x, arrays, output, lengths, d, part_of(d.batch_size, panels, 1, 0, by_rows), barrier)
-    else:
-        for thread in prange(threads):
-            part = part_of(d.batch_size, panels, threads, thread, by_rows)
-            _sequence(stage, x, arrays, output, lengths, d, part, barrier)
+    for thread in prange(threads):
+        part = part_of(d.batch_size, panels, threads, thread, by_rows)
+        _sequence(stage, x, arrays, output, lengths, d, part, barrier)
 
 
 @njit(nogil=True)

@@ -71,7 +71,7 @@ class KernelLayer:
         """See `stack.Layer.forward`."""
         T, B, I = x.shape
         d = self._forward_dims(T, B, I, training, lengths, output.shape[2], column)
-        stages = stages_of(self.spec.cell, training, False, self._vectors)
+        stages = stages_of(self.spec.cell, training, self._vectors)
         plane = B * self._padded
         part = stages.program
         tape_size = d.operand_at + len(part.computed) * d.steps * plane
@@ -175,7 +175,7 @@ class KernelLayer:
                 part, self._weights, self._numbers, self._width, self._back_width
             )
         packed, at = self._packed_back
-        stages = stages_of(self.spec.cell, True, True, self._vectors)
+        stages = stages_of(self.spec.cell, True, self._vectors, self._back_vectors)
         plane, states = B * self._padded, len(self.spec.cell.states)
         dstate_at = T * plane * len(part.pre)
         back_at = dstate_at + 2 * states * plane
@@ -195,6 +195,7 @@ class KernelLayer:
             output_row=doutput.shape[2],
             output_column=column,
             saved_at=tape.dims.saved_at,
+            vector_at=at["vector"],
             recurrent_at=at["recurrent"],
             number_at=at["number"],
             dstate_at=dstate_at,
@@ -218,7 +219,6 @@ class KernelLayer:
                 d,
                 self._padded // self._width,
                 self._padded_back // self._back_width,
-                self._back_vectors,
                 count,
                 by_rows,
                 np.zeros(8, np.int64),

@@ -16,7 +16,8 @@ Forward:
     work     pre       (panels, chunk, B, P, U, W)   input projections of a chunk of steps, to which products are added
 
 Backward (weights packed again, transposed; the tape as above, read only):
-    weights  vector    (V, Hp)
+    weights  zero      (Ub, W)               what every sum starts from
+             vector    (V, Hp)
              recurrent per operand (panels of back, n * Hp, Ub, W)
              number    (numbers,)
     work     dpre      (T, B, P, Hp)         zero in the padding: matrix products sum over it
@@ -75,6 +76,7 @@ class BackwardDims(NamedTuple):
     output_row: int
     output_column: int
     saved_at: int
+    vector_at: int
     recurrent_at: int
     number_at: int
     dstate_at: int
@@ -175,6 +177,7 @@ def pack_backward(
         padded[:, :H] = blocks
         transposed.append(panels_of(padded.reshape(1, -1, H).transpose(0, 2, 1), back_width))
     parts = {
+        "zero": [np.zeros(back_width, weights.bias.dtype)],
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
         "recurrent": transposed,
         "number": [numbers],

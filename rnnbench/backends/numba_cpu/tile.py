@@ -22,8 +22,11 @@ _CHAINS = 8
 
 
 def tile_rows(columns: int) -> int:
-    """The most rows whose accumulators, `columns` panel vectors and one broadcast fit into the vector registers."""
-    return max(1, (REGISTERS - columns - 1) // columns)
+    """The most rows whose accumulators, `columns` panel vectors and one broadcast fit into the vector registers.
+
+    No more than 24 accumulators: they hide the latency three times over, and each height of a tile is a loop to compile.
+    """
+    return max(1, min(REGISTERS - columns - 1, 24, 8 * columns) // columns)
 
 
 @intrinsic
