@@ -278,7 +278,11 @@ def test_a_missing_library_is_one_sentence(
 def test_without_pyarrow_only_parquet_is_missing(good: Path) -> None:
     code = f"""
 import sys
-sys.modules["pyarrow"] = None  # before pandas looks for it
+class Without:  # before pandas looks for it
+    def find_spec(self, name, *_):
+        if name == "pyarrow":
+            raise ModuleNotFoundError("No module named 'pyarrow'", name=name)
+sys.meta_path.insert(0, Without())
 from rnnbench import report
 report.main({str(good)!r}, width=100)
 try:

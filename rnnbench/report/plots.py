@@ -94,7 +94,7 @@ def _lines(
 def _draw(axes: Any, line: pd.DataFrame, over: str, colours: dict[str, int], dashes: dict[int, int]) -> None:
     """One backend and batch size as a line with markers and interval bars."""
     x, y = line[over].to_numpy(dtype=float), line["value"].to_numpy()
-    errors = [(y - line["lower"]).fillna(0).clip(lower=0), (line["upper"] - y).fillna(0).clip(lower=0)]
+    errors = [side.fillna(0).clip(lower=0).to_numpy() for side in (y - line["lower"], line["upper"] - y)]
     colour, shape = colours[line["backend"].iloc[0]], dashes[int(line["batch_size"].iloc[0])]
     axes.errorbar(
         x, y, yerr=errors, color=TOKENS[f"series-{colour}"], marker=MARKERS[colour], markersize=5, linewidth=1.8,
