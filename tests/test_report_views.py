@@ -188,13 +188,19 @@ def test_left_out_names_every_case_but_one_cause_is_one_line(tmp_path: Path) -> 
     assert row["sizes"] == "T=16 B=4 H=128; T=64 B=4 H=32; T=64 B=4 H=64; T=64 B=4 H=128"
 
 
-def test_the_best_of_each_comparison_is_marked(tmp_path: Path) -> None:
-    report_tree.write(tmp_path, **SMALL, seconds=constant(1, 2, hidden_size=32))
-    (table,) = [t for t in report.tables(report.read(tmp_path)) if t.title == "Throughput over hidden size, forward"]
-    column = list(table.frame.columns).index("H=32")
-    best = {table.frame["backend"].iloc[row] for row, marked in table.best if marked == column}
-    assert best == {"numpy"}
-    assert len([row for row, marked in table.best if marked == column]) == 2
+@pytest.mark.parametrize("title", ["Throughput over hidden size, forward", "Time over sequence length, forward"])
+def test_the_best_of_each_comparison_is_marked(tmp_path: Path, title: str) -> None:
+    report_tree.write(tmp_path, **SMALL, seconds=constant(1, 2, seq_len=64))
+    (table,) = [t for t in report.tables(report.read(tmp_path)) if t.title == title]
+    column = table.keys + (1 if "Time" in title else 0)  # T=64, or any H
+    marked = [row for row, place in table.best if place == column]
+    assert {table.frame["backend"].iloc[row] for row in marked} == {"numpy"} and len(marked) == 2
+
+
+def test_without_a_case_in_common_there_is_no_speed_up(tmp_path: Path) -> None:
+    frame = frame_of(tmp_path, seconds=lambda case: None if case["backend"] == "numpy" else 1e-3)
+    summary = views.speedup_summary(frame, "numpy")
+    assert (summary["cases"] == 0).all() and (summary["asked"] > 0).all() and summary["speedup"].isna().all()
 
 
 def test_what_all_rows_share_goes_into_the_caption(tmp_path: Path) -> None:
