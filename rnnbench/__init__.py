@@ -2,14 +2,19 @@
 
     from rnnbench import RNN, cell, sigmoid, tanh
 
-`RNN` runs a cell; `cell` makes one of an equation; the functions beside it are what an equation may use.
+`RNN` runs a cell; `cell` makes one of an equation; the functions beside it are what an equation may use. Names are loaded when they
+are first asked for: `import rnnbench` alone loads nothing, not even NumPy.
 """
 
 from __future__ import annotations
 
-from .backends import BackendUnavailable
-from .cells import Cell, CellError, cell, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
-from .rnn import RNN, Tape
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backends import BackendUnavailable
+    from .cells import Cell, CellError, cell, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
+    from .rnn import RNN, Tape
 
 __version__ = "0.1.0"
 
@@ -30,3 +35,15 @@ __all__ = [
     "tanh",
     "where",
 ]
+
+_ROOMS = {"RNN": "rnn", "Tape": "rnn", "BackendUnavailable": "backends"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f".{_ROOMS.get(name, 'cells')}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

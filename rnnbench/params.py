@@ -52,6 +52,7 @@ class Spec:
 
     @property
     def num_directions(self) -> int:
+        """D: 2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
 
     @property
@@ -60,6 +61,7 @@ class Spec:
         return self.num_directions * self.hidden_size
 
     def layer_input_size(self, layer: int) -> int:
+        """Width of what a layer reads: the network's input, or the output of the layer below."""
         return self.input_size if layer == 0 else self.output_size
 
     def suffixes(self) -> list[tuple[int, int, str]]:

@@ -79,8 +79,8 @@ class RNN:
         """Inference.
 
         x: (T, B, I), or (B, T, I) with batch_first; floating point. state: a tuple with one array (layers * D, B, H) per
-        state of the cell, zeros if None. lengths: (B,) whole numbers from 0 to T, T if None. Returns output (T, B, D*H), zero past a
-        row's end, and the final state, a tuple like `state`, of each row's last valid step.
+        state of the cell, zeros if None. lengths: (B,) whole numbers from 0 to T, T if None. Returns output (T, B, D*H), zero
+        past a row's end, and the final state, a tuple like `state`, of each row's last valid step.
 
         Raises ValueError for wrong shapes and lengths, TypeError for wrong dtypes.
         """
@@ -117,7 +117,9 @@ class RNN:
         gradients["x"] = self._user_layout(gradients["x"])
         return gradients
 
-    def _forward(self, x: Any, state: Any, lengths: Any, training: bool) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]:
+    def _forward(
+        self, x: Any, state: Any, lengths: Any, training: bool
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]:
         layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
         array = self._array("x", x, None)
         if array.ndim != 3 or array.shape[2] != self.spec.input_size:

@@ -48,9 +48,9 @@ class _Step:
     code: Callable[..., tuple[Any, ...]]
 
     def run(self, buffers: dict[str, Any]) -> None:
-        values = self.code(*[buffers[place.buffer][place.index] for place, _ in self.stage.code.loads])
+        values = self.code(*[buffers[place.buffer][place.at] for place, _ in self.stage.code.loads])
         for (place, _), value in zip(self.stage.code.stores, values, strict=True):
-            buffers[place.buffer][place.index] = value
+            buffers[place.buffer][place.at] = value
 
 
 @lru_cache(maxsize=256)
@@ -198,12 +198,12 @@ class NumpyLayer:
 
     def _run_backward_step(self, step: _Step, buffers: dict[str, Any], dpre: np.ndarray, part: Program) -> None:
         B, P, H = dpre.shape
-        values = step.code(*[buffers[place.buffer][place.index] for place, _ in step.stage.code.loads])
+        values = step.code(*[buffers[place.buffer][place.at] for place, _ in step.stage.code.loads])
         for (place, _), value in zip(step.stage.code.stores, values, strict=True):
             if place.buffer == "dpre":
-                dpre[:, place.index] = value
+                dpre[:, place.at] = value
             else:
-                buffers[place.buffer][place.index] = value
+                buffers[place.buffer][place.at] = value
         for index in step.stage.operands:
             pre = part.operands[index].pre
             buffers["back"][index] = dpre.reshape(B, P * H)[:, pre.start * H : pre.stop * H] @ self._recurrent[index]

@@ -7,6 +7,7 @@ direction runs from the end of each row, padding is cleared once so that nothing
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,13 +25,15 @@ class Layer(Protocol):
         self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> tuple[Arrays, Any]:
         """Run x (T, B, I) from the states (B, H) each. Writes its H columns of output (T, B, D*H), from `column` on, with
-        zeros past a row's end. Returns the final states (B, H) each and the tape (None without `training`)."""
+        zeros past a row's end. Returns the final states (B, H) each and the tape (None without `training`).
+        """
 
     def backward(
         self, tape: Any, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
     ) -> tuple[LayerWeights, Arrays]:
         """BPTT. doutput (T, B, D*H) and `column` as in forward, dstate (B, H) each. Adds to dx (T, B, I). Returns the
-        weights' gradients and those of the initial states."""
+        weights' gradients and those of the initial states.
+        """
 
 
 @dataclass
@@ -46,7 +49,7 @@ class StackTape:
 class Stack:
     """A network of layers[k][d], each made by the backend for layer k and direction d."""
 
-    def __init__(self, spec: Spec, layers: list[list[Layer]], program: Any) -> None:
+    def __init__(self, spec: Spec, layers: Sequence[Sequence[Layer]], program: Any) -> None:
         self.spec, self.layers, self._program = spec, layers, program
 
     def put(self, array: np.ndarray) -> np.ndarray:
@@ -70,7 +73,8 @@ class Stack:
         final = tuple(np.empty(shape, spec.dtype) for _ in states)
         if lengths is not None:
             x = np.where(_valid(lengths, T), x, np.zeros((), spec.dtype))
-        inputs, tapes = [], []
+        inputs: list[np.ndarray] = []
+        tapes: list[list[Any]] = []
         for k, directions in enumerate(self.layers):
             inputs.append(x)
             output = np.empty((T, B, D * H), spec.dtype)
@@ -129,4 +133,3 @@ class Stack:
 def _valid(lengths: np.ndarray, T: int) -> np.ndarray:
     """(T, B, 1): whether step t of row b lies within its length."""
     return (np.arange(T)[:, None] < lengths)[:, :, None]
-

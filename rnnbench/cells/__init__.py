@@ -75,7 +75,9 @@ def load_file(reference: str) -> Cell:
     if wanted in cells or (not wanted and len(cells) == 1):
         return cells[wanted] if wanted else next(iter(cells.values()))
     found = ", ".join(cells) or "none; write @cell above a function"
-    raise CellError(f"{path} holds no cell {wanted!r}; its cells: {found}" if wanted else f"{path}: name one of: {found}")
+    raise CellError(
+        f"{path} holds no cell {wanted!r}; its cells: {found}" if wanted else f"{path}: name one of: {found}"
+    )
 
 
 def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_size: int, direction: str) -> int:

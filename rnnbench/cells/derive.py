@@ -36,4 +36,3 @@ def adjoints(cell: Cell) -> dict[Node, Node]:
     for state in cell.states:
         result.setdefault(graph.node("state", state), graph.constant(0))
     return result
-

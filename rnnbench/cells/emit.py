@@ -16,6 +16,7 @@ from typing import Any
 from .graph import OPERATIONS, Node, topological
 from .program import Pointwise, Program
 
+
 def plain(value: float) -> str:
     """A constant for NumPy and for SIMD vectors, which give it their own dtype."""
     return repr(value)
@@ -68,7 +69,7 @@ class _Writer:
         results = {node: self._program.place_name(place) for place, node in code.stores}
         order = topological(results, stop=self._names)
         uses = Counter(a for node in order for a in node.inputs)
-        written = []
+        written: list[str] = []
         for node in order:
             wish = results.get(node) or self._program.cell.labels.get(node)
             if node.op != "constant" and (wish or uses[node] > 1):
@@ -98,4 +99,3 @@ class _Writer:
 def _bracket(part: tuple[str, int], precedence: int) -> str:
     text, own = part
     return text if own >= precedence else f"({text})"
-

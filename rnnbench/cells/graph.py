@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+Function = Callable[..., Any]
+
 
 class CellError(ValueError):
     """An equation asks for something that a cell cannot be; the message says what, where and what would work."""
@@ -96,6 +98,7 @@ class Graph:
         return self._nodes[key]
 
     def constant(self, value: float) -> Node:
+        """The node of a number."""
         # repr distinguishes 0.0 from -0.0, which compare equal
         return self.node("constant", repr(float(value)))
 
@@ -273,15 +276,19 @@ def _function(op: str, documentation: str) -> Callable[..., Any]:
     return function
 
 
-sigmoid = _function("sigmoid", "1 / (1 + exp(-a)).")
-tanh = _function("tanh", "Hyperbolic tangent.")
-relu = _function("relu", "max(a, 0); its derivative at 0 is 0.")
-exp = _function("exp", "Exponential.")
-log = _function("log", "Natural logarithm.")
-sqrt = _function("sqrt", "Square root.")
-minimum = _function("minimum", "The smaller of two values, NaN if one is; the first one's derivative where they are equal.")
-maximum = _function("maximum", "The larger of two values, NaN if one is; the first one's derivative where they are equal.")
-where = _function("where", "where(condition, a, b): a where the condition holds, else b.")
+sigmoid: Function = _function("sigmoid", "1 / (1 + exp(-a)).")
+tanh: Function = _function("tanh", "Hyperbolic tangent.")
+relu: Function = _function("relu", "max(a, 0); its derivative at 0 is 0.")
+exp: Function = _function("exp", "Exponential.")
+log: Function = _function("log", "Natural logarithm.")
+sqrt: Function = _function("sqrt", "Square root.")
+minimum: Function = _function(
+    "minimum", "The smaller of two values, NaN if one is; the first one's derivative where they are equal."
+)
+maximum: Function = _function(
+    "maximum", "The larger of two values, NaN if one is; the first one's derivative where they are equal."
+)
+where: Function = _function("where", "where(condition, a, b): a where the condition holds, else b.")
 
 
 def topological(roots: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:

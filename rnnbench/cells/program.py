@@ -27,15 +27,14 @@ from .derive import adjoints
 from .graph import OPERATIONS, Node, topological
 from .trace import Cell
 
-
 LEAVES = ("state", "vector", "number", "constant")
 
 
 class Place(NamedTuple):
-    """Element `index` of the buffer called `buffer`."""
+    """Element `at` of the buffer called `buffer`."""
 
     buffer: str
-    index: int
+    at: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,10 +255,18 @@ class Program:
             return self.cell.labels.get(self.computed[index].node, f"operand_{index}")
         if buffer == "back":
             state, computed = self.operands[index].state, self.operands[index].computed
-            return f"back_{states[state]}" if state is not None else f"back_{self.place_name(Place('operand', computed or 0))}"
+            return (
+                f"back_{states[state]}"
+                if state is not None
+                else f"back_{self.place_name(Place('operand', computed or 0))}"
+            )
         if buffer == "saved":
             node = self.saved[index]
-            return self.place_name(self._pre_place[node]) if node in self._pre_place else self.cell.labels.get(node, f"saved_{index}")
+            return (
+                self.place_name(self._pre_place[node])
+                if node in self._pre_place
+                else self.cell.labels.get(node, f"saved_{index}")
+            )
         if buffer == "number":
             return list(self.cell.numbers)[index]
         return {

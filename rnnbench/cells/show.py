@@ -24,7 +24,9 @@ def show(cell: Cell, backend: str = "numpy", hidden_size: int | None = None, inp
     G, Q = len(cell.input_gates), len(cell.recurrent_gates)
     lines = [f"# {cell.name}", "", cell.equations.rstrip(), "", "## Structure", ""]
     lines.append(f"states            {', '.join(cell.states)}: ({H},) a row each, the output h first")
-    lines.append(f"gates of x        {', '.join(cell.input_gates)}: weight_ih_l0 ({_times(G, H)}, {I}), bias_ih_l0 ({_times(G, H)},)")
+    lines.append(
+        f"gates of x        {', '.join(cell.input_gates)}: weight_ih_l0 ({_times(G, H)}, {I}), bias_ih_l0 ({_times(G, H)},)"
+    )
     if Q:
         gates = ", ".join(cell.recurrent_gates)
         lines.append(f"gates of R        {gates}: weight_hh_l0 ({_times(Q, H)}, {H}), bias_hh_l0 ({_times(Q, H)},)")

@@ -50,7 +50,9 @@ class _Gate:
     def __matmul__(self, value: Any) -> Node:
         operand = self._graph.lift(value)
         if operand.op == "constant":
-            raise CellError(f"R.{self._name} @ {operand.value} multiplies a constant; a recurrent product needs a value")
+            raise CellError(
+                f"R.{self._name} @ {operand.value} multiplies a constant; a recurrent product needs a value"
+            )
         return self._graph.node("product", self._name, operand)
 
 
@@ -73,20 +75,24 @@ class Cell:
         x = _Namespace("x", lambda g: self.graph.node("input", g))
         R = _Namespace("R", lambda g: _Gate(self.graph, g))
         p = _Namespace("p", lambda v: self.graph.node("vector", v))
-        arguments = {s: self.graph.node("state", s) for s in self.states}
+        arguments: dict[str, Any] = {s: self.graph.node("state", s) for s in self.states}
         if takes_vectors:
             arguments["p"] = p
         arguments |= {n: self.graph.node("number", n) for n in self.numbers}
         returned, names = _run(fn, x, R, arguments)
         self.outputs = self._read_outputs(returned)
-        self.labels = {node: name for name, node in names.items() if isinstance(node, Node) and node.graph is self.graph}
+        self.labels = {
+            node: name for name, node in names.items() if isinstance(node, Node) and node.graph is self.graph
+        }
         self.order = topological(self.outputs)
         self.input_gates = self._used("input", x._names)
         products = [node for node in self.order if node.op == "product"]
         self.recurrent_gates = tuple(g for g in R._names if any(node.args[0] == g for node in products))
         self.vectors = self._used("vector", p._names)
         if not self.input_gates:
-            raise CellError(f"{self._where()}: {self.name} never uses its input; at least one x.gate must reach a result")
+            raise CellError(
+                f"{self._where()}: {self.name} never uses its input; at least one x.gate must reach a result"
+            )
         self.digest = self._digest()
 
     def _read_signature(self, fn: Callable[..., Any]) -> bool:
@@ -107,7 +113,9 @@ class Cell:
         for q in parameters:
             if q.kind is kinds.KEYWORD_ONLY:
                 if isinstance(q.default, bool) or not isinstance(q.default, (int, float)):
-                    raise CellError(f"{self._where()}: the number {q.name} of {self.name} needs a number as its default")
+                    raise CellError(
+                        f"{self._where()}: the number {q.name} of {self.name} needs a number as its default"
+                    )
                 self.numbers[q.name] = float(q.default)
         return "p" in positional
 
@@ -134,9 +142,7 @@ class Cell:
 
     def _digest(self) -> str:
         numbering = {node: i for i, node in enumerate(self.order)}
-        lines = [
-            f"{node.op} {[numbering[a] if isinstance(a, Node) else a for a in node.args]}" for node in self.order
-        ]
+        lines = [f"{node.op} {[numbering[a] if isinstance(a, Node) else a for a in node.args]}" for node in self.order]
         signature = [self.states, self.input_gates, self.recurrent_gates, self.vectors, tuple(self.numbers)]
         text = "\n".join([*lines, repr([numbering[o] for o in self.outputs]), repr(signature)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -21,7 +21,8 @@ def backward(stage, arrays, doutput, lengths, d, panels, back_panels, threads, b
     """Run BPTT of a layer in one direction.
 
     stage: `Stages`, which specialises the kernel; arrays: Arrays, the final states' adjoints in slot 0 of dstate; doutput
-    (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; threads, by_rows, barrier: as in `forward`. The initial states' adjoints end up in slot T % 2.
+    (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; threads, by_rows, barrier: as in
+    `forward`. The initial states' adjoints end up in slot T % 2.
     """
     for thread in prange(threads):
         part = part_of(d.batch_size, panels, threads, thread, by_rows)

@@ -19,9 +19,11 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import numba
+from numba.core import config as _numba_config
 
 from . import simd
 
+_config: Any = _numba_config  # its attributes are made at run time
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -44,8 +46,8 @@ def folder() -> Path:
         llvm.get_host_cpu_name(),
         llvm.get_host_cpu_features().flatten(),
         str(simd.SIMD_BYTES),
-        str(numba.config.CPU_NAME),
-        str(numba.config.CPU_FEATURES),
+        str(_config.CPU_NAME),
+        str(_config.CPU_FEATURES),
     ]
     name = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:20]
     for root in _roots():
@@ -76,11 +78,11 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit` whose results are kept in `folder()`; the process's own setting of Numba's cache stays as it is."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(folder())  # read once, when caching is enabled on the function
+        before = _config.CACHE_DIR
+        _config.CACHE_DIR = str(folder())  # read once, when caching is enabled on the function
         try:
             return numba.njit(cache=True, **options)(function)
         finally:
-            numba.config.CACHE_DIR = before
+            _config.CACHE_DIR = before
 
     return decorate

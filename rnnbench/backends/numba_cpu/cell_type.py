@@ -39,7 +39,8 @@ BACKWARD_BUFFERS = {
 @dataclass(frozen=True)
 class Stages:
     """The stages of one direction, as a value that a kernel takes. `vectors` is the width of a panel in SIMD vectors, and
-    `back_vectors` that of a panel of the transposed products."""
+    `back_vectors` that of a panel of the transposed products.
+    """
 
     key: str
     program: Program
@@ -49,10 +50,12 @@ class Stages:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
+        """The program's stages in this direction."""
         return self.program.backward if self.backward else self.program.forward
 
     @property
     def buffers(self) -> dict[str, int]:
+        """Buffer -> which of the kernel's three arrays holds it."""
         return BACKWARD_BUFFERS if self.backward else FORWARD_BUFFERS
 
 
@@ -77,22 +80,27 @@ class StageType(types.Type):
 
     @property
     def stages(self) -> Stages:
+        """The stages that the key stands for."""
         return _KNOWN[self.stages_key]
 
     @property
     def program(self) -> Program:
+        """The program that they belong to."""
         return self.stages.program
 
     @property
     def is_end(self) -> bool:
+        """Whether all stages are done."""
         return self.index == len(self.stages.stages)
 
     @property
     def stage(self) -> Stage:
+        """The stage itself."""
         return self.stages.stages[self.index]
 
     @property
     def has_operand(self) -> bool:
+        """Whether an operand of the stage is left."""
         return self.operand < len(self.stage.operands)
 
 
@@ -140,7 +148,7 @@ def _load_all(context, stage, arrays, at, stride):
         vector = simd.llvm_vector(dtype)
         loaded = []
         for place, _ in code.loads:
-            where = address(order.index(place.buffer), place.index)
+            where = address(order.index(place.buffer), place.at)
             if place.buffer == "number":
                 loaded.append(simd.splat(builder, builder.load(where), vector))
             else:
@@ -153,7 +161,8 @@ def _load_all(context, stage, arrays, at, stride):
 @intrinsic
 def _store_all(context, stage, arrays, at, stride, count, results):
     """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: dpre, which matrix products
-    sum over, gets zeros there. Gradients of vectors are added to what is there: they sum over time."""
+    sum over, gets zeros there. Gradients of vectors are added to what is there: they sum over time.
+    """
     dtype = arrays.dtype.dtype
     code, buffers = stage.stage.code, list(stage.stages.buffers.items())
     order = [name for name, _ in buffers]
@@ -166,7 +175,7 @@ def _store_all(context, stage, arrays, at, stride, count, results):
         for i, (place, _) in enumerate(code.stores):
             value = builder.extract_value(results_, i)
             value = simd.as_vector(context, builder, simd.Vector(dtype), results.types[i], value)
-            where = address(order.index(place.buffer), place.index)
+            where = address(order.index(place.buffer), place.at)
             if place.buffer == "dpre":
                 value = builder.select(inside, value, simd.constant(vector, 0.0))
             elif place.buffer == "dvector":

@@ -26,7 +26,7 @@ _NO_LENGTHS = np.zeros(0, np.int64)
 # below this many floating-point operations a call costs less on one thread than waking the others does
 _WORTH_THREADS = 1_000_000
 # and this many make a step worth a barrier
-_WORTH_BARRIER = 100_000
+_WORTH_BARRIER = 500_000
 # input projections are computed ahead for as many steps as fit into this, so that they are still cached when they are used
 _CHUNK_BYTES = 256 * 1024
 
@@ -42,6 +42,7 @@ class KernelTape:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the tape array; the input is the caller's."""
         return self.array.nbytes
 
 
@@ -171,9 +172,7 @@ class KernelLayer:
         T, B, _ = tape.x.shape
         H, part = self.spec.hidden_size, self._training
         if self._packed_back is None:  # packed at the first use: inference never needs it
-            self._packed_back = layout.pack_backward(
-                part, self._weights, self._numbers, self._width, self._back_width
-            )
+            self._packed_back = layout.pack_backward(part, self._weights, self._numbers, self._width, self._back_width)
         packed, at = self._packed_back
         stages = stages_of(self.spec.cell, True, self._vectors, self._back_vectors)
         plane, states = B * self._padded, len(self.spec.cell.states)

@@ -120,6 +120,7 @@ def aligned_empty(count: int, dtype: np.dtype) -> np.ndarray:
 
 
 def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least `value`."""
     return -(-value // multiple) * multiple
 
 
@@ -153,7 +154,9 @@ def panels_of(blocks: np.ndarray, width: int) -> np.ndarray:
     return padded.reshape(n, padded.shape[1] // width, width, K).transpose(1, 3, 0, 2)
 
 
-def pack_forward(program: Program, weights: LayerWeights, numbers: np.ndarray, width: int) -> tuple[np.ndarray, dict[str, int]]:
+def pack_forward(
+    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int
+) -> tuple[np.ndarray, dict[str, int]]:
     """The forward kernel's weights for panels of `width` units, and their offsets."""
     parts = {
         "bias": [panels_of(weights.bias[:, :, None], width)],

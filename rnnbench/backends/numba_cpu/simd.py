@@ -70,10 +70,12 @@ def lanes(dtype: types.Float) -> int:
 
 
 def llvm_vector(dtype: types.Float) -> ir.VectorType:
+    """LLVM's type of a vector of `dtype`."""
     return ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), lanes(dtype))
 
 
 def llvm_integers(dtype: types.Float) -> ir.VectorType:
+    """Integers as wide as `dtype`, as many as a vector has lanes."""
     return ir.VectorType(ir.IntType(dtype.bitwidth), lanes(dtype))
 
 
@@ -119,10 +121,12 @@ def pointer(context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Valu
 
 
 def index(value: int) -> ir.Constant:
+    """A constant index."""
     return ir.Constant(ir.IntType(64), value)
 
 
 def constant(vector: ir.VectorType, value: float) -> ir.Constant:
+    """`value` in every lane."""
     return ir.Constant(vector, [value] * vector.count)
 
 
@@ -140,6 +144,7 @@ def load_vector(builder: ir.IRBuilder, address: ir.Value, vector: ir.VectorType)
 
 
 def store_vector(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
+    """Write a vector to `address`, aligned or not."""
     instruction = builder.store(value, builder.bitcast(address, value.type.as_pointer()))
     instruction.align = 4 if isinstance(value.type.element, ir.FloatType) else 8
 

@@ -57,12 +57,25 @@ def tile(
         return None
     count, dtype = columns.literal_value, out.dtype
     index = types.intp
-    signature = types.void(
-        index, columns, out, index, index, init, index, index, a, index, index, panel, index, index
-    )
+    signature = types.void(index, columns, out, index, index, init, index, index, a, index, index, panel, index, index)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        (rows_, _, out_, out_at_, out_row_, init_, init_at_, init_row_, a_, a_at_, a_row_, panel_, panel_at_, depth_) = values
+        (
+            rows_,
+            _,
+            out_,
+            out_at_,
+            out_row_,
+            init_,
+            init_at_,
+            init_row_,
+            a_,
+            a_at_,
+            a_row_,
+            panel_,
+            panel_at_,
+            depth_,
+        ) = values
         generator = _Generator(
             builder,
             llvm_vector(dtype),
@@ -119,7 +132,9 @@ class _Generator:
         builder, lanes = self.builder, self.vector.count
         starts, a_rows = self._rows(self.init, rows), self._rows(self.a, rows)
         sums = [
-            load_vector(builder, self._at(start, c * lanes), self.vector) for start in starts for c in range(self.columns)
+            load_vector(builder, self._at(start, c * lanes), self.vector)
+            for start in starts
+            for c in range(self.columns)
         ]
         # few rows have too few sums to keep the units busy: run several k at once into sums of their own
         unroll = max(1, -(-_CHAINS // len(sums)))
