@@ -98,6 +98,7 @@ class _Product:
         return rows @ self.matrix.T + self.bias
 
 
+@np.errstate(all="ignore")  # `expected` says what is not finite
 def direct(case: Case, data: Data) -> dict[str, Array]:
     """Output and final states of a case by calling the cell's function on float64 arrays, step by step."""
     spec = case.spec

@@ -87,7 +87,8 @@ def verified_session(case: Case) -> tuple[Verification, Session | None]:
     except Exception as error:  # a backend that cannot be prepared is a finding, and the next case must still run
         return _failed(case, error), None
     try:
-        got = session.result(session.run())
+        with np.errstate(all="ignore"):  # values that are not finite are judged below, in words
+            got = session.result(session.run())
         gain = GAIN if case.cell in reference.CELLS else oracle.gain(case)
         verification = compare(case, got, oracle.expected(case.on("")), tolerances(case, gain))
     except Exception as error:

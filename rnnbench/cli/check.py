@@ -63,12 +63,16 @@ def _summary(found: list[Verification]) -> int:
     bad = [v for v in found if v.status in ("wrong", "failed")]
     passed = sum(v.ok for v in found)
     skipped = sum(v.status == "skipped" for v in found)
-    for verification in bad[:SHOWN]:
-        print(paint(f"{verification.status}: {verification.case}: {verification.reason}", "wrong", sys.stdout))
-    if len(bad) > SHOWN:
-        print(f"... and {len(bad) - SHOWN} more")
-    tail = f", {skipped} skipped" if skipped else ""
-    print(f"{passed} of {len(found)} cases agree with the reference{tail}" + (f", {len(bad)} do not" if bad else ""))
+    by_reason: dict[tuple[str, ...], list[Verification]] = {}
+    for v in bad:
+        by_reason.setdefault((v.case.cell, v.case.backend, v.case.dtype, v.reason), []).append(v)
+    for same in list(by_reason.values())[:SHOWN]:
+        more = f" (and {len(same) - 1} more cases)" if len(same) > 1 else ""
+        print(paint(f"{same[0].status}: {same[0].case}{more}: {same[0].reason}", "wrong", sys.stdout))
+    if len(by_reason) > SHOWN:
+        print(f"... and {len(by_reason) - SHOWN} more reasons")
+    tail = (f", {skipped} skipped" if skipped else "") + (f", {len(bad)} do not" if bad else "")
+    print(f"{passed} of {len(found)} cases agree with the reference{tail}")
     if not passed and not bad:
         print("rnnbench: nothing was verified", file=sys.stderr)
     return 1 if bad or not passed else 0

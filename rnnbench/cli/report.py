@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from rnnbench import report
 from rnnbench.cli.values import UsageError
@@ -10,15 +11,22 @@ from rnnbench.cli.values import UsageError
 
 def run(arguments: argparse.Namespace) -> int:
     """Show saved results; 1 when one of them is wrong or failed."""
+    return show(
+        arguments.results or "results",
+        arguments.machine,
+        arguments.commit,
+        arguments.baseline,
+        format=arguments.format,
+        output=arguments.output,
+        html=arguments.html,
+    )
+
+
+def show(*arguments: Any, **options: Any) -> int:
+    """`report.main`, whose arguments these are, with its errors as UsageError."""
     try:
-        return report.main(
-            arguments.results or "results",
-            arguments.machine,
-            arguments.commit,
-            arguments.baseline,
-            format=arguments.format,
-            output=arguments.output,
-            html=arguments.html,
-        )
+        return report.main(*arguments, **options)
     except report.ReportError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None
         raise UsageError(str(error)) from error

@@ -10,14 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rnnbench import report
 from rnnbench.backends.threads import get_threads
 from rnnbench.bench import record
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
 from rnnbench.bench.machine import describe, peak_gflops
 from rnnbench.bench.suite import Measurement, Suite
-from rnnbench.cli import values
+from rnnbench.cli import report, values
 from rnnbench.cli.compare import duration
 from rnnbench.cli.terminal import Progress, paint
 from rnnbench.cli.values import UsageError
@@ -109,12 +108,12 @@ def _environment(arguments: argparse.Namespace) -> dict[str, str]:
 def _report(results_dir: Path, machine: str, commit: str) -> int:
     print()
     try:
-        return report.main(results_dir, machine, commit, html=True)
-    except report.ReportError as error:
-        if 'pip install "rnnbench[report]"' not in str(error):
-            raise UsageError(str(error)) from error
+        return report.show(results_dir, machine, commit, html=True)
+    except UsageError as error:
+        if "rnnbench[report]" not in str(error):
+            raise
         print(f"rnnbench: no page: {error}", file=sys.stderr)
-        return report.main(results_dir, machine, commit)
+        return report.show(results_dir, machine, commit)
 
 
 def describe_one(measurement: Measurement) -> str:

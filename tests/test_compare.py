@@ -1,0 +1,84 @@
+"""`compare`: rows with the promised keys, ratios measured in turn, and nothing timed that is not right."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import stand_in
+
+from rnnbench.bench import compare
+from rnnbench.bench.cases import Case
+
+CASE = Case("gru", "", "float32", "forward", 6, 3, 8, 16)
+KEYS = [
+    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "seconds",
+    "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
+]  # fmt: skip
+
+
+def rows(monkeypatch: pytest.MonkeyPatch, backend: stand_in.StandIn, order: tuple[str, ...]) -> list[dict]:
+    stand_in.install(monkeypatch, backend)
+    return compare.compare(CASE, order, peak_gflops=100.0, turns=4)
+
+
+def test_rows_have_the_promised_keys_and_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = rows(monkeypatch, stand_in.StandIn(), ("numpy", stand_in.NAME))
+    assert list(first) == list(second) == KEYS
+    assert json.loads(json.dumps([first, second], allow_nan=False)) == [first, second]
+    assert (first["status"], first["reason"], first["hidden_size"], first["direction"]) == ("ok", "", 16, "forward")
+    assert first["gflops"] == pytest.approx(CASE.on("numpy").flops / first["seconds"] / 1e9)
+    assert first["percent_of_peak"] == pytest.approx(first["gflops"])
+
+
+def test_the_ratio_is_the_time_divided_by_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = np.array([[1.0, 3.0], [2.0, 6.0], [1.5, 3.0]])
+    monkeypatch.setattr(compare, "in_turn", lambda *_: times)
+    first, second = rows(monkeypatch, stand_in.StandIn(), ("numpy", stand_in.NAME))
+    assert (first["ratio"], first["ratio_lower"], first["ratio_upper"]) == (1, 1, 1)
+    assert (first["seconds"], second["seconds"]) == (1.5, 3.0)
+    assert second["ratio"] == 3.0  # the median of 3, 3 and 2, not of the times' medians
+    assert second["ratio_lower"] == 2.0 and second["ratio_upper"] == 3.0
+
+
+def test_a_slower_backend_has_a_ratio_above_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(output: np.ndarray, state: tuple) -> tuple:
+        np.linalg.svd(np.random.default_rng(0).random((250, 250)))
+        return output, state
+
+    first, second = rows(monkeypatch, stand_in.StandIn(forward=slow), ("numpy", stand_in.NAME))
+    assert second["ratio_lower"] > 2 and second["seconds"] > 2 * first["seconds"]
+
+
+@pytest.mark.parametrize("order", [("numpy", stand_in.NAME), (stand_in.NAME, "numpy")])
+def test_what_is_wrong_is_not_timed_and_the_rest_is(monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]) -> None:
+    found = rows(monkeypatch, stand_in.StandIn(params=stand_in.recurrent_transposed), order)
+    by_name = {row["backend"]: row for row in found}
+    wrong, right = by_name[stand_in.NAME], by_name["numpy"]
+    assert wrong["status"] == "wrong" and wrong["seconds"] is None and wrong["ratio"] is None and wrong["error"] > 0
+    assert right["status"] == "ok" and right["seconds"] > 0
+    if order[0] == "numpy":
+        assert right["ratio"] == 1
+    else:
+        assert right["ratio"] is None and stand_in.NAME in right["reason"]
+
+
+def test_skipped_and_crashed_rows_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped = rows(monkeypatch, stand_in.StandIn(why_unsupported="only even sizes"), ("numpy", stand_in.NAME))[1]
+    assert (skipped["status"], skipped["reason"], skipped["error"]) == ("skipped", "only even sizes", None)
+
+    def crash(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    failed = rows(monkeypatch, stand_in.StandIn(forward=crash), ("numpy", stand_in.NAME))[1]
+    assert (failed["status"], failed["reason"], failed["seconds"]) == ("failed", "RuntimeError: boom", None)
+
+
+def test_cases_are_all_combinations_with_the_input_as_wide_as_the_state() -> None:
+    cases = list(compare.cases(["gru"], ["float32"], [4, 8], [1], [16, 32], direction="train"))
+    assert [(c.seq_len, c.hidden_size, c.input_size) for c in cases] == [
+        (4, 16, 16), (8, 16, 16), (4, 32, 32), (8, 32, 32)
+    ]  # fmt: skip
+    assert {c.direction for c in cases} == {"train"}
+    assert {c.input_size for c in compare.cases(["gru"], ["float32"], [4], [1], [16, 32], [5])} == {5}

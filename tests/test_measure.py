@@ -1,0 +1,195 @@
+"""How time and memory are measured: in turn, after verification, and only the work."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnbench.bench import footprint, measure, record, startup
+from rnnbench.bench.cases import Case
+from rnnbench.bench.session import Session
+from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.verify import verified_session
+
+SMALL = Case("lstm", "numpy", "float32", "train", 6, 3, 8, 16)
+
+
+def ready(case: Case = SMALL) -> Session:
+    session = verified_session(case)[1]
+    assert session is not None
+    return session
+
+
+class Scripted:
+    """A session whose calls are written down and take no time; the clock is moved instead."""
+
+    def __init__(self, name: str, seconds: float, log: list[str], clock: list[float]) -> None:
+        self.case, self.verified = name, True
+        self.seconds, self.log, self.clock = seconds, log, clock
+
+    def run(self) -> None:
+        assert not gc.isenabled()
+        self.log.append(self.case)
+        self.clock[0] += self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(measure, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_nothing_is_timed_that_was_not_verified() -> None:
+    with pytest.raises(RuntimeError, match="has not been verified"):
+        measure.in_turn([ready(), Session(SMALL)])
+
+
+def test_backends_are_timed_there_and_back(clock: list[float]) -> None:
+    log: list[str] = []
+    sessions: Any = [Scripted(name, 1.0, log, clock) for name in "ABC"]
+    times = measure.in_turn(sessions, turns=3, budget_seconds=1000)
+    measured = log[-18:]
+    assert "".join(measured) == "ABCCBA" * 3
+    assert times.shape == (3, 3) and np.allclose(times, 1.0)
+
+
+def test_a_sample_of_short_calls_holds_many(clock: list[float]) -> None:
+    log: list[str] = []
+    sessions: Any = [Scripted("A", 1e-5, log, clock), Scripted("B", 1.0, log, clock)]
+    times = measure.in_turn(sessions, turns=2, budget_seconds=1000)
+    assert np.allclose(times, [[1e-5, 1.0]] * 2)
+    runs = [len(list(same)) for name, same in itertools.groupby(log) if name == "A"]
+    assert runs[-1] * 1e-5 >= measure.SAMPLE_SECONDS / 2
+
+
+def test_the_budget_ends_the_turns_but_never_below_the_fewest(clock: list[float]) -> None:
+    sessions: Any = [Scripted("A", 1.0, [], clock)]
+    assert len(measure.in_turn(sessions, turns=50, budget_seconds=3)) == measure.FEWEST_TURNS
+    assert len(measure.in_turn(sessions, turns=50, budget_seconds=30)) < 50
+    assert len(measure.in_turn(sessions, turns=2, budget_seconds=0)) == 2
+
+
+def test_the_garbage_collector_is_given_back_as_it_was() -> None:
+    with measure.quiet():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with measure.quiet():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_real_sessions_have_real_times() -> None:
+    times = measure.in_turn([ready()], turns=3)
+    assert times.shape == (3, 1) and (times > 0).all() and (times < 1).all()
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_holds_the_median_and_narrows_with_more_values() -> None:
+    rng = np.random.default_rng(0)
+    few, many = (bootstrap_median(rng.normal(1, 0.1, n)) for n in (10, 1000))
+    for interval in (few, many):
+        assert interval.lower <= interval.median <= interval.upper
+    assert many.upper - many.lower < (few.upper - few.lower) / 3
+    assert many.lower < 1 < many.upper
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    intervals = [bootstrap_median(rng.exponential(1, 20), resamples=500) for _ in range(300)]
+    inside = sum(i.lower <= np.log(2) <= i.upper for i in intervals)
+    assert inside >= 0.95 * 300  # of 99% wanted: percentile intervals of 20 values are a little narrow
+
+
+def test_one_value_is_its_own_interval_and_none_has_no_median() -> None:
+    assert bootstrap_median([2.0]) == (2.0, 2.0, 2.0)
+    with pytest.raises(ValueError, match="at least one number"):
+        bootstrap_median([])
+
+
+def test_the_same_values_give_the_same_interval() -> None:
+    values = np.random.default_rng(2).random(30)
+    assert bootstrap_median(values) == bootstrap_median(values)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_workspace_is_what_a_run_allocates_beside_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready()
+    extra = 3_000_000
+    right = Session._train
+
+    def larger(self: Session) -> Any:
+        buffer = np.zeros(extra, np.uint8)
+        return (*right(self), buffer)
+
+    before = footprint.workspace_bytes(SMALL)
+    monkeypatch.setattr(Session, "_train", larger)
+    assert before >= 0
+    assert footprint.workspace_bytes(SMALL) - before == pytest.approx(extra, rel=0.1)
+
+
+def test_the_tape_grows_with_the_sequence_and_inference_has_none() -> None:
+    short, long = (footprint.tape_bytes(Case("lstm", "numpy", "float32", "train", T, 3, 8, 16)) for T in (10, 20))
+    assert short > 10 * 3 * 16 * 4 and 1.5 < long / short < 2.5
+    with pytest.raises(ValueError, match="only training"):
+        footprint.tape_bytes(Case("lstm", "numpy"))
+
+
+# --- processes of their own -------------------------------------------------------------------------------------------
+
+
+def test_a_first_call_is_timed_in_a_new_process_and_verified() -> None:
+    seconds = startup.first_call(startup.case_for("rnn_tanh", "numpy"), {})
+    assert 0 < seconds < 5
+
+
+def test_what_a_new_process_says_is_a_verification_record() -> None:
+    found = startup.verify_elsewhere(SMALL)
+    assert found["status"] == "ok" and found["hidden_size"] == 16
+
+
+def test_a_process_that_fails_says_so() -> None:
+    with pytest.raises(RuntimeError, match="did you mean 'lstm'"):
+        startup.first_call(startup.case_for("lstn", "numpy"), {})
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_records_are_appended_as_lines_of_strict_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "here.jsonl"
+    record.append({"record": "case", "error": float("inf")}, path)
+    monkeypatch.setenv(record.VARIABLE, str(path))
+    record.append({"record": "case", "error": 0.5})
+    assert [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()] == [
+        {"record": "case", "error": None},
+        {"record": "case", "error": 0.5},
+    ]
+
+
+def test_without_a_place_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(record.VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    record.append({"record": "case"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_lines_are_passed_over_and_a_missing_file_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.jsonl"
+    path.write_bytes(b'{"record": "machine"}\n{"rec\n[1]\n\xff\xfe\n{"record": "case"}\n')
+    assert [line["record"] for line in record.read(path)] == ["machine", "case"]
+    assert record.read(tmp_path / "missing") == []
