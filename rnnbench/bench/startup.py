@@ -13,10 +13,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rnnbench.backends.threads import available_threads
 from rnnbench.bench.cases import Case
 
 CACHE = "RNNBENCH_CACHE_DIR"
@@ -54,6 +57,26 @@ def first_call(case: Case, variables: dict[str, str]) -> float:
 def verify_elsewhere(case: Case) -> dict[str, Any]:
     """`Verification.record` of a case, verified in a process of its own: this one's memory stays untouched."""
     return _ask("verify", case, {})
+
+
+def compile_kernels(cases: Iterable[Case]) -> Iterator[Case]:
+    """Fill the kernel cache for `cases`, in as many processes at a time as there are processors; yields what is done.
+
+    Each small process verifies a tiny case of the same cell, backend, dtype and direction. One that fails is no concern
+    here: the benchmark that needs it fails as well, and says why.
+    """
+    kinds = {(case.cell, case.backend, case.dtype, case.direction) for case in cases if case.backend in COMPILES}
+    tiny = [Case(*kind, seq_len=4, batch_size=2, input_size=8, hidden_size=8) for kind in sorted(kinds)]
+    with ThreadPoolExecutor(available_threads()) as pool:
+        started = {pool.submit(verify_elsewhere, case): case for case in tiny}
+        try:
+            for done in as_completed(started):
+                if not isinstance(done.exception(), RuntimeError):
+                    done.result()
+                yield started[done]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _ask(question: str, case: Case, variables: dict[str, str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from asv.results import Results
 from asv.runner import run_benchmarks
 
 from rnnbench.bench import record
+from rnnbench.bench.cases import Case
 from rnnbench.bench.checkout import SuiteError, configuration, git
 
 VERSIONED = ("numpy", "numba")  # what a result depends on most; another version starts a new line in asv's graphs
@@ -229,6 +230,13 @@ def missing_parts(measurement: Measurement) -> dict[str, Any]:
     method = measurement.benchmark.rpartition(".")[2]
     direction = "train" if "train" in method or "tape" in method else "forward"
     return {"direction": direction, "input_size": measurement.params["hidden_size"]}
+
+
+def case_of(measurement: Measurement) -> Case | None:
+    """The case that a measurement is about; None for one without a size, such as the time of an import."""
+    if "hidden_size" not in measurement.params:
+        return None
+    return Case(**measurement.params, **missing_parts(measurement))
 
 
 def _python_version() -> str:

@@ -15,7 +15,8 @@ from rnnbench.bench import record
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
 from rnnbench.bench.machine import describe, peak_gflops
-from rnnbench.bench.suite import Measurement, Suite
+from rnnbench.bench.startup import COMPILES, compile_kernels
+from rnnbench.bench.suite import Measurement, Suite, case_of
 from rnnbench.cli import report, values
 from rnnbench.cli.compare import duration
 from rnnbench.cli.terminal import Progress, paint
@@ -55,6 +56,7 @@ def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> in
     print(f"{arguments.suite}: {len(plan)} measurements {what}, {threads} threads", flush=True)
     peaks = {dtype: peak_gflops(dtype, threads) for dtype in DTYPES}
     record.append({"record": "machine", "threads": threads, "peak_gflops": peaks} | describe(), suite.prepare_folder())
+    _compile([m for _, _, m in plan])
     done, interrupted = _follow(suite, plan)
     failed = [m for m in done if m.status == "failed"]
     skipped = sum(m.status == "skipped" for m in done)
@@ -69,6 +71,21 @@ def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> in
     if not arguments.dry_run and any(m.status == "ok" for m in done):
         status = _report(results_dir, machine["machine"], suite.commit)
     return 130 if interrupted else 1 if failed else status
+
+
+def _compile(planned: list[Measurement]) -> None:
+    """Compile what the suite needs before any clock runs, on all processors at once."""
+    cases = [case for case in map(case_of, planned) if case is not None]
+    kernels = {(case.cell, case.backend, case.dtype, case.direction) for case in cases if case.backend in COMPILES}
+    if not kernels:
+        return
+    print(f"Compiling the kernels of {len(kernels)} cells and directions, or finding them on disk", flush=True)
+    progress = Progress(len(kernels))
+    progress.show("")
+    for case in compile_kernels(cases):
+        progress.step()
+        progress.show(f"{case.cell} {case.backend} {case.dtype} {case.direction} is ready")
+    progress.clear()
 
 
 def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numba.core.registry import cpu_target
 
 from ...cells import program
 from ...params import Spec
@@ -25,9 +26,16 @@ def why_unsupported(spec: Spec, direction: str) -> str | None:
 
 def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
     """A `Network` of compiled layers; see `base.Backend.prepare`. Kernels compile at their first call."""
+    _start_numba()
     threads.limit_blas()
     inference = program(spec.cell, False)
     layers: list[list[KernelLayer]] = [[] for _ in range(spec.num_layers)]
     for layer, direction, suffix in spec.suffixes():
         layers[layer].append(KernelLayer(spec, arrange(inference, spec, params, suffix), reverse=bool(direction)))
     return Stack(spec, layers, inference)
+
+
+def _start_numba() -> None:
+    """Load Numba's own registries, half a second that it would otherwise spend inside the first call of any kernel."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
