@@ -7,14 +7,14 @@ call. The process then verifies the case; where it disagrees there is no number.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -48,7 +48,7 @@ def first_call(case: Case, variables: dict[str, str]) -> float:
 
     Raises RuntimeError with the reason where the process fails or its result is wrong.
     """
-    answer = _ask("first", case, variables)
+    answer = _ask("first", [case], variables)
     if answer["status"] != "ok":
         raise RuntimeError(f"{case}: {answer['status']}: {answer['reason']}")
     return float(answer["seconds"])
@@ -56,35 +56,42 @@ def first_call(case: Case, variables: dict[str, str]) -> float:
 
 def verify_elsewhere(case: Case) -> dict[str, Any]:
     """`Verification.record` of a case, verified in a process of its own: this one's memory stays untouched."""
-    return _ask("verify", case, {})
+    return _ask("verify", [case], {})
 
 
-def compile_kernels(cases: Iterable[Case]) -> Iterator[Case]:
-    """Fill the kernel cache for `cases`, in as many processes at a time as there are processors; yields what is done.
+def kernel_groups(cases: Iterable[Case]) -> list[list[Case]]:
+    """The cases of backends that compile, each once, those that share kernels together: one list for each process."""
+    groups: dict[tuple[str, ...], dict[Case, None]] = {}
+    for case in cases:
+        if case.backend in COMPILES:
+            groups.setdefault((case.cell, case.backend, case.dtype, case.direction), {})[case] = None
+    return [list(group) for group in groups.values()]
 
-    Each small process verifies a tiny case of the same cell, backend, dtype and direction. One that fails is no concern
-    here: the benchmark that needs it fails as well, and says why.
+
+def compile_kernels(groups: Sequence[Sequence[Case]]) -> Iterator[tuple[Sequence[Case], str]]:
+    """Run every case once so that its kernels lie on disk, a process for each group and as many at a time as there are
+    processors. Yields each group when it is done, with why it failed (the benchmark that needs it will say so again).
     """
-    kinds = {(case.cell, case.backend, case.dtype, case.direction) for case in cases if case.backend in COMPILES}
-    tiny = [Case(*kind, seq_len=4, batch_size=2, input_size=8, hidden_size=8) for kind in sorted(kinds)]
     with ThreadPoolExecutor(available_threads()) as pool:
-        started = {pool.submit(verify_elsewhere, case): case for case in tiny}
+        started = {pool.submit(_ask, "compile", group, {}): group for group in groups}
         try:
             for done in as_completed(started):
-                if not isinstance(done.exception(), RuntimeError):
-                    done.result()
-                yield started[done]
+                error = done.exception()
+                if error is not None and not isinstance(error, RuntimeError):
+                    raise error
+                yield started[done], str(error or "")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _ask(question: str, case: Case, variables: dict[str, str]) -> dict[str, Any]:
+def _ask(question: str, cases: Sequence[Case], variables: dict[str, str]) -> dict[str, Any]:
+    """What a new process answers. Raises RuntimeError with its last words where it fails."""
     package = str(Path(__file__).parents[2])  # the same rnnbench as here, wherever it was imported from
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps(dataclasses.asdict(case))],
+        [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps([asdict(case) for case in cases])],
         env=environment,
         capture_output=True,
         text=True,
@@ -92,19 +99,24 @@ def _ask(question: str, case: Case, variables: dict[str, str]) -> dict[str, Any]
     )
     if done.returncode != 0:
         words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise RuntimeError(f"{case}: the process that was to run it failed: {words[-1]}")
+        raise RuntimeError(f"{cases[0]}: the process that was to run it failed: {words[-1]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
-def _answer(question: str, case: Case) -> dict[str, Any]:
+def _answer(question: str, cases: list[Case]) -> dict[str, Any]:
     from rnnbench import backends
     from rnnbench.bench.data import make
     from rnnbench.bench.session import Session, Unsupported
     from rnnbench.bench.verify import verify
 
     if question == "verify":
-        return verify(case).record()
+        return verify(cases[0]).record()
+    if question == "compile":
+        for case in cases:
+            Session(case).run()
+        return {}
+    case = cases[0]
     try:
         data = make(case)
         backends.load(case.backend)
@@ -118,4 +130,4 @@ def _answer(question: str, case: Case) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_answer(sys.argv[1], Case(**json.loads(sys.argv[2])))))
+    print(json.dumps(_answer(sys.argv[1], [Case(**fields) for fields in json.loads(sys.argv[2])])))

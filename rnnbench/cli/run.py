@@ -15,7 +15,7 @@ from rnnbench.bench import record
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
 from rnnbench.bench.machine import describe, peak_gflops
-from rnnbench.bench.startup import COMPILES, compile_kernels
+from rnnbench.bench.startup import compile_kernels, kernel_groups
 from rnnbench.bench.suite import Measurement, Suite, case_of
 from rnnbench.cli import report, values
 from rnnbench.cli.compare import duration
@@ -75,16 +75,18 @@ def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> in
 
 def _compile(planned: list[Measurement]) -> None:
     """Compile what the suite needs before any clock runs, on all processors at once."""
-    cases = [case for case in map(case_of, planned) if case is not None]
-    kernels = {(case.cell, case.backend, case.dtype, case.direction) for case in cases if case.backend in COMPILES}
-    if not kernels:
+    groups = kernel_groups(case for case in map(case_of, planned) if case is not None)
+    if not groups:
         return
-    print(f"Compiling the kernels of {len(kernels)} cells and directions, or finding them on disk", flush=True)
-    progress = Progress(len(kernels))
+    print("Kernels: compiling those that are not on disk yet", flush=True)
+    progress = Progress(len(groups))
     progress.show("")
-    for case in compile_kernels(cases):
+    for group, failure in compile_kernels(groups):
+        kind = " ".join((group[0].cell, group[0].backend, group[0].dtype, group[0].direction))
+        progress.clear()
+        print(f"{progress.count()}  {kind}" + (f": {failure}" if failure else ""), flush=True)
         progress.step()
-        progress.show(f"{case.cell} {case.backend} {case.dtype} {case.direction} is ready")
+        progress.show("")
     progress.clear()
 
 
