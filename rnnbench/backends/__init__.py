@@ -31,11 +31,15 @@ def load(name: str) -> Backend:
 
 def why_unavailable(name: str) -> str | None:
     """Why the backend cannot be used in this environment, in a sentence, or None if it can. Raises ValueError likewise."""
-    if name not in _MODULES:
+    if not isinstance(name, str) or name not in _MODULES:
         near = difflib.get_close_matches(str(name), _MODULES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"there is no backend {name!r}; {hint}known are {', '.join(_MODULES)}")
     library = _MODULES[name][1]
     if importlib.util.find_spec(library) is None:
         return f"the backend {name} needs the package {library}, which is not installed: pip install {library}"
+    try:
+        importlib.import_module(library)
+    except Exception as error:  # Numba, for one, refuses a NumPy that is too new for it
+        return f"the backend {name} needs the package {library}, which does not load: {type(error).__name__}: {error}"
     return None

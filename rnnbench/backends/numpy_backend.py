@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..cells import Cell, Program, program
 from ..cells.emit import compile_function, emit
 from ..cells.graph import OPERATIONS
@@ -42,15 +43,16 @@ def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
 
 @dataclass(frozen=True)
 class _Step:
-    """A stage with its pointwise code compiled: `run(buffers)` reads its loads and writes its stores."""
+    """A stage with its pointwise code compiled: `run` reads its loads and writes its stores."""
 
     stage: Stage
     code: Callable[..., tuple[Any, ...]]
 
-    def run(self, buffers: dict[str, Any]) -> None:
+    def run(self, buffers: dict[str, Any], like: np.ndarray) -> None:
         values = self.code(*[buffers[place.buffer][place.at] for place, _ in self.stage.code.loads])
         for (place, _), value in zip(self.stage.code.stores, values, strict=True):
-            buffers[place.buffer][place.at] = value
+            # what depends on constants and numbers alone is no array yet
+            buffers[place.buffer][place.at] = value if isinstance(value, np.ndarray) else np.full_like(like, value)
 
 
 @lru_cache(maxsize=256)
@@ -94,6 +96,7 @@ class NumpyLayer:
         # a NumPy scalar of the kernel's dtype: a float32 cell stays float32 whatever the number
         self._numbers = [np.dtype(spec.dtype).type(spec.numbers[n]) for n in spec.cell.numbers]
 
+    @np.errstate(all="ignore")  # infinity and NaN pass through as IEEE 754 has it, silently as in the other backends
     def forward(
         self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> tuple[Arrays, _NumpyTape | None]:
@@ -126,26 +129,30 @@ class NumpyLayer:
                     value = self._operand(operand, buffers["state"], buffers["operand"])
                     columns = pre[t].reshape(B, P * H)[:, operand.pre.start * H : operand.pre.stop * H]
                     columns += value @ self._recurrent_t[index]
-                step.run(buffers)
+                step.run(buffers, pre[t, :, 0])
             new = [np.broadcast_to(np.asarray(n, x.dtype), (B, H)) for n in buffers["new"]]
+            computed = buffers["operand"]
             output[t] = new[0]
             if lengths is not None:
                 valid = (t < lengths)[:, None]
                 output[t] = np.where(valid, new[0], 0)
                 new = [np.where(valid, n, s) for n, s in zip(new, buffers["state"], strict=True)]
+                computed = [np.where(valid, o, 0) for o in computed]
             buffers["state"] = new
             if tape is not None:
-                tape.saved[t] = buffers["saved"]
+                # a pre-activation is a view that would keep those of all gates
+                tape.saved[t] = [a if a.base is None else a.copy() for a in buffers["saved"]]
                 for kept, n in zip(tape.states, new, strict=True):
                     kept[t if self.reverse else t + 1] = n
-                for kept, n in zip(tape.operands, buffers["operand"], strict=True):
-                    kept[t] = n
+                for kept, o in zip(tape.operands, computed, strict=True):
+                    kept[t] = o
         return tuple(buffers["state"]), tape
 
     def _pre_activations(self, x: np.ndarray) -> np.ndarray:
         """(T, B, P, H): every input projection and bias, all steps in one product for each run of gates."""
         T, B, I = x.shape
         P, H = self._weights.bias.shape
+        memory.require(T * B * P * H * x.itemsize, f"the pre-activations of seq_len {T}, batch_size {B}, hidden_size {H}")
         pre = np.empty((T, B, P, H), x.dtype)
         pre[:] = self._weights.bias
         for run, weight in zip(self._runs, self._input_t, strict=True):
@@ -156,6 +163,7 @@ class NumpyLayer:
     def _operand(operand: Any, states: list[np.ndarray], computed: list[np.ndarray]) -> np.ndarray:
         return computed[operand.computed] if operand.state is None else states[operand.state]
 
+    @np.errstate(all="ignore")
     def backward(
         self, tape: _NumpyTape, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
     ) -> tuple[LayerWeights, Arrays]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 
 from threadpoolctl import ThreadpoolController
 
@@ -27,9 +28,9 @@ def set_threads(count: int) -> None:
     Raises ValueError unless 1 <= count <= available_threads().
     """
     global _chosen
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= available_threads():
+    if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count <= available_threads():
         raise ValueError(f"threads must be a whole number from 1 to {available_threads()}, not {count!r}")
-    _chosen = count
+    _chosen = int(count)
     limit_blas()
 
 

@@ -1,7 +1,7 @@
 """The backward kernel: backpropagation through time, each step's stages from the last to the first.
 
 It leaves the adjoints of all pre-activations in `dpre`; the weights' gradients are matrix products over all steps at once, which
-BLAS does afterwards (layer.py). Threads divide the work as in forward.py. Buffers: see layout.py.
+gradients.py does afterwards. Threads divide the work as in forward.py. Buffers: see layout.py.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
                 rows,
                 work, back_at + panel * width, d.padded_back,
                 arrays.weights, 0, 0,
-                work, a_at, row,
+                work, a_at, row, 1,
                 arrays.weights, packed_at + panel * width * depth, depth,
             )  # fmt: skip
         _transposes(next_operand(stage), arrays, d, now, part, back)

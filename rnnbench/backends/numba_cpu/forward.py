@@ -144,7 +144,7 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
             part.end_row - part.first_row,
             arrays.work, at, row,
             arrays.work, at, row,
-            arrays.tape, a_at + part.first_row * d.padded, d.padded,
+            arrays.tape, a_at + part.first_row * d.padded, d.padded, 1,
             arrays.weights, packed_at, d.hidden_size,
         )  # fmt: skip
         _products(next_operand(stage), arrays, d, now, part, panel, pre_at)

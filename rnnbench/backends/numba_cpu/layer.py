@@ -1,10 +1,9 @@
-"""One layer in one direction on the compiled kernels: packing, buffers, threads, and the products that BLAS does best."""
+"""One layer in one direction on the compiled kernels: packed weights, buffers, threads, and the calls."""
 
 from __future__ import annotations
 
 import threading as _threading
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
@@ -14,7 +13,7 @@ from ...params import Spec
 from .. import threads
 from ..base import Arrays as States
 from ..base import LayerWeights, input_runs
-from . import layout, simd
+from . import gradients, layout, simd
 from .backward import backward
 from .cell_type import stages_of
 from .forward import forward
@@ -53,9 +52,11 @@ class KernelLayer:
         self.spec, self.reverse = spec, reverse
         self.dtype = np.dtype(spec.dtype)
         self._program, self._training = program(spec.cell, False), program(spec.cell, True)
-        lanes, H = simd.SIMD_BYTES // self.dtype.itemsize, spec.hidden_size
+        self._lanes = lanes = simd.SIMD_BYTES // self.dtype.itemsize
+        H = spec.hidden_size
         self._vectors = layout.panel_vectors(self._program, H, lanes)
         self._back_vectors = layout.back_vectors(H, lanes)
+        self._input_vectors = gradients.WIDE if weights.input.shape[2] > (gradients.WIDE - 1) * lanes else 1
         self._width, self._back_width = self._vectors * lanes, self._back_vectors * lanes
         self._padded, self._padded_back = layout.round_up(H, self._width), layout.round_up(H, self._back_width)
         self._weights = weights
@@ -171,9 +172,7 @@ class KernelLayer:
         """See `stack.Layer.backward`."""
         T, B, _ = tape.x.shape
         H, part = self.spec.hidden_size, self._training
-        if self._packed_back is None:  # packed at the first use: inference never needs it
-            self._packed_back = layout.pack_backward(part, self._weights, self._numbers, self._width, self._back_width)
-        packed, at = self._packed_back
+        packed, at = self._backward_weights()
         stages = stages_of(self.spec.cell, True, self._vectors, self._back_vectors)
         plane, states = B * self._padded, len(self.spec.cell.states)
         dstate_at = T * plane * len(part.pre)
@@ -224,43 +223,61 @@ class KernelLayer:
             )
             dbefore = tuple(f[T & 1, :, :H].copy() for f in flowing)
             dvector = work[dvector_at:size].reshape(-1, B, self._padded)[:, :, :H].sum(1)
-            dpre = work[:dstate_at].reshape(T * B, len(part.pre) * self._padded)
-            return self._weight_gradients(tape, dpre, dvector, dx), dbefore
+            return self._weight_gradients(tape, work, dvector, dx, count), dbefore
 
     def _weight_gradients(
-        self, tape: KernelTape, dpre: np.ndarray, dvector: np.ndarray, dx: np.ndarray
+        self, tape: KernelTape, dpre: np.ndarray, dvector: np.ndarray, dx: np.ndarray, count: int
     ) -> LayerWeights:
-        """The large products over all steps; dpre (T*B, P*Hp) is zero in the padding."""
+        """The large products over all steps; dpre (T*B*P*Hp,) is zero in the padding."""
         H, Hp, part, d = self.spec.hidden_size, self._padded, self._training, tape.dims
         T, B, I = tape.x.shape
-        x = tape.x.reshape(T * B, I)
-        bias = np.ones(T * B, self.dtype) @ dpre
-        gradients = LayerWeights(
+        lanes, row, K = self._lanes, len(part.pre) * Hp, T * B
+        scratch = self._buffer("scratch", count * max(gradients.BLOCK, gradients.ROWS) * gradients.WIDE * lanes)
+        x, dx_flat = tape.x.reshape(-1), dx.reshape(-1)
+        bias = np.zeros(row, self.dtype)
+        gradients.row_sums(dpre, row, row, K, bias, count)
+        result = LayerWeights(
             np.zeros_like(self._weights.input),
             np.empty_like(self._weights.recurrent),
             bias.reshape(-1, Hp)[:, :H],
             dvector,
         )
+        packed, at = self._backward_weights()
+        packed_at, columns = at["input"], layout.round_up(I, lanes)
         for run in input_runs(part):
-            columns = dpre[:, run.start * Hp : run.stop * Hp]
-            gradients.input[run] = (columns.T @ x).reshape(-1, Hp, I)[:, :H]
-            weight = np.zeros((run.stop - run.start, Hp, I), self.dtype) if Hp != H else self._weights.input[run]
-            if Hp != H:
-                weight[:, :H] = self._weights.input[run]
-            dx += (columns @ weight.reshape(-1, I)).reshape(dx.shape)
-        states = self._states(tape.array, d)
-        computed = tape.array[d.operand_at :].reshape(len(part.computed), T, B, Hp)
+            rows = (run.stop - run.start) * Hp
+            sums = np.zeros((rows, columns), self.dtype)
+            gradients.outer_sum(
+                dpre, run.start * Hp, row, rows, x, 0, I, I, K, sums.reshape(-1), columns, scratch, count
+            )
+            result.input[run] = sums.reshape(-1, Hp, columns)[:, :H, :I]
+            gradients.add_product(
+                dpre, run.start * Hp, row, K, packed, packed_at, rows, I, self._input_vectors, dx_flat, scratch, count
+            )
+            packed_at += rows * layout.round_up(I, self._input_vectors * lanes)
+        plane = B * Hp
         for operand in part.operands:
             if operand.state is not None:
-                value = states[operand.state, 1:] if self.reverse else states[operand.state, :-1]
+                value_at = (operand.state * d.slots + int(self.reverse)) * plane
             else:
-                value = computed[operand.computed]
-            columns = dpre[:, operand.pre.start * Hp : operand.pre.stop * Hp]
-            product = (columns.T @ value.reshape(T * B, Hp)).reshape(-1, Hp, Hp)
-            gradients.recurrent[operand.pre.start : operand.pre.stop] = product[:, :H, :H]
-        return gradients
+                value_at = d.operand_at + (operand.computed or 0) * d.steps * plane
+            start, rows = operand.pre.start, len(operand.pre) * Hp
+            sums = np.zeros((rows, Hp), self.dtype)
+            gradients.outer_sum(
+                dpre, start * Hp, row, rows, tape.array, value_at, Hp, H, K, sums.reshape(-1), Hp, scratch, count
+            )
+            result.recurrent[start : operand.pre.stop] = sums.reshape(-1, Hp, Hp)[:, :H, :H]
+        return result
 
-
-def buffers_of(layer: Any) -> dict[str, int]:
-    """Bytes of the buffers that a layer keeps between calls, by name."""
-    return {name: array.nbytes for name, array in layer._buffers.items()}
+    def _backward_weights(self) -> tuple[np.ndarray, dict[str, int]]:
+        """Packed at the first use: inference never needs them."""
+        if self._packed_back is None:
+            self._packed_back = layout.pack_backward(
+                self._training,
+                self._weights,
+                self._numbers,
+                self._width,
+                self._back_width,
+                self._input_vectors * self._lanes,
+            )
+        return self._packed_back

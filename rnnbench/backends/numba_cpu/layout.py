@@ -19,6 +19,7 @@ Backward (weights packed again, transposed; the tape as above, read only):
     weights  zero      (Ub, W)               what every sum starts from
              vector    (V, Hp)
              recurrent per operand (panels of back, n * Hp, Ub, W)
+             input     per run of inputs (panels of I, n * Hp, 4 or 1, W)   for dx, in gradients.py
              number    (numbers,)
     work     dpre      (T, B, P, Hp)         zero in the padding: matrix products sum over it
              dstate    (S, 2, B, Hp)         two slots in turn; also dnew
@@ -169,23 +170,28 @@ def pack_forward(
 
 
 def pack_backward(
-    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int, back_width: int
+    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int, back_width: int, input_width: int
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """The backward kernel's weights: R^T in panels of `back_width` units, summed over the padded units of its gates."""
-    transposed = []
-    for o in program.operands:
-        blocks = weights.recurrent[o.pre.start : o.pre.stop]  # (n, H rows of da, H columns of the operand)
-        n, H, _ = blocks.shape
-        padded = np.zeros((n, round_up(H, width), H), blocks.dtype)
-        padded[:, :H] = blocks
-        transposed.append(panels_of(padded.reshape(1, -1, H).transpose(0, 2, 1), back_width))
+    """The backward kernel's weights: R^T in panels of `back_width` units, summed over the padded units of its gates, and W^T
+    in panels of `input_width` inputs likewise.
+    """
+    transposed = [_transpose(weights.recurrent[o.pre.start : o.pre.stop], width, back_width) for o in program.operands]
     parts = {
         "zero": [np.zeros(back_width, weights.bias.dtype)],
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
         "recurrent": transposed,
+        "input": [_transpose(weights.input[run], width, input_width) for run in input_runs(program)],
         "number": [numbers],
     }
     return _concatenate(parts, weights.bias.dtype)
+
+
+def _transpose(blocks: np.ndarray, width: int, panel_width: int) -> np.ndarray:
+    """(n, H, K) -> panels of K with depth n * Hp."""
+    n, H, K = blocks.shape
+    padded = np.zeros((n, round_up(H, width), K), blocks.dtype)
+    padded[:, :H] = blocks
+    return panels_of(padded.reshape(1, -1, K).transpose(0, 2, 1), panel_width)
 
 
 def _concatenate(parts: dict[str, list[np.ndarray]], dtype: np.dtype) -> tuple[np.ndarray, dict[str, int]]:

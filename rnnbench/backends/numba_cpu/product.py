@@ -18,7 +18,7 @@ def product_over_rows(columns):
     most = tile_rows(columns)
 
     @njit(nogil=True)
-    def product(count, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, panel, panel_at, depth):
+    def product(count, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
         tiles = (count + most - 1) // most
         for i in range(tiles):
             first, end = share(count, tiles, i)
@@ -26,7 +26,7 @@ def product_over_rows(columns):
                 end - first, columns,
                 out, out_at + first * out_row, out_row,
                 init, init_at + first * init_row, init_row,
-                a, a_at + first * a_row, a_row,
+                a, a_at + first * a_row, a_row, a_step,
                 panel, panel_at, depth,
             )  # fmt: skip
 

@@ -98,7 +98,7 @@ def _project_run(start, size, blocks, vectors, add):
                     inner,
                     arrays.work, at, inner_out,
                     init, at if add else panel * row + start * width, init_row,
-                    x, x_at + i * outer_x, inner_x,
+                    x, x_at + i * outer_x, inner_x, 1,
                     arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size,
                 )  # fmt: skip
 

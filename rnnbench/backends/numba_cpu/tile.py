@@ -43,6 +43,7 @@ def tile(
     a: Any,
     a_at: Any,
     a_row: Any,
+    a_step: Any,
     panel: Any,
     panel_at: Any,
     depth: Any,
@@ -50,14 +51,16 @@ def tile(
     """The product above for `rows` rows (1 to tile_rows(columns), known when it runs) and `columns` vectors (a literal).
 
     out, init, a, panel: one-dimensional arrays of one dtype; *_at: index of the tile's first element; *_row: elements from
-    one row to the next (0 for an init that is the same for each row). Rows of out and init hold `columns` vectors side by side.
-    init may be out.
+    one row to the next (0 for an init that is the same for each row); a_step: elements from one k to the next. Rows of out
+    and init hold `columns` vectors side by side. init may be out.
     """
     if not isinstance(columns, types.IntegerLiteral):
         return None
     count, dtype = columns.literal_value, out.dtype
     index = types.intp
-    signature = types.void(index, columns, out, index, index, init, index, index, a, index, index, panel, index, index)
+    signature = types.void(
+        index, columns, out, index, index, init, index, index, a, index, index, index, panel, index, index
+    )
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         (
@@ -72,6 +75,7 @@ def tile(
             a_,
             a_at_,
             a_row_,
+            a_step_,
             panel_,
             panel_at_,
             depth_,
@@ -83,6 +87,7 @@ def tile(
             (pointer(context, builder, out, out_, out_at_), out_row_),
             (pointer(context, builder, init, init_, init_at_), init_row_),
             (pointer(context, builder, a, a_, a_at_), a_row_),
+            a_step_,
             pointer(context, builder, panel, panel_, panel_at_),
             depth_,
         )
@@ -111,11 +116,12 @@ class _Generator:
         out: tuple[ir.Value, ir.Value],
         init: tuple[ir.Value, ir.Value],
         a: tuple[ir.Value, ir.Value],
+        a_step: ir.Value,
         panel: ir.Value,
         depth: ir.Value,
     ) -> None:
         self.builder, self.vector, self.columns = builder, vector, columns
-        self.out, self.init, self.a, self.panel, self.depth = out, init, a, panel, depth
+        self.out, self.init, self.a, self.a_step, self.panel, self.depth = out, init, a, a_step, panel, depth
         self.index = depth.type
 
     def _at(self, base: ir.Value, offset: ir.Value | int) -> ir.Value:
@@ -183,9 +189,9 @@ class _Generator:
         builder, lanes = self.builder, self.vector.count
         row = self._at(self.panel, builder.mul(k, ir.Constant(self.index, self.columns * lanes)))
         weights = [load_vector(builder, self._at(row, c * lanes), self.vector) for c in range(self.columns)]
-        new = []
+        new, at = [], builder.mul(k, self.a_step)
         for r, a_row in enumerate(a_rows):
-            number = splat(builder, builder.load(self._at(a_row, k)), self.vector)
+            number = splat(builder, builder.load(self._at(a_row, at)), self.vector)
             for c in range(self.columns):
                 new.append(fused(builder, number, weights[c], sums[r * self.columns + c]))
         return new

@@ -1,0 +1,112 @@
+"""The large products after BPTT's time loop: gradients of the weights and of the input, over all steps at once.
+
+They run on the same threads as the time loop. BLAS is as fast in a process of its own, but its threads and Numba's both spin
+while they wait, and on a machine with as many threads as processors each then waits for the other to be scheduled.
+
+K = T * B rows (all steps of all rows of the batch) are summed over a block at a time, so that a packed block stays in cache.
+"""
+
+from __future__ import annotations
+
+from numba import njit, prange
+
+from .cache import cached_njit
+from .product import lanes_of, product_over_rows
+from .simd import load, store
+from .threading import share
+
+BLOCK = 256  # rows of K in a block: 4 vectors of each make 64 KiB, a part of any second-level cache
+WIDE = 4  # vectors in a panel; what is left over takes panels of one
+ROWS = 64  # rows of dx that are computed before they are added to it
+
+_wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
+
+
+@cached_njit(nogil=True, parallel=True, boundscheck=False)
+def outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads):
+    """out[r, c] += sum over k < depth of a[k, r] * b[k, c], for r < rows and c < columns.
+
+    a, b: one-dimensional arrays; *_at: their first element, *_step: elements from one k to the next. out (rows * out_row,): rows
+    of out_row elements, at least `columns` rounded up to whole vectors. scratch (threads * BLOCK * WIDE vectors,).
+    """
+    for thread in prange(threads):
+        first, end = share(rows, threads, thread)
+        lanes = lanes_of(out)
+        packed = thread * BLOCK * WIDE * lanes
+        for k in range(0, depth, BLOCK):
+            count = min(BLOCK, depth - k)
+            column = 0
+            while column < columns:
+                vectors = WIDE if columns - column > (WIDE - 1) * lanes else 1
+                _pack(b, b_at + k * b_step + column, b_step, min(vectors * lanes, columns - column), count, scratch, packed,
+                      vectors * lanes)  # fmt: skip
+                at = first * out_row + column
+                a_first = a_at + k * a_step + first
+                if vectors == WIDE:
+                    _wide(
+                        end - first, out, at, out_row, out, at, out_row,
+                        a, a_first, 1, a_step, scratch, packed, count,
+                    )  # fmt: skip
+                else:
+                    _narrow(
+                        end - first, out, at, out_row, out, at, out_row,
+                        a, a_first, 1, a_step, scratch, packed, count,
+                    )  # fmt: skip
+                column += vectors * lanes
+
+
+@njit(nogil=True)
+def _pack(b, b_at, b_step, columns, count, scratch, packed, width):
+    """Rows of `columns` elements of b, padded with zeros to `width`, one after the other."""
+    for k in range(count):
+        for c in range(columns):
+            scratch[packed + k * width + c] = b[b_at + k * b_step + c]
+        for c in range(columns, width):
+            scratch[packed + k * width + c] = 0
+
+
+@cached_njit(nogil=True, parallel=True, boundscheck=False)
+def row_sums(a, a_step, columns, depth, out, threads):
+    """out[c] += sum over k < depth of a[k * a_step + c], for c < columns, a whole number of vectors."""
+    for thread in prange(threads):
+        lanes = lanes_of(out)
+        first, end = share(columns // lanes, threads, thread)
+        for k in range(depth):
+            for c in range(first * lanes, end * lanes, lanes):
+                store(out, c, load(out, c) + load(a, k * a_step + c))
+
+
+@cached_njit(nogil=True, parallel=True, boundscheck=False)
+def add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads):
+    """out[r, c] += sum over k < depth of a[r, k] * b[k, c], for r < rows and c < columns; out (rows, columns).
+
+    packed: b in panels of `vectors` vectors (WIDE or 1), the last one padded. scratch (threads * ROWS * WIDE vectors,).
+    """
+    for thread in prange(threads):
+        lanes = lanes_of(out)
+        first, end = share(rows, threads, thread)
+        width = vectors * lanes
+        here = thread * ROWS * WIDE * lanes
+        for r in range(first, end, ROWS):
+            count = min(ROWS, end - r)
+            for column in range(0, columns, width):
+                inside = min(width, columns - column)
+                for i in range(count):
+                    for c in range(inside):
+                        scratch[here + i * width + c] = out[(r + i) * columns + column + c]
+                    for c in range(inside, width):
+                        scratch[here + i * width + c] = 0
+                at = packed_at + column * depth
+                if vectors == WIDE:
+                    _wide(
+                        count, scratch, here, width, scratch, here, width,
+                        a, a_at + r * a_row, a_row, 1, packed, at, depth,
+                    )  # fmt: skip
+                else:
+                    _narrow(
+                        count, scratch, here, width, scratch, here, width,
+                        a, a_at + r * a_row, a_row, 1, packed, at, depth,
+                    )  # fmt: skip
+                for i in range(count):
+                    for c in range(inside):
+                        out[(r + i) * columns + column + c] = scratch[here + i * width + c]
