@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
+import hashlib
+import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from .graph import CellError, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
 from .library import BUILT_IN
@@ -47,37 +49,58 @@ def find(name: str | Cell) -> Cell:
         raise ValueError(f"a cell is named by a string or made with @cell; {name!r} is neither")
     if name in BUILT_IN:
         return BUILT_IN[name]
-    if ".py" in name:
+    if _IN_FILE.fullmatch(name):
         return load_file(name)
     near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"there is no cell {name!r}; {hint}known are {', '.join(BUILT_IN)}, or path/to/file.py:name")
 
 
+_IN_FILE = re.compile(r"(?P<path>.+\.py)(:(?P<name>.*))?", re.DOTALL)
+
+
 def load_file(reference: str) -> Cell:
     """The cell of a user's file, "path/to/file.py:name"; the name may be left out where the file holds one cell.
 
+    name is that of the variable that holds the cell. The file runs once, and again when its text has changed.
     Raises CellError where the file or the cell does not exist; what the file itself raises passes through.
     """
-    path_text, _, wanted = reference.partition(".py")
-    path, wanted = Path(path_text + ".py"), wanted.removeprefix(":")
+    match = _IN_FILE.fullmatch(reference)
+    if match is None:
+        raise CellError(f"a cell in a file is named path/to/file.py:name, not {reference!r}")
+    path, wanted = Path(match["path"]), match["name"]
     if not path.is_file():
         raise CellError(f"there is no file {str(path)!r} to take the cell {wanted or '(any)'} from")
-    module_name = f"rnnbench_user_{abs(hash(str(path.resolve()))):x}"
-    module = sys.modules.get(module_name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[module_name] = module
-    cells = {c.name: c for c in vars(module).values() if isinstance(c, Cell) and c not in BUILT_IN.values()}
-    if wanted in cells or (not wanted and len(cells) == 1):
-        return cells[wanted] if wanted else next(iter(cells.values()))
+    module = _module_of(path.resolve())
+    cells = {n: c for n, c in vars(module).items() if isinstance(c, Cell) and c not in BUILT_IN.values()}
+    if wanted in cells:
+        return cells[wanted]
+    if not wanted and len(set(cells.values())) == 1:
+        return next(iter(cells.values()))
+    near = difflib.get_close_matches(wanted or "", cells, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
     found = ", ".join(cells) or "none; write @cell above a function"
     raise CellError(
-        f"{path} holds no cell {wanted!r}; its cells: {found}" if wanted else f"{path}: name one of: {found}"
+        f"{path} holds no cell {wanted!r}; {hint}its cells: {found}" if wanted else f"{path}: name one of: {found}"
     )
+
+
+def _module_of(path: Path) -> ModuleType:
+    """The file as a module, the same one until its text changes: what is measured is what the file says now."""
+    source = path.read_bytes()
+    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
+    name = f"rnnbench_user_{digest[:16]}"
+    if name not in sys.modules:
+        module = ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module  # before it runs: dataclasses look up the module that they are defined in
+        try:
+            # not by a loader: that one trusts a .pyc of the same size and second
+            exec(compile(source, str(path), "exec"), vars(module))
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_size: int, direction: str) -> int:

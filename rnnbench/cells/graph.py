@@ -114,17 +114,18 @@ class Graph:
             raise CellError(f"the constant {value} is not finite")
         return self.constant(float(value))
 
+    def number(self, value: Any) -> Node:
+        """`value` as a node that is no comparison. Raises CellError likewise."""
+        node = self.lift(value)
+        if node.op in CONDITIONS:
+            raise CellError("a comparison is used as a number; use where(a < b, 1.0, 0.0)")
+        return node
+
     def apply(self, op: str, *values: Any) -> Node:
         """A pointwise operation on values, folded where the result is known without computing it."""
-        args = [self.lift(v) for v in values]
-        for position, arg in enumerate(args):
-            wants_condition = op == "where" and position == 0
-            if wants_condition != (arg.op in CONDITIONS):
-                raise CellError(
-                    "the first argument of where must be a comparison such as a < b"
-                    if wants_condition
-                    else f"a comparison is used as a number in {op}; use where(a < b, 1.0, 0.0)"
-                )
+        args = [self.lift(v) if op == "where" and i == 0 else self.number(v) for i, v in enumerate(values)]
+        if op == "where" and args[0].op not in CONDITIONS:
+            raise CellError("the first argument of where must be a comparison such as a < b")
         folded = self._fold(op, args)
         return self.node(op, *args) if folded is None else folded
 

@@ -18,6 +18,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from math import isfinite
 from types import FrameType
 from typing import Any
 
@@ -48,12 +49,15 @@ class _Gate:
         self._graph, self._name = graph, name
 
     def __matmul__(self, value: Any) -> Node:
-        operand = self._graph.lift(value)
+        operand = self._graph.number(value)
         if operand.op == "constant":
             raise CellError(
                 f"R.{self._name} @ {operand.value} multiplies a constant; a recurrent product needs a value"
             )
         return self._graph.node("product", self._name, operand)
+
+    def __repr__(self) -> str:
+        return f"R.{self._name} without @"
 
 
 class Cell:
@@ -62,12 +66,14 @@ class Cell:
     Attributes: `name`; `states`, the states' names, the output h first; `input_gates` and `recurrent_gates` in the order of
     first use (the order of the blocks in weight_ih and weight_hh); `vectors`, the names of per-unit parameters; `numbers`,
     run-time numbers with their defaults; `outputs`, the new states' nodes; `labels`, the equation's own names for nodes;
-    `equations`, the source text; `digest`, a hash that changes when the mathematics does.
+    `equations`, the source text; `digest`, a hash that changes when the mathematics does. Copied and pickled as a function
+    is: as the name of what its module holds.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
         self.name: str = fn.__name__
+        self.__module__, self.__qualname__ = fn.__module__, fn.__qualname__
         self.__doc__ = inspect.getdoc(fn)
         self.equations = _source(fn)
         takes_vectors = self._read_signature(fn)
@@ -100,6 +106,12 @@ class Cell:
         kinds = inspect.Parameter
         if any(q.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) for q in parameters):
             raise CellError(f"{self._where()}: {self.name} takes *args or **kwargs; name every state and number")
+        for q in parameters:
+            if q.kind is not kinds.KEYWORD_ONLY and q.default is not q.empty:
+                raise CellError(
+                    f"{self._where()}: {q.name} of {self.name} has a default and would be a state; a number goes behind *, "
+                    f"as in {self.name}(x, R, h, *, {q.name}={q.default!r})"
+                )
         positional = [q.name for q in parameters if q.kind is not kinds.KEYWORD_ONLY]
         if len(positional) < 3 or positional[:2] != ["x", "R"]:
             raise CellError(
@@ -112,15 +124,15 @@ class Cell:
         self.numbers: dict[str, float] = {}
         for q in parameters:
             if q.kind is kinds.KEYWORD_ONLY:
-                if isinstance(q.default, bool) or not isinstance(q.default, (int, float)):
+                if isinstance(q.default, bool) or not isinstance(q.default, (int, float)) or not isfinite(q.default):
                     raise CellError(
-                        f"{self._where()}: the number {q.name} of {self.name} needs a number as its default"
+                        f"{self._where()}: the number {q.name} of {self.name} needs a finite number as its default"
                     )
                 self.numbers[q.name] = float(q.default)
         return "p" in positional
 
     def _read_outputs(self, returned: Any) -> tuple[Node, ...]:
-        values = returned if isinstance(returned, tuple) else (returned,)
+        values = returned if isinstance(returned, (tuple, list)) else (returned,)
         if returned is None or len(values) != len(self.states):
             count = "nothing" if returned is None else f"{len(values)} value(s)"
             raise CellError(
@@ -128,7 +140,7 @@ class Cell:
                 f"{count}; return the new {', '.join(self.states)} in this order"
             )
         try:
-            return tuple(self.graph.lift(v) for v in values)
+            return tuple(self.graph.number(v) for v in values)
         except CellError as error:
             raise CellError(f"{self._where()}: {self.name} returns something that is no value: {error}") from None
 
@@ -152,6 +164,9 @@ class Cell:
         """G, the number of blocks of hidden_size rows in weight_ih."""
         return len(self.input_gates)
 
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
     def __repr__(self) -> str:
         return f"<cell {self.name}({', '.join(self.states)}): gates {', '.join(self.input_gates)}>"
 
@@ -164,6 +179,8 @@ def cell(fn: Callable[..., Any]) -> Cell:
     """
     if not inspect.isfunction(fn):
         raise CellError(f"@cell is written above a function, not {fn!r}")
+    if not fn.__name__.isidentifier():
+        raise CellError("a cell needs a name of its own: write it with def instead of lambda")
     return Cell(fn)
 
 
@@ -182,14 +199,17 @@ def _run(fn: Callable[..., Any], x: _Namespace, R: _Namespace, arguments: dict[s
         if event == "return" and frame.f_code is fn.__code__:
             names.update(frame.f_locals)
 
-    previous = sys.getprofile()
-    sys.setprofile(keep_locals)
+    # A profiler that is at work is left alone: cProfile cannot be put back, and names are only for people
+    hook = sys.getprofile() is None
+    if hook:
+        sys.setprofile(keep_locals)
     try:
         return fn(x, R, **arguments), names
     except Exception as error:
         raise _explain(fn, error) from error
     finally:
-        sys.setprofile(previous)
+        if hook:
+            sys.setprofile(None)
 
 
 def _explain(fn: Callable[..., Any], error: Exception) -> CellError:
