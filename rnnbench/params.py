@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "num_layers"):
-            object.__setattr__(self, name, positive(name, getattr(self, name)))
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
         dtype = getattr(self.dtype, "__name__", str(self.dtype))  # np.float32 and np.dtype("float32") are welcome
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {' or '.join(DTYPES)}, not {dtype!r}")
@@ -43,11 +44,13 @@ class Spec:
         numbers = dict(self.cell.numbers)
         for name, value in self.numbers.items():
             if name not in numbers:
+                near = difflib.get_close_matches(name, numbers, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
                 takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
-                raise ValueError(f"the cell {self.cell.name} has no number {name!r}; {takes}")
+                raise ValueError(f"the cell {self.cell.name} has no number {name!r}; {hint}{takes}")
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, not {value!r}")
             numbers[name] = float(value)
-            if not math.isfinite(numbers[name]):
-                raise ValueError(f"{name} must be finite, not {value}")
         object.__setattr__(self, "numbers", numbers)
 
     @property
@@ -73,10 +76,10 @@ class Spec:
         ]
 
 
-def positive(name: str, value: Any) -> int:
-    """`value` as an int of at least 1; raises ValueError with the name otherwise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` as an int of at least `least`; raises ValueError with the name otherwise."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return int(value)
 
 
@@ -99,16 +102,27 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
 
 def initialise(spec: Spec, seed: int) -> dict[str, np.ndarray]:
     """Parameters drawn uniformly from +-1/sqrt(hidden_size), PyTorch's choice, from `seed`. Raises MemoryError early."""
-    wanted = shapes(spec)
-    count = sum(math.prod(shape) for shape in wanted.values())
-    # drawn in float64 one tensor at a time; a backend packs a copy
-    memory.require(count * np.dtype(spec.dtype).itemsize * 2, f"{count:,} parameters and their packed copy")
+    seed = whole("seed", seed, 0)
+    count, arrays = _count(spec)
+    # drawn in float64 one tensor at a time; a backend packs a copy; NumPy takes about 200 bytes for an array besides its data
+    needed = 2 * (count * np.dtype(spec.dtype).itemsize + 200 * arrays)
+    memory.require(needed, f"{count:,} parameters and their packed copy")
     rng, bound = np.random.default_rng(seed), 1 / math.sqrt(spec.hidden_size)
-    return {name: rng.uniform(-bound, bound, shape).astype(spec.dtype) for name, shape in wanted.items()}
+    return {name: rng.uniform(-bound, bound, shape).astype(spec.dtype) for name, shape in shapes(spec).items()}
+
+
+def _count(spec: Spec) -> tuple[int, int]:
+    """How many numbers and how many arrays the parameters are, without listing the layers: there may be far too many."""
+    one, two = (shapes(replace(spec, num_layers=layers)) for layers in (1, 2))
+    first, both = (sum(math.prod(shape) for shape in s.values()) for s in (one, two))
+    above = spec.num_layers - 1
+    return first + above * (both - first), len(one) + above * (len(two) - len(one))
 
 
 def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Copies of `params` in the network's dtype and order. Raises ValueError for a wrong name, shape or dtype."""
+    if not isinstance(params, Mapping):
+        raise TypeError(f"parameters are a dict of names to arrays, not {type(params).__name__}")
     wanted = shapes(spec)
     for name in params:
         if name not in wanted:
