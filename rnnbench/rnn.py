@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -15,8 +17,8 @@ from .backends.base import Network
 class Tape:
     """What a forward pass kept for backpropagation through time. `nbytes` counts it, without input and output."""
 
-    def __init__(self, network: Network, native: Any, seq_len: int, batch_size: int) -> None:
-        self._network, self._native = network, native
+    def __init__(self, spec: params.Spec, network: Network, native: Any, seq_len: int, batch_size: int) -> None:
+        self._spec, self._network, self._native = spec, network, native
         self.seq_len, self.batch_size = seq_len, batch_size
 
     @property
@@ -50,8 +52,10 @@ class RNN:
         seed: int = 0,
         **numbers: float,
     ) -> None:
+        found = cells.find(cell)
+        _check_keywords(found, numbers)
         self.spec = params.Spec(
-            cells.find(cell), input_size, hidden_size, num_layers, bool(bidirectional), bool(bias), dtype, numbers
+            found, input_size, hidden_size, num_layers, bool(bidirectional), bool(bias), dtype, numbers
         )
         self.backend, self.batch_first = backend, bool(batch_first)
         self._module = backends.load(backend)
@@ -59,6 +63,17 @@ class RNN:
         if reason is not None:
             raise ValueError(f"the backend {backend} cannot run this network: {reason}")
         self._install(params.initialise(self.spec, seed))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what copies and pickles hold; the rest is made of it
+        return {
+            "spec": self.spec, "backend": self.backend, "batch_first": self.batch_first, "params": dict(self._params)
+        }  # fmt: skip
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.spec, self.backend, self.batch_first = kept["spec"], kept["backend"], kept["batch_first"]
+        self._module = backends.load(self.backend)
+        self._install(kept["params"])
 
     @property
     def params(self) -> Mapping[str, np.ndarray]:
@@ -90,13 +105,13 @@ class RNN:
     def forward(
         self, x: Any, state: Any = None, lengths: Any = None
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Tape]:
-        """As `__call__`, and the tape that `backward` needs."""
+        """As `__call__`, and the tape that `backward` needs. The tape may hold x itself: leave it as it is until then."""
         reason = self._module.why_unsupported(self.spec, "train")
         if reason is not None:
             raise ValueError(f"the backend {self.backend} cannot train this network: {reason}")
         output, final, native = self._forward(x, state, lengths, training=True)
         steps, rows = (1, 0) if self.batch_first else (0, 1)
-        return output, final, Tape(self.network, native, output.shape[steps], output.shape[rows])
+        return output, final, Tape(self.spec, self.network, native, output.shape[steps], output.shape[rows])
 
     def backward(self, tape: Tape, doutput: Any, dstate: Any = None) -> dict[str, np.ndarray]:
         """Backpropagation through time.
@@ -107,6 +122,8 @@ class RNN:
         """
         if not isinstance(tape, Tape):
             raise TypeError(f"tape must be what forward returned, not {type(tape).__name__}")
+        if tape._spec is not self.spec:
+            raise ValueError("the tape is another RNN's; only the one whose forward returned it can go backward on it")
         spec, network = self.spec, tape._network
         T, B = tape.seq_len, tape.batch_size
         if doutput is not None:
@@ -166,6 +183,17 @@ class RNN:
         )
 
 
+def _check_keywords(cell: cells.Cell, numbers: Mapping[str, float]) -> None:
+    """Refuse what **numbers would hide: a misspelt argument of RNN, and a number that is called like one."""
+    own = [name for name in inspect.signature(RNN).parameters if name != "numbers"]
+    for name in cell.numbers:
+        if name in own:
+            raise ValueError(f"the number {name!r} of the cell {cell.name} is an argument of RNN; give it another name")
+    for name in numbers:
+        if name not in cell.numbers and (near := difflib.get_close_matches(name, [*cell.numbers, *own], n=1)):
+            raise ValueError(f"RNN with the cell {cell.name} has no argument {name!r}; did you mean {near[0]!r}?")
+
+
 def _lengths(lengths: Any, T: int, B: int) -> np.ndarray | None:
     if lengths is None:
         return None
@@ -176,4 +204,4 @@ def _lengths(lengths: Any, T: int, B: int) -> np.ndarray | None:
         raise ValueError(f"lengths must have the shape ({B},), one for each row, not {array.shape}")
     if array.size and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths must lie between 0 and seq_len {T}; they span {array.min()} to {array.max()}")
-    return np.ascontiguousarray(array, np.int64)
+    return np.array(array, np.int64)  # a copy, for the tape keeps it
