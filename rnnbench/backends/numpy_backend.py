@@ -152,7 +152,9 @@ class NumpyLayer:
         """(T, B, P, H): every input projection and bias, all steps in one product for each run of gates."""
         T, B, I = x.shape
         P, H = self._weights.bias.shape
-        memory.require(T * B * P * H * x.itemsize, f"the pre-activations of seq_len {T}, batch_size {B}, hidden_size {H}")
+        memory.require(
+            T * B * P * H * x.itemsize, f"the pre-activations of seq_len {T}, batch_size {B}, hidden_size {H}"
+        )
         pre = np.empty((T, B, P, H), x.dtype)
         pre[:] = self._weights.bias
         for run, weight in zip(self._runs, self._input_t, strict=True):
