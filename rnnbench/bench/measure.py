@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,9 @@ from rnnbench.bench.session import Session
 TURNS = 20  # pairs of samples of each session
 FEWEST_TURNS = 5  # even where the budget is exceeded
 SAMPLE_SECONDS = 0.002  # a sample is as many calls as it takes: the clock's own cost is below 0.01% of it
+# Threads of a backend that has just run still spin: OpenBLAS's for 27 ms at 2.5 GHz, GNU OpenMP's for about one. Until they
+# sleep they take processors from whoever comes next.
+SETTLE_SECONDS = 0.03
 BUDGET_SECONDS = 4.0  # for all sessions together
 
 
@@ -43,6 +46,9 @@ def in_turn(
         while len(rows) < turns:
             row = np.zeros(len(sessions))
             for k in there_and_back:
+                if len(sessions) > 1:
+                    sleep(SETTLE_SECONDS)
+                    sessions[k].run()  # its own threads awake again
                 row[k] += _sample(sessions[k], calls[k]) / (2 * calls[k])
             rows.append(row)
             if len(rows) >= min(FEWEST_TURNS, turns) and perf_counter() - start > budget_seconds:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import sys
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,14 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 from numba.core import config as _numba_config
+from numba.core.caching import FunctionCache
 
 from . import simd
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _config: Any = _numba_config  # its attributes are made at run time
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -74,15 +83,53 @@ def _roots() -> list[Path]:
     return [user / "rnnbench", Path(tempfile.gettempdir()) / f"rnnbench-{os.environ.get('USER', 'user')}"]
 
 
+class _SharedCache(FunctionCache):
+    """Numba's cache of one function, safe for processes that save at once and for damaged files.
+
+    All specialisations share an index file; two processes that read it, take the next number and write it back would give one
+    number to two kernels, and a third process would then load the wrong one.
+    """
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Save a compiled kernel while no other process does."""
+        with _exclusive(folder() / "lock"):
+            super().save_overload(sig, data)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """A saved kernel, or None where there is none or its file is damaged; it is then compiled and saved again."""
+        try:
+            return super().load_overload(sig, target_context)
+        except _DAMAGE as error:
+            warnings.warn(f"the kernel cache in {folder()} is damaged ({error!r}) and starts anew", stacklevel=2)
+            with _exclusive(folder() / "lock"):
+                self.flush()
+            return None
+
+
+# what unpickling a truncated or overwritten file raises
+_DAMAGE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError)
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold a file's lock. Windows has no flock; there Numba's own replacement of files has to do."""
+    with open(path, "w", encoding="ascii") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit` whose results are kept in `folder()`; the process's own setting of Numba's cache stays as it is."""
 
     def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
         before = _config.CACHE_DIR
-        _config.CACHE_DIR = str(folder())  # read once, when caching is enabled on the function
+        _config.CACHE_DIR = str(folder())  # read once, when the cache is made
         try:
-            return numba.njit(cache=True, **options)(function)
+            dispatcher._cache = _SharedCache(function)  # what enable_caching does, with a cache of ours
         finally:
             _config.CACHE_DIR = before
+        return dispatcher
 
     return decorate
