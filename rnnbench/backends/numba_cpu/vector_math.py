@@ -98,7 +98,7 @@ def _remainder_vector(x, n):
 
 
 def _limits(x):
-    """(where exp overflows, where it underflows to 0, where 1 / (1 + exp) is settled), for the dtype of x."""
+    """(where exp(x) overflows, where it underflows to 0, where exp(-x) becomes subnormal), for the dtype of x."""
     raise NotImplementedError
 
 
@@ -107,12 +107,12 @@ def _limits_vector(x):
     if not isinstance(x, Vector):
         return None
     values = (
-        (88.72283935546875, -103.97208404541015625, 87.0)
+        (88.72283935546875, -103.97208404541015625, 87.33654022216797)
         if x.dtype.bitwidth == 32
         else (
             709.782712893384,
             -745.1332191019412,
-            708.0,
+            708.3964185322641,
         )
     )
     return lambda x: values
@@ -142,11 +142,11 @@ def exp(x):
 
 @njit
 def sigmoid(x):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)), with 0 in place of subnormal results."""
     _, _, settled = _limits(x)
     n, p = _reduce(maximum(minimum(-x, settled), -settled))
     scale = two_to_the(n)
-    return 1.0 / (fma(p, scale, scale) + 1.0)
+    return where(less(x, -settled), 0.0, 1.0 / (fma(p, scale, scale) + 1.0))
 
 
 @njit
