@@ -1,0 +1,94 @@
+"""Equations that are not built in: outputs against the equation itself, gradients against central differences."""
+
+from __future__ import annotations
+
+import cell_zoo
+import numpy as np
+import pytest
+
+from rnnbench import RNN
+from rnnbench.cells import BUILT_IN, program
+
+ALL = BUILT_IN | cell_zoo.CELLS
+SIZES = {
+    "one": {"T": 1, "B": 1, "input_size": 1, "hidden_size": 1},
+    "plain": {"T": 4, "B": 2, "input_size": 2, "hidden_size": 3},
+    "ragged": {"T": 4, "B": 3, "input_size": 3, "hidden_size": 2, "lengths": [2, 0, 4]},
+    "all": {"T": 3, "B": 3, "input_size": 3, "hidden_size": 2, "num_layers": 2, "bidirectional": True, "lengths": [2, 3, 1]},
+    "no-bias": {"T": 3, "B": 2, "input_size": 2, "hidden_size": 2, "bias": False},
+}  # fmt: skip
+
+
+def run(cell, T, B, lengths=None, **sizes):
+    """A float64 network with random tensors that has gone forward and backward; and those tensors."""
+    rnn = RNN(cell, backend="numpy", dtype="float64", **sizes)
+    tensors, doutput, dstate = cell_zoo.problem(rnn.spec, T, B)
+    rnn.load({name: tensors[name] for name in rnn.params})
+    output, final, tape = rnn.forward(tensors["x"], tuple(tensors[f"{s}_0"] for s in rnn.spec.cell.states), lengths)
+    return rnn, tensors, doutput, dstate, output, final, rnn.backward(tape, doutput, dstate)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("cell", ALL.values(), ids=ALL)
+def test_results_are_those_of_the_equation(cell, sizes):
+    rnn, tensors, doutput, dstate, output, final, gradients = run(cell, **SIZES[sizes])
+    lengths = SIZES[sizes].get("lengths")
+    expected_output, expected_final = cell_zoo.evaluate(rnn.spec, tensors, lengths)
+    np.testing.assert_allclose(output, expected_output, rtol=1e-13, atol=1e-14)
+    for got, expected in zip(final, expected_final, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-14)
+    assert not cell_zoo.gradient_problems(rnn.spec, tensors, doutput, dstate, gradients, lengths)
+
+
+@pytest.mark.parametrize("cell", ALL.values(), ids=ALL)
+def test_float32_stays_float32_and_agrees(cell):
+    sizes = SIZES["plain"]
+    rnn, tensors, doutput, dstate, *expected = run(cell, **sizes)
+    small = RNN(cell, sizes["input_size"], sizes["hidden_size"], backend="numpy")
+    small.load({name: tensors[name] for name in small.params})
+    state = tuple(tensors[f"{s}_0"] for s in cell.states)
+    output, final, tape = small.forward(tensors["x"], state)
+    gradients = small.backward(tape, doutput, dstate)
+    arrays = {"output": output, **{f"final {i}": s for i, s in enumerate(final)}, **gradients}
+    wanted = {"output": expected[0], **{f"final {i}": s for i, s in enumerate(expected[1])}, **expected[2]}
+    assert arrays.keys() == wanted.keys()
+    for name, array in arrays.items():
+        assert array.dtype == np.float32, name
+        np.testing.assert_allclose(array, wanted[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["weight_hh_l0", "h_0", "bias_ih_l0", "x"])
+def test_one_wrong_element_of_a_gradient_is_seen(name):
+    rnn, tensors, doutput, dstate, _, _, gradients = run(cell_zoo.mgu, **SIZES["plain"])
+    gradients[name].reshape(-1)[-1] += 1e-6
+    (problem,) = cell_zoo.gradient_problems(rnn.spec, tensors, doutput, dstate, gradients)
+    assert problem.startswith(f"{name}: ")
+
+
+def test_lengths_that_are_ignored_are_seen():
+    rnn, tensors, doutput, dstate, output, _, gradients = run(cell_zoo.mgu, **SIZES["plain"])
+    assert cell_zoo.gradient_problems(rnn.spec, tensors, doutput, dstate, gradients, [4, 3])
+    assert not np.allclose(cell_zoo.evaluate(rnn.spec, tensors, [4, 3])[0], output)
+
+
+@pytest.mark.parametrize(
+    ("cell", "stages"),
+    [
+        (cell_zoo.mingru, [(0, 0)]),
+        (cell_zoo.linear, [(1, 1)]),
+        (cell_zoo.mgu, [(1, 1), (2, 1)]),
+        (cell_zoo.from_states, [(0, 0), (1, 1)]),
+        (cell_zoo.late, [(1, 1), (2, 1)]),
+        (cell_zoo.twice, [(1, 2)]),
+        (cell_zoo.three_stages, [(1, 1), (2, 1), (3, 1)]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_stages_stand_around_the_products(cell, stages):
+    forward = program(cell, False).forward
+    assert [(stage.level, len(stage.operands)) for stage in forward] == stages
+
+
+def test_what_a_later_stage_needs_again_is_carried_and_not_computed_twice():
+    for cell, carried in ((cell_zoo.three_stages, ["a"]), (cell_zoo.mgu, ["f"]), (cell_zoo.linear, [])):
+        assert [cell.labels[node] for node in program(cell, False).saved] == carried
