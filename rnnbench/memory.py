@@ -32,7 +32,10 @@ def available_bytes() -> int | None:
 
 def _cached_files(group: Path) -> int:
     """Bytes of cached files, which count as used by a control group and which the kernel gives up when memory is short."""
-    lines = (line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+    stat = group / "memory.stat"
+    if not os.path.exists(stat):
+        return 0
+    lines = (line.split() for line in stat.read_text(encoding="ascii").splitlines())
     counts = {name: int(value) for name, value in lines}
     names = ("inactive_file", "active_file")
     # version 1 tells the group's own, and with total_ those of all groups below it, as its usage does

@@ -83,6 +83,14 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def as_array(name: str, value: Any) -> np.ndarray:
+    """`value` as an array; raises ValueError with the name for what is none, such as rows of different lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array of numbers: {error}") from error
+
+
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter, in PyTorch's order."""
     H, inputs, recurrents = spec.hidden_size, len(spec.cell.input_gates), len(spec.cell.recurrent_gates)
@@ -133,7 +141,7 @@ def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for name, shape in wanted.items():
         if name not in params:
             raise ValueError(f"the parameter {name!r} {shape} is missing")
-        array = np.asarray(params[name])
+        array = as_array(f"the parameter {name!r}", params[name])
         if array.dtype.kind not in "fiu":
             raise ValueError(f"the parameter {name!r} holds {array.dtype}, not real numbers")
         if array.shape != shape:

@@ -138,7 +138,7 @@ class RNN:
         self, x: Any, state: Any, lengths: Any, training: bool
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]:
         layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
-        array = self._array("x", x, None)
+        array = self._array("x", x)
         if array.ndim != 3 or array.shape[2] != self.spec.input_size:
             raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {array.shape}")
         if 0 in array.shape:
@@ -150,13 +150,17 @@ class RNN:
         output, final, tape = network.forward(network.put(array), native_state, _lengths(lengths, T, B), training)
         return self._user_layout(network.get(output)), tuple(network.get(s) for s in final), tape
 
-    def _array(self, name: str, value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
-        """`value` as a C-contiguous array of the RNN's dtype."""
-        array = np.asarray(value)
+    def _array(self, name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """`value` as an array of floating-point numbers, of this shape if one is given."""
+        array = params.as_array(name, value)
         if array.dtype.kind != "f":
             raise TypeError(f"{name} holds {array.dtype}; convert it with .astype({self.spec.dtype!r})")
         if shape is not None and array.shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, not {array.shape}")
+        return array
+
+    def _native(self, array: np.ndarray) -> np.ndarray:
+        """The array, C-contiguous in the RNN's dtype; itself if it is that already."""
         return np.ascontiguousarray(array, self.spec.dtype)
 
     def _state(self, name: str, value: Any, batch_size: int, network: Network) -> tuple[Any, ...] | None:
@@ -167,10 +171,11 @@ class RNN:
             got = f"{len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
             raise ValueError(f"{name} must be a tuple of {len(states)} array(s) ({', '.join(states)}), not {got}")
         shape = (self.spec.num_layers * self.spec.num_directions, batch_size, self.spec.hidden_size)
-        return tuple(network.put(self._array(f"{name} {s}", v, shape)) for s, v in zip(states, value, strict=True))
+        arrays = [self._array(f"{name} {s}", v, shape) for s, v in zip(states, value, strict=True)]
+        return tuple(network.put(self._native(a)) for a in arrays)
 
     def _time_major(self, array: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(array.swapaxes(0, 1)) if self.batch_first else array
+        return self._native(array.swapaxes(0, 1) if self.batch_first else array)
 
     def _user_layout(self, array: np.ndarray) -> np.ndarray:
         return array.swapaxes(0, 1) if self.batch_first else array
@@ -197,7 +202,7 @@ def _check_keywords(cell: cells.Cell, numbers: Mapping[str, float]) -> None:
 def _lengths(lengths: Any, T: int, B: int) -> np.ndarray | None:
     if lengths is None:
         return None
-    array = np.asarray(lengths)
+    array = params.as_array("lengths", lengths)
     if array.dtype.kind not in "iu":
         raise TypeError(f"lengths holds {array.dtype}, not whole numbers")
     if array.shape != (B,):

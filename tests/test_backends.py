@@ -1,0 +1,67 @@
+"""Backends by name, and a library that is missing or damaged."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import types
+
+import pytest
+
+from rnnbench import RNN, BackendUnavailable, backends
+
+
+def test_the_known_ones():
+    assert backends.NAMES == ("numpy", "numba-cpu")
+    assert backends.load("numpy").__name__ == "rnnbench.backends.numpy_backend"
+    assert backends.why_unavailable("numpy") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("nunpy", "numpy"), ("numba", "numba-cpu"), ("numba_cpu", "numba-cpu"), ("xyz", None), ("", None)],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name, near):
+    for ask in (backends.load, backends.why_unavailable, lambda n: RNN("lstm", 2, 2, backend=n)):
+        with pytest.raises(ValueError) as error:
+            ask(name)
+        hint = f"did you mean {near!r}? " if near else ""
+        assert str(error.value) == f"there is no backend {name!r}; {hint}known are numpy, numba-cpu"
+
+
+@pytest.mark.parametrize("name", [None, 3, ["numpy"], {"numpy"}])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(ValueError, match="there is no backend "):
+        backends.load(name)
+
+
+def test_a_missing_library_is_a_sentence(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "numba" else find_spec(name))
+    message = "the backend numba-cpu needs the package numba, which is not installed: pip install numba"
+    assert backends.why_unavailable("numba-cpu") == message
+    for ask in (backends.load, lambda name: RNN("lstm", 2, 2, backend=name)):
+        with pytest.raises(BackendUnavailable) as error:
+            ask("numba-cpu")
+        assert str(error.value) == message
+    assert backends.why_unavailable("numpy") is None
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("Numba needs NumPy 2.0 or less"), OSError("no such library"), AttributeError("x")]
+)
+def test_a_library_that_does_not_load_is_a_sentence(monkeypatch, error):
+    load = importlib.import_module
+
+    def refuse(name, package=None):
+        if name == "numba":
+            raise error
+        return load(name, package)
+
+    monkeypatch.setattr(backends, "importlib", types.SimpleNamespace(util=importlib.util, import_module=refuse))
+    message = f"the backend numba-cpu needs the package numba, which does not load: {type(error).__name__}: {error}"
+    assert backends.why_unavailable("numba-cpu") == message
+    with pytest.raises(BackendUnavailable) as raised:
+        RNN("lstm", 2, 2)
+    assert str(raised.value) == message
+    RNN("lstm", 2, 2, backend="numpy")

@@ -1,0 +1,89 @@
+"""What is refused before it starts, on machines with and without limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rnnbench import memory
+
+GIB = 2**30
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A file system of its own: machine(path=text, ...) writes files, everything else does not exist."""
+    real = Path
+
+    def write(**files: str) -> None:
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def below(path: str) -> Path:
+        return real(path) if real(path).is_relative_to(tmp_path) else tmp_path / path.lstrip("/")
+
+    monkeypatch.setattr(memory, "Path", below)
+    monkeypatch.setattr(memory.os.path, "exists", lambda path: below(path).is_file())
+    return write
+
+
+MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:    8388608 kB\n"
+
+
+def test_what_linux_says(machine):
+    machine(proc__meminfo=MEMINFO)
+    assert memory.available_bytes() == 8 * GIB
+
+
+def test_a_system_that_does_not_tell_refuses_nothing(machine):
+    assert memory.available_bytes() is None
+    memory.require(2**80, "everything")
+    machine(proc__meminfo="MemTotal: 5 kB\n")
+    assert memory.available_bytes() is None
+
+
+V2 = {"sys__fs__cgroup__memory.max": f"{4 * GIB}\n", "sys__fs__cgroup__memory.current": f"{3 * GIB}\n"}
+V1 = {
+    "sys__fs__cgroup__memory__memory.limit_in_bytes": f"{4 * GIB}\n",
+    "sys__fs__cgroup__memory__memory.usage_in_bytes": f"{3 * GIB}\n",
+}
+
+
+@pytest.mark.parametrize(("files", "folder"), [(V2, ""), (V1, "memory__")], ids=["version 2", "version 1"])
+def test_a_control_groups_limit_counts_if_it_is_lower(machine, files, folder):
+    stat = f"sys__fs__cgroup__{folder}memory.stat"
+    machine(proc__meminfo=MEMINFO, **files)
+    assert memory.available_bytes() == GIB
+    machine(**{stat: "anon 5\nfile 7\n"})
+    assert memory.available_bytes() == GIB
+    machine(**{stat: f"anon 5\ninactive_file {GIB}\nactive_file {GIB // 2}\n"})
+    assert memory.available_bytes() == 5 * GIB // 2  # cached files make room
+    machine(**{stat: f"inactive_file 1\nactive_file 1\ntotal_inactive_file {GIB}\ntotal_active_file {GIB}\n"})
+    assert memory.available_bytes() == 3 * GIB
+    limit = next(name for name in files if "max" in name or "limit" in name)
+    machine(**{limit: f"{100 * GIB}"})
+    assert memory.available_bytes() == 8 * GIB
+    machine(**{limit: "max"})
+    assert memory.available_bytes() == 8 * GIB
+    machine(**{limit: f"{GIB}", stat: "anon 5\n"})
+    assert memory.available_bytes() == 0
+
+
+def test_require(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: GIB)
+    memory.require(GIB, "these")
+    with pytest.raises(MemoryError, match="^these need 1,536.0 GiB, and 1.0 GiB are available; choose smaller sizes$"):
+        memory.require(1536 * GIB, "these")
+    with pytest.raises(MemoryError, match="^these need more than 2\\*\\*60 GiB, and 1.0 GiB"):
+        memory.require(10**400, "these")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2**20)
+    with pytest.raises(MemoryError, match="^these need 96.0 MiB, and 1.0 MiB are available"):
+        memory.require(96 * 2**20, "these")
+
+
+def test_a_small_request_does_not_ask_the_system(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: pytest.fail("asked"))
+    memory.require(2**20, "a small network")
