@@ -1,0 +1,87 @@
+"""The NumPy backend behind `RNN`: dtypes, what its tape keeps, and that it computes silently."""
+
+from __future__ import annotations
+
+import cell_zoo
+import numpy as np
+import pytest
+
+from rnnbench import RNN, cell, memory, tanh, where
+from rnnbench.backends import numpy_backend
+from rnnbench.cells import BUILT_IN, program
+from rnnbench.cells.program import Program
+from rnnbench.params import Spec, initialise
+
+CELLS = BUILT_IN | cell_zoo.CELLS
+T, B, I, H = 4, 3, 2, 5
+
+
+def arrays_of(tape) -> list[np.ndarray]:
+    return [*(a for step in tape.saved for a in step), *tape.states, *tape.operands]
+
+
+@pytest.mark.parametrize("lengths", [None, np.array([4, 0, 2])], ids=["full", "ragged"])
+@pytest.mark.parametrize("name", CELLS)
+def test_the_tape_keeps_no_more_than_it_says(name, lengths):
+    spec = Spec(CELLS[name], I, H)
+    network = numpy_backend.prepare(spec, initialise(spec, 0))
+    _, _, tape = network.forward(np.ones((T, B, I), np.float32), None, lengths, training=True)
+    (kept,) = tape.layers[0]
+    held = arrays_of(kept)
+    assert all(a.base is None or a.base.nbytes == a.nbytes for a in held)
+    assert kept.nbytes == tape.nbytes == sum(a.nbytes for a in held)
+    part = program(spec.cell, True)
+    assert len(kept.saved) == T and {len(step) for step in kept.saved} == {len(part.saved)}
+    assert all(s.shape == (T + 1, B, H) and s.dtype == np.float32 for s in kept.states)
+    assert all(o.shape == (T, B, H) and o.dtype == np.float32 for o in kept.operands)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_cell_and_direction_is_supported(name):
+    spec = Spec(CELLS[name], I, H)
+    assert numpy_backend.why_unsupported(spec, "forward") is None is numpy_backend.why_unsupported(spec, "train")
+
+
+def test_values_without_an_array_become_one():
+    @cell
+    def flat(x, R, p, h, c, *, level=0.5):
+        chosen = where(p.v < level, 1.0, 0.0)
+        return tanh(x.g + R.g @ tanh(level) + R.k @ (chosen * 2)) + 0.0 * c, 1.0
+
+    rnn = RNN(flat, I, H, backend="numpy", dtype="float64")
+    tensors, doutput, dstate = cell_zoo.problem(rnn.spec, T, B)
+    rnn.load({name: tensors[name] for name in rnn.params})
+    output, (h, c), tape = rnn.forward(tensors["x"], (tensors["h_0"], tensors["c_0"]), [4, 0, 2])
+    np.testing.assert_allclose(output, cell_zoo.evaluate(rnn.spec, tensors, [4, 0, 2])[0], rtol=1e-13)
+    assert (c[0, [0, 2]] == 1).all() and (c[0, 1] == tensors["c_0"][0, 1]).all()
+    assert not cell_zoo.gradient_problems(
+        rnn.spec, tensors, doutput, dstate, rnn.backward(tape, doutput, dstate), [4, 0, 2]
+    )
+
+
+def test_pre_activations_that_do_not_fit_are_refused(monkeypatch):
+    rnn, asked = RNN("lstm", 1, 200, backend="numpy"), []
+
+    def require(needed: int, what: str) -> None:
+        asked.append((needed, what))
+
+    monkeypatch.setattr(memory, "require", require)
+    rnn(np.ones((50, 20, 1), np.float32))
+    assert (50 * 20 * 4 * 200 * 4, "the pre-activations of seq_len 50, batch_size 20, hidden_size 200") in asked
+
+
+def test_emitted_functions_are_made_once():
+    one, two = (numpy_backend._steps(BUILT_IN["lstm"], True, False) for _ in range(2))
+    assert one is two and one is not numpy_backend._steps(BUILT_IN["lstm"], True, True)
+
+
+def test_numbers_are_scalars_of_the_networks_dtype():
+    for dtype in ("float32", "float64"):
+        rnn = RNN("lstm", I, H, backend="numpy", dtype=dtype, forget_bias=0.1)
+        ((layer,),) = rnn.network.layers
+        assert [type(n) for n in layer._numbers] == [np.dtype(dtype).type]
+
+
+def test_a_program_without_training_has_no_way_back():
+    with pytest.raises(AssertionError, match="only a training program"):
+        Program(BUILT_IN["gru"], training=False).backward  # noqa: B018
