@@ -18,6 +18,7 @@ from ...cells import Cell, Program, program
 from ...cells.emit import compile_function, emit
 from ...cells.program import Stage
 from . import simd
+from .naming import named
 from .vector_math import NAMESPACE
 
 # which of the kernel's three arrays (weights, tape, work) holds a buffer of the program, for each direction
@@ -206,8 +207,8 @@ def _compute(stage, values):
 
 @overload(_compute)
 def _compute_stage(stage, values):
-    source = emit(stage.program, stage.stage.code)
-    function = njit(compile_function(source, stage.stage.code.name, NAMESPACE))
+    function = compile_function(emit(stage.program, stage.stage.code), stage.stage.code.name, NAMESPACE)
+    function = njit(named(function, stage.stages_key))
     return lambda stage, values: function(*values)
 
 

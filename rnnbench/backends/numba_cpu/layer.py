@@ -23,7 +23,7 @@ from .tile import tile_rows
 _LOCK = _threading.Lock()
 _NO_LENGTHS = np.zeros(0, np.int64)
 # below this many floating-point operations a call costs less on one thread than waking the others does
-_WORTH_THREADS = 1_000_000
+_WORTH_THREADS = 3_000_000
 # and this many make a step worth a barrier
 _WORTH_BARRIER = 500_000
 # input projections are computed ahead for as many steps as fit into this, so that they are still cached when they are used

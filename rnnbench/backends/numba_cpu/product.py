@@ -7,6 +7,7 @@ from functools import lru_cache
 from numba import njit
 from numba.extending import overload
 
+from .naming import named
 from .simd import lanes
 from .threading import share
 from .tile import tile, tile_rows
@@ -17,7 +18,6 @@ def product_over_rows(columns):
     """A function that runs `tile` over any number of rows, in tiles of nearly equal height."""
     most = tile_rows(columns)
 
-    @njit(nogil=True)
     def product(count, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
         tiles = (count + most - 1) // most
         for i in range(tiles):
@@ -30,7 +30,7 @@ def product_over_rows(columns):
                 panel, panel_at, depth,
             )  # fmt: skip
 
-    return product
+    return njit(nogil=True)(named(product, columns))
 
 
 def lanes_of(array):

@@ -8,6 +8,7 @@ from numba import njit
 from numba.extending import overload
 
 from ..base import input_runs
+from .naming import named
 from .product import lanes_of, product_over_rows
 
 
@@ -35,7 +36,6 @@ def _project_stage(stage, x, arrays, d, first, count, part):
 
 @lru_cache(maxsize=64)
 def _fill_with_bias(blocks, vectors):
-    @njit(nogil=True)
     def fill(arrays, d, count, part):
         row = blocks * vectors * lanes_of(arrays.work)
         for panel in range(part.first_panel, part.end_panel):
@@ -45,7 +45,7 @@ def _fill_with_bias(blocks, vectors):
                     for i in range(row):
                         arrays.work[at + i] = arrays.weights[panel * row + i]
 
-    return fill
+    return njit(nogil=True)(named(fill, blocks, vectors))
 
 
 @lru_cache(maxsize=64)
@@ -62,12 +62,11 @@ def _project_runs(runs, blocks, vectors):
     this = _project_run(start, size, blocks, vectors, add=True)
     rest = _project_runs(tuple(others), blocks, vectors)
 
-    @njit(nogil=True)
     def add_runs(x, arrays, d, first, count, part, packed_at):
         this(x, arrays, d, first, count, part, packed_at)
         rest(x, arrays, d, first, count, part, packed_at + size * d.input_size * d.padded)
 
-    return add_runs
+    return njit(nogil=True)(named(add_runs, runs, blocks, vectors))
 
 
 @lru_cache(maxsize=64)
@@ -75,7 +74,6 @@ def _project_run(start, size, blocks, vectors, add):
     """The projection of `size` neighbouring pre-activations from `start` on, added to what is there or to the bias."""
     product = product_over_rows(size * vectors)
 
-    @njit(nogil=True)
     def run(x, arrays, d, first, count, part, packed_at):
         width = vectors * lanes_of(arrays.work)
         row, rows = blocks * width, part.end_row - part.first_row
@@ -102,4 +100,4 @@ def _project_run(start, size, blocks, vectors, add):
                     arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size,
                 )  # fmt: skip
 
-    return run
+    return njit(nogil=True)(named(run, start, size, blocks, vectors, add))

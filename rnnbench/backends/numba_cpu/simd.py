@@ -21,6 +21,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from .naming import named
+
 WIDTHS = (16, 32, 64)
 
 
@@ -290,16 +292,16 @@ _OPERATORS: dict[Callable[..., Any], Any] = {
 
 
 def _register_operators() -> None:
-    def make(function: Any) -> Callable[..., Any]:
+    def make(symbol: Callable[..., Any], function: Any) -> Callable[..., Any]:
         def implement(a, b):
             if isinstance(a, Vector) or isinstance(b, Vector):
-                return lambda a, b: function(a, b)
+                return named(lambda a, b: function(a, b), symbol.__name__)
             return None
 
         return implement
 
     for symbol, function in _OPERATORS.items():
-        overload(symbol)(make(function))
+        overload(symbol)(make(symbol, function))
 
     @overload(operator.neg)
     def _negative(a):
