@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from rnnbench.bench.machine import peak_gflops
-
 from rnnbench.backends.threads import get_threads
 from rnnbench.bench.cases import grid
+from rnnbench.bench.machine import peak_gflops
 from rnnbench.bench.measure import in_turn
 from rnnbench.bench.stats import bootstrap_median
 

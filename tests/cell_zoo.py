@@ -110,6 +110,19 @@ def of_number(x, R, h, *, level=0.5):
 
 
 @cell
+def exposed(x, R, h, c, k):
+    """Terms of pre-activations that are results themselves."""
+    product = R.a @ c
+    return tanh(x.a + product), product, x.b + (x.c + R.c @ h) * 0.5
+
+
+@cell
+def gapped(x, R, h, c):
+    """A product without an input between two that have one."""
+    return tanh(x.a + R.a @ h), sigmoid(x.b * (R.b @ c) + x.c)
+
+
+@cell
 def everything(x, R, p, h, c, *, n=1.5):
     """Every operation there is."""
     a, b = x.a + R.a @ h, x.b - R.b @ c

@@ -147,11 +147,11 @@ def test_grouping_is_the_equations():
 
 def test_names_that_are_taken_get_a_number():
     @cell
-    def clash(x, R, p, h, h_new, tanh_, *, a_h=1.0, real=2.0):
+    def clash(x, R, p, h, h_new, h_new_1, *, a_h=1.0, real=2.0):
         sigmoid_new = x.h + R.h @ h
         t0 = sigmoid(sigmoid_new) * h_new
         exp = tanh(t0 + p.h) * a_h  # a local name that the emitted code needs for a function
-        return exp * exp + t0, real * tanh_, h_new
+        return exp * exp + t0, real * h_new_1, h_new
 
     x, state = np.ones((3, 2, 2)), tuple(np.full((1, 2, 2), 0.5) for _ in range(3))
     for text in (text for *_, text in texts(clash)):

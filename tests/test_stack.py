@@ -164,5 +164,6 @@ def test_blocks_are_the_pre_activations_in_their_order():
 def test_input_runs_skip_blocks_without_an_input():
     runs = input_runs(program(cell_zoo.three_stages, False))
     assert runs == [slice(1, 3)]
+    assert input_runs(program(cell_zoo.gapped, False)) == [slice(0, 1), slice(2, 4)]
     assert input_runs(program(BUILT_IN["lstm"], False)) == [slice(0, 4)]
     assert all(run.stop > run.start for c in CELLS.values() for run in input_runs(program(c, False)))
