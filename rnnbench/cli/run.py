@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -93,8 +94,14 @@ def _compile(planned: list[Measurement]) -> None:
 
 def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
     """Run the suite, telling each result as it comes. Returns the results and whether Ctrl-C ended it early."""
-    progress, done = Progress(len(plan)), []
+    progress, done, asked = Progress(len(plan)), [], []
+
+    def interrupt(number: int, frame: object) -> None:
+        asked.append(number)  # Python drops an exception that strikes while a process forks; this it cannot drop
+        raise KeyboardInterrupt
+
     progress.show(describe_one(plan[0][2]))
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         for measurement in suite.run():
             done.append(measurement)  # first of all: Ctrl-C may come at any moment, and this one is on disk
@@ -106,10 +113,14 @@ def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
             progress.step()
             if len(done) < len(plan):
                 progress.show(describe_one(plan[len(done)][2]))
+            if asked:
+                break
     except KeyboardInterrupt:
-        progress.clear()
-        return done, True
-    return done, False
+        asked.append(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    progress.clear()
+    return done, bool(asked)
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
