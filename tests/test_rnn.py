@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rnnbench
-from rnnbench import RNN, reference
+from rnnbench import RNN, backends, reference
 from rnnbench.cells import BUILT_IN
 from rnnbench.params import shapes
 
@@ -201,8 +201,9 @@ def test_parameters_are_read_only_and_load_copies():
     agree([rnn(x)[0]], [after], exactly=True)  # a load that fails changes nothing
 
 
-def test_a_tape_belongs_to_its_pass():
-    rnn, x, lengths = make("gru", num_layers=2), data(4, 3, 3), np.array([4, 2, 0])
+@pytest.mark.parametrize("backend", backends.NAMES)
+def test_a_tape_belongs_to_its_pass(backend):
+    rnn, x, lengths = make("gru", num_layers=2, backend=backend), data(4, 3, 3), np.array([4, 2, 0])
     output, final, tape = rnn.forward(x, None, lengths)
     doutput = data(*output.shape)
     first = rnn.backward(tape, doutput)
@@ -216,8 +217,9 @@ def test_a_tape_belongs_to_its_pass():
     assert tape.nbytes > 0
 
 
-def test_results_belong_to_the_caller():
-    rnn, x, doutput = make("lstm"), data(4, 2, 3), data(4, 2, 4)
+@pytest.mark.parametrize("backend", backends.NAMES)
+def test_results_belong_to_the_caller(backend):
+    rnn, x, doutput = make("gru", backend=backend), data(4, 2, 3), data(4, 2, 4)
     kept = [rnn.forward(x) for _ in range(2)]
     grads = [rnn.backward(tape, doutput) for *_, tape in kept]
     first = [kept[0][0], *kept[0][1], *grads[0].values()]
@@ -235,13 +237,15 @@ def test_the_bytes_of_a_tape_are_those_of_what_it_keeps():
     assert deep.nbytes == 8 * (3 * 11 * 2 * 4 + 2 * 10 * 2 * 4)  # the states, and what the upper layers read
 
 
-@pytest.mark.parametrize("cell", ["lstm", cell_zoo.slstm], ids=str)
-def test_copies_and_pickles_are_networks_of_their_own(cell):
-    rnn, x = make(cell, num_layers=2, bidirectional=True, batch_first=True), data(2, 4, 3)
+@pytest.mark.parametrize(
+    ("cell", "backend"), [("lstm", "numpy"), (cell_zoo.slstm, "numpy"), ("gru", "numba-cpu")], ids=str
+)
+def test_copies_and_pickles_are_networks_of_their_own(cell, backend):
+    rnn, x = make(cell, num_layers=2, bidirectional=True, batch_first=True, backend=backend), data(2, 4, 3)
     rnn.load({name: p + 0.1 for name, p in rnn.params.items()})
     output, _, tape = rnn.forward(x)
     for other in (copy.copy(rnn), copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):
-        assert other.spec == rnn.spec and other.batch_first and other.backend == "numpy"
+        assert other.spec == rnn.spec and other.batch_first and other.backend == backend
         agree([other(x)[0]], [output], exactly=True)
         other.load({name: 0 * p for name, p in other.params.items()})
         agree([rnn(x)[0]], [output], exactly=True)
