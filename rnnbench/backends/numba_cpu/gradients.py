@@ -80,7 +80,9 @@ def row_sums(a, a_step, columns, depth, out, threads):
 def add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads):
     """out[r, c] += sum over k < depth of a[r, k] * b[k, c], for r < rows and c < columns; out (rows, columns).
 
-    packed: b in panels of `vectors` vectors (WIDE or 1), the last one padded. scratch (threads * ROWS * WIDE vectors,).
+    a: one-dimensional. a_at: its first element. a_row: elements from one row to the next. packed: b from packed_at on, in
+    panels of `vectors` vectors (WIDE or 1), the last one padded. packed_at: where b starts. rows, columns, depth: sizes. vectors:
+    see packed. out: (rows * columns,). scratch: (threads * ROWS * WIDE vectors,). threads: their number.
     """
     for thread in prange(threads):
         lanes = lanes_of(out)

@@ -48,11 +48,12 @@ def tile(
     panel_at: Any,
     depth: Any,
 ) -> Any:
-    """The product above for `rows` rows (1 to tile_rows(columns), known when it runs) and `columns` vectors (a literal).
+    """The product above for a number of rows that is known when it runs and a number of vectors that is a literal.
 
-    out, init, a, panel: one-dimensional arrays of one dtype; *_at: index of the tile's first element; *_row: elements from
-    one row to the next (0 for an init that is the same for each row); a_step: elements from one k to the next. Rows of out
-    and init hold `columns` vectors side by side. init may be out.
+    rows: 1 to tile_rows(columns). columns: vectors in a row of out, init and panel. out, init, a, panel: one-dimensional arrays
+    of one dtype; init may be out. out_at, init_at, a_at, panel_at: index of the tile's first element in each. out_row,
+    init_row, a_row: elements from one row to the next (0 for an init that is the same for each row). a_step: elements from one
+    k to the next. depth: the number of k. context: Numba's.
     """
     if not isinstance(columns, types.IntegerLiteral):
         return None
