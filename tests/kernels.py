@@ -99,7 +99,7 @@ def start_python(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """A fresh interpreter that finds this project, with `environment` added to this process's."""
     here = os.pathsep.join([str(HERE.parent), str(HERE)])
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [sys.executable, "-P", *arguments],  # PYTHONPATH alone says where modules are, not the current folder
         env={**os.environ, "PYTHONPATH": here, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

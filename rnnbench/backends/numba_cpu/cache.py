@@ -37,11 +37,13 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def source_digest(package: Path = _PACKAGE) -> str:
-    """Hash of the sources that end up in kernels: this folder's and the cells'."""
+    """Hash of the sources that end up in kernels: this folder's, the cells', and `base`, which says how inputs are arranged."""
     digest = hashlib.sha256()
+    sources = [package / "backends" / "base.py"]
     for folder in (package / "backends" / "numba_cpu", package / "cells"):
-        for path in sorted(folder.glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        sources += sorted(folder.glob("*.py"))
+    for path in sources:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -71,6 +71,7 @@ class KernelLayer:
         self, x: np.ndarray, state: States, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> tuple[States, KernelTape | None]:
         """See `stack.Layer.forward`."""
+        x = _writable(x)
         T, B, I = x.shape
         d = self._forward_dims(T, B, I, training, lengths, output.shape[2], column)
         stages = stages_of(self.spec.cell, training, self._vectors)
@@ -170,6 +171,7 @@ class KernelLayer:
         self, tape: KernelTape, doutput: np.ndarray, column: int, dstate: States, dx: np.ndarray
     ) -> tuple[LayerWeights, States]:
         """See `stack.Layer.backward`."""
+        doutput = _writable(doutput)
         T, B, _ = tape.x.shape
         H, part = self.spec.hidden_size, self._training
         packed, at = self._backward_weights()
@@ -281,3 +283,8 @@ class KernelLayer:
                 self._input_vectors * self._lanes,
             )
         return self._packed_back
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy of a read-only one: to Numba that is another type, which kernels would be compiled for again."""
+    return array if array.flags.writeable else array.copy()

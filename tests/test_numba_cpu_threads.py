@@ -1,0 +1,194 @@
+"""Threads: any number and any way to divide the work gives the same results, callers may be many, and nobody hangs."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kernels
+import numpy as np
+import pytest
+
+from rnnbench import RNN
+from rnnbench.backends import threads
+from rnnbench.backends.numba_cpu import layer
+from rnnbench.bench.cases import Case
+from rnnbench.bench.data import make
+
+NETWORKS = [("lstm", "float32"), ("gru_reset_before", "float64"), ("rnn_tanh", "float32"), ("lstm_peephole", "float64")]
+needs_two = pytest.mark.skipif(threads.available_threads() < 2, reason="this process may use one processor only")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    kernels.compile_ahead()
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    chosen = threads._chosen
+    yield
+    threads._chosen = chosen
+    threads.limit_blas()
+
+
+def case_of(cell: str, dtype: str, **sizes: Any) -> Case:
+    """Several panels of hidden units, and rows for several tiles."""
+    usual = {"seq_len": 9, "batch_size": 29, "input_size": 5, "hidden_size": 33, "lengths": "ragged"}
+    return Case(cell, "numba-cpu", dtype, "train", **{**usual, **sizes})
+
+
+def train(case: Case, rnn: RNN | None = None) -> dict[str, np.ndarray]:
+    """Output, final states and gradients of a network, copied."""
+    data = make(case)
+    if rnn is None:
+        rnn = RNN(case.cell, case.input_size, case.hidden_size, dtype=case.dtype, bidirectional=case.bidirectional)
+        rnn.load(data.params)
+    output, final, tape = rnn.forward(data.x, data.state, data.lengths)
+    gradients = rnn.backward(tape, data.doutput, data.dstate)
+    results = {"output": output, **{f"final {i}": s for i, s in enumerate(final)}, **gradients}
+    return {name: value.copy() for name, value in results.items()}
+
+
+def different(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> list[str]:
+    """Tensors that differ by more than sums taken in another order do: a thread has its own heights of tiles."""
+    eps = np.finfo(a["output"].dtype).eps
+    return [name for name in a if not np.abs(a[name] - b[name]).max() <= 64 * eps * max(1, np.abs(a[name]).max())]
+
+
+@pytest.fixture
+def divided(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets how a layer divides its work: threads, and whether they divide rows."""
+
+    def divide(count: int, by_rows: bool) -> None:
+        monkeypatch.setattr(layer.KernelLayer, "_divide", lambda *_: (count, by_rows))
+
+    return divide
+
+
+@needs_two
+@pytest.mark.parametrize(("cell", "dtype"), NETWORKS)
+@pytest.mark.parametrize("sizes", [{}, {"batch_size": 1}, {"batch_size": 2, "bidirectional": True}, {"hidden_size": 1}])
+def test_rows_and_panels_may_be_divided(divided: Any, cell: str, dtype: str, sizes: dict[str, Any]) -> None:
+    case = case_of(cell, dtype, **sizes)
+    divided(1, True)
+    alone = train(case)
+    for by_rows in (True, False):
+        divided(2, by_rows)
+        assert different(alone, train(case)) == []
+
+
+@needs_two
+@pytest.mark.parametrize(("cell", "dtype"), NETWORKS[:2])
+def test_one_and_two_threads_agree(cell: str, dtype: str) -> None:
+    for sizes in ({"seq_len": 40, "batch_size": 64}, {"batch_size": 1, "seq_len": 400}):
+        case = case_of(cell, dtype, **sizes)
+        threads.set_threads(1)
+        alone = train(case)
+        threads.set_threads(2)
+        assert different(alone, train(case)) == []
+
+
+def test_the_work_is_divided_as_its_size_asks() -> None:
+    def choice(batch_size: int, hidden_size: int) -> tuple[int, bool]:
+        kernel_layer = RNN("lstm", 4, hidden_size).network.layers[0][0]
+        flops = kernel_layer._flops(1, batch_size)
+        return kernel_layer._divide(batch_size, 1000 * flops, flops)
+
+    threads.set_threads(1)
+    assert choice(64, 256) == (1, True)
+    if threads.available_threads() > 1:
+        threads.set_threads(2)
+        assert choice(64, 256) == (2, True)
+        assert choice(1, 512) == (2, False)
+        assert choice(1, 8) == (1, True)
+
+
+def in_threads(count: int, work: Any) -> None:
+    """Call work(i) from `count` threads that start together; what one of them raises is raised here."""
+    start, errors = threading.Barrier(count), []
+
+    def run(i: int) -> None:
+        start.wait()
+        try:
+            work(i)
+        except BaseException as error:  # handed to the test below
+            errors.append(error)
+
+    running = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(count)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(120)
+        assert not thread.is_alive(), "a call hangs"
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("split", [(2, True), (2, False)] if threads.available_threads() > 1 else [(1, True)])
+def test_calls_from_several_threads_on_one_network(divided: Any, split: tuple[int, bool]) -> None:
+    divided(*split)
+    cases = [case_of("lstm", "float32", seq_len=3 + i, batch_size=1 + 3 * i) for i in range(4)]
+    rnn = RNN("lstm", 5, 33)
+    alone = [train(case, rnn) for case in cases]
+
+    def work(i: int) -> None:
+        for _ in range(20):
+            assert different(alone[i], train(cases[i], rnn)) == []
+
+    in_threads(4, work)
+
+
+def test_calls_from_several_threads_on_several_networks() -> None:
+    cases = [case_of(cell, dtype, seq_len=20, batch_size=16) for cell, dtype in NETWORKS]
+    alone = [train(case) for case in cases]
+
+    def work(i: int) -> None:
+        for _ in range(10):
+            assert different(alone[i], train(cases[i])) == []
+
+    in_threads(4, work)
+
+
+# --- a busy machine -------------------------------------------------------------------------------------------------------
+
+STEPS = 300
+
+
+def many_barriers() -> None:
+    """A long sequence whose threads meet after every step, as one process of several that want all processors."""
+    layer.KernelLayer._divide = lambda *_: (threads.available_threads(), False)  # type: ignore[method-assign]
+    rnn = RNN("lstm", 2, 33)
+    x = np.random.default_rng(0).normal(size=(STEPS, 1, 2)).astype(np.float32)
+    output, _, tape = rnn.forward(x)
+    gradients = rnn.backward(tape, output)
+    print(np.isfinite(gradients["x"]).all() and np.isfinite(output).all())
+
+
+def test_a_busy_machine_slows_it_down_and_no_more() -> None:
+    """Twice as many spinning processes as processors, and two that compute: partners often wait without a processor."""
+    count = 2 * threads.available_threads()
+    spinning = [kernels.start_python("-c", "while True: pass") for _ in range(count)]
+    try:
+        for child in [kernels.start_python(str(Path(__file__))) for _ in range(2)]:
+            assert kernels.finish(child, timeout=120) == "True\n"
+    finally:
+        for process in spinning:
+            process.kill()
+            process.communicate()
+
+
+def test_different_sees_a_difference() -> None:
+    right = train(case_of("lstm", "float32"))
+    for name in right:
+        wrong = right | {name: right[name] + 1e-4 * np.abs(right[name]).max()}
+        assert different(right, wrong) == [name] and different(wrong, right) == [name]
+    assert different(right, right | {"x": right["x"] * np.nan}) == ["x"]
+
+
+if __name__ == "__main__":
+    assert len(sys.argv) == 1
+    many_barriers()
