@@ -240,3 +240,46 @@ def test_damaged_files_are_replaced(tmp_path: Path) -> None:
         assert output.startswith("[14]\n") and not output.endswith("\n0\n")
         assert "damaged" in errors
     assert kernels.finish(twice.start("7")) == "[14]\n0\n"
+
+
+# --- kernels that different processes compiled, side by side --------------------------------------------------------------
+
+PRODUCTS = """
+import sys
+import numpy as np
+from rnnbench.backends.numba_cpu import simd
+from rnnbench.backends.numba_cpu.cache import cached_njit
+from rnnbench.backends.numba_cpu.product import product_over_rows
+
+narrow = product_over_rows(1) if "1" in sys.argv else None
+wide = product_over_rows(3) if "3" in sys.argv else None
+
+@cached_njit()
+def run_narrow(out, a, panel, rows, depth, width):
+    narrow(rows, out, 0, width, out, 0, width, a, 0, depth, 1, panel, 0, depth)
+
+@cached_njit()
+def run_wide(out, a, panel, rows, depth, width):
+    wide(rows, out, 0, width, out, 0, width, a, 0, depth, 1, panel, 0, depth)
+
+for columns, run in ((1, run_narrow), (3, run_wide)):
+    if str(columns) in sys.argv:
+        rows, depth, width = 3, 4, columns * simd.SIMD_BYTES // 4
+        a, panel, out = (np.arange(r * c, dtype=np.float32) for r, c in ((rows, depth), (depth, width), (rows, width)))
+        expected = out.reshape(rows, width) + a.reshape(rows, depth) @ panel.reshape(depth, width)
+        run(out, a, panel, rows, depth, width)
+        print(columns, np.array_equal(out.reshape(rows, width), expected), *run.stats.cache_hits.values())
+"""
+
+
+def test_kernels_of_different_processes_do_not_run_each_others_code(tmp_path: Path) -> None:
+    """Each carries a function that closes over another width; in its process each was the first of its name."""
+    script = tmp_path / "products.py"
+    script.write_text(PRODUCTS)
+
+    def start(*columns: str) -> Any:
+        return kernels.start_python(str(script), *columns, RNNBENCH_CACHE_DIR=str(tmp_path / "cache"))
+
+    for child, printed in [(start("1"), "1 True\n"), (start("3"), "3 True\n")]:
+        assert kernels.finish(child) == printed
+    assert kernels.finish(start("1", "3")) == "1 True 1\n3 True 1\n"
