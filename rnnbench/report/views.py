@@ -48,7 +48,7 @@ def choose_baseline(rows: pd.DataFrame, baseline: str | None) -> str:
     """
     names = sorted(rows["backend"].dropna().unique())
     if baseline is None:
-        return "numpy" if "numpy" in names else names[0]
+        return "numpy" if "numpy" in names or not names else names[0]
     if baseline not in names:
         raise ReportError(f"No results of the baseline {baseline!r}: there are {', '.join(names)}.")
     return baseline
