@@ -13,6 +13,9 @@ import pytest
 from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
 
+# each width compiles kernels of its own: minutes, so not in the default run
+pytestmark = pytest.mark.full
+
 WIDTHS = ("16", "32", "64")
 TAIL = {"batch_size": 9, "hidden_size": 5}
 PANELS = {"batch_size": 3, "hidden_size": 33, "lengths": "ragged"}
