@@ -1,0 +1,189 @@
+"""How Keras, ONNX and TensorFlow 1 arrange a layer's parameters. NumPy only, permutations only: no number is changed.
+
+Ours (and PyTorch's) have a block of hidden_size rows for each gate, in the cell's own order: `weight_ih (G*H, I)`, `weight_hh
+(G*H, H)`, and both biases. The tables below give the others' orders under our names of the gates, where g is what Keras and
+ONNX call c and TensorFlow j, n what Keras and ONNX call h, z what TensorFlow calls u.
+
+A gate that the others store and a cell has not (the forget gate where it is 1 - i) is stored as zeros and dropped on the way back.
+Where the others have one bias, ours are added on the way out, and come back as `bias_ih` with a zero `bias_hh`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..cells import Cell
+from ..params import Spec
+
+Arrays = dict[str, np.ndarray]
+
+KERAS = {"lstm": "ifgo", "gru": "zrn", "rnn": "h"}
+ONNX = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}
+ONNX_PEEPHOLES = "iof"
+TF1 = {"lstm": "igfo", "gru": "rzn", "rnn": "h"}
+
+
+def family(cell: Cell) -> str:
+    """ "lstm", "gru" or "rnn": whose gates the cell has. Raises ValueError for another cell, which no other library stores."""
+    for name, gates in KERAS.items():
+        if set(cell.input_gates) | set(cell.recurrent_gates) <= set(gates):
+            return name
+    raise ValueError(
+        f"the gates {', '.join(cell.input_gates)} of the cell {cell.name} are those of no RNN, LSTM or GRU"
+    )
+
+
+def resets_after(cell: Cell) -> bool:
+    """Whether all recurrent products are of plain states: for a GRU, that the reset gate comes after the product."""
+    return all(node.args[1].op == "state" for node in cell.order if node.op == "product")
+
+
+# ---- Keras: kernel (I, G*H), recurrent_kernel (H, G*H), bias (G*H,), or (2, G*H) for a GRU with reset_after
+
+
+def to_keras(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") -> list[np.ndarray]:
+    """The parameters under `suffix` as `get_weights()` of one Keras LSTM, GRU or SimpleRNN gives them."""
+    order = KERAS[family(spec.cell)]
+    arrays = [_out(spec.cell, params, f"weight_{side}{suffix}", order).T for side in ("ih", "hh")]
+    if spec.bias:
+        both = np.stack([_out(spec.cell, params, f"bias_{side}{suffix}", order) for side in ("ih", "hh")])
+        arrays.append(both if _two_biases(spec.cell) else both[0] + both[1])
+    return [np.ascontiguousarray(array) for array in arrays]
+
+
+def from_keras(cell: Cell, weights: Sequence[np.ndarray], suffix: str = "_l0") -> Arrays:
+    """The reverse of `to_keras`: `get_weights()` of one Keras layer under our names with `suffix`."""
+    order = KERAS[family(cell)]
+    params = {f"weight_ih{suffix}": weights[0].T, f"weight_hh{suffix}": weights[1].T}
+    if len(weights) > 2:
+        both = weights[2] if _two_biases(cell) else np.stack([weights[2], np.zeros_like(weights[2])])
+        params |= {f"bias_ih{suffix}": both[0], f"bias_hh{suffix}": both[1]}
+    return {name: _in(cell, name, array, order) for name, array in params.items()}
+
+
+def _two_biases(cell: Cell) -> bool:
+    return family(cell) == "gru" and resets_after(cell)
+
+
+# ---- ONNX: W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) both biases joined, P (D, 3*H) peepholes
+
+
+def to_onnx(spec: Spec, params: Mapping[str, np.ndarray], layer: int = 0) -> Arrays:
+    """One layer's parameters as the inputs W, R, B and P of an ONNX node; B only with biases, P only with peepholes."""
+    order, suffixes = ONNX[family(spec.cell)], [s for k, _, s in spec.suffixes() if k == layer]
+
+    def stacked(name: str) -> np.ndarray:
+        return np.stack([_out(spec.cell, params, f"{name}{suffix}", order) for suffix in suffixes])
+
+    arrays = {"W": stacked("weight_ih"), "R": stacked("weight_hh")}
+    if spec.bias:
+        arrays["B"] = np.concatenate([stacked("bias_ih"), stacked("bias_hh")], axis=1)
+    if spec.cell.vectors:
+        vectors = [[params.get(f"p_{gate}{suffix}") for gate in ONNX_PEEPHOLES] for suffix in suffixes]
+        zero = np.zeros(spec.hidden_size, arrays["W"].dtype)
+        arrays["P"] = np.stack([np.concatenate([zero if v is None else v for v in one]) for one in vectors])
+    return arrays
+
+
+def from_onnx(cell: Cell, arrays: Mapping[str, np.ndarray], layer: int = 0) -> Arrays:
+    """The reverse of `to_onnx`: the inputs W, R and perhaps B and P of a node under our names for that layer."""
+    order, params = ONNX[family(cell)], Arrays()
+    for direction, suffix in zip(range(len(arrays["W"])), (f"_l{layer}", f"_l{layer}_reverse"), strict=False):
+        named = {"weight_ih": arrays["W"][direction], "weight_hh": arrays["R"][direction]}
+        if "B" in arrays:
+            named["bias_ih"], named["bias_hh"] = np.split(arrays["B"][direction], 2)
+        params |= {f"{name}{suffix}": _in(cell, name, array, order) for name, array in named.items()}
+        if cell.vectors:
+            vectors = dict(zip(ONNX_PEEPHOLES, np.split(arrays["P"][direction], 3), strict=True))
+            params |= {f"p_{vector}{suffix}": vectors[vector] for vector in cell.vectors}
+    return params
+
+
+# ---- TensorFlow 1: kernel ([x; h], G*H) and bias; a GRU's candidate stands apart, and with the reset after in two halves
+
+GATES, CANDIDATE = "gates", "candidate"
+INPUT_SIDE, RECURRENT_SIDE = "candidate/input_projection", "candidate/hidden_projection"
+
+
+def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") -> Arrays:
+    """The parameters under `suffix` as a TensorFlow 1 cell's variables, called as there below the cell's scope.
+
+    kernel and bias; w_i_diag, w_f_diag, w_o_diag for peepholes; projection/kernel; for a GRU gates/ and candidate/, of which
+    the latter is split into input_projection and hidden_projection where the reset comes after (CudnnCompatibleGRUCell).
+    """
+    cell, H, order = spec.cell, spec.hidden_size, TF1[family(spec.cell)]
+    ih, hh = (_out(cell, params, f"weight_{side}{suffix}", order).T for side in ("ih", "hh"))
+    if spec.bias:
+        b_ih, b_hh = (_out(cell, params, f"bias_{side}{suffix}", order) for side in ("ih", "hh"))
+    else:
+        b_ih = b_hh = np.zeros(len(order) * H, ih.dtype)
+    kernel, bias = np.concatenate([ih, hh]), b_ih + b_hh
+    if family(cell) == "gru":
+        arrays = {f"{GATES}/kernel": kernel[:, : 2 * H], f"{GATES}/bias": bias[: 2 * H]}
+        if resets_after(cell):
+            arrays |= {f"{INPUT_SIDE}/kernel": ih[:, 2 * H :], f"{INPUT_SIDE}/bias": b_ih[2 * H :]}
+            arrays |= {f"{RECURRENT_SIDE}/kernel": hh[:, 2 * H :], f"{RECURRENT_SIDE}/bias": b_hh[2 * H :]}
+        else:
+            arrays |= {f"{CANDIDATE}/kernel": kernel[:, 2 * H :], f"{CANDIDATE}/bias": bias[2 * H :]}
+    else:
+        arrays = {"kernel": kernel, "bias": bias}
+    arrays |= {f"w_{vector}_diag": params[f"p_{vector}{suffix}"] for vector in cell.vectors}
+    if spec.proj_size:
+        arrays["projection/kernel"] = params[f"weight_hr{suffix}"].T
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def from_tf1(cell: Cell, arrays: Mapping[str, np.ndarray], suffix: str = "_l0") -> Arrays:
+    """The reverse of `to_tf1`: the variables of a TensorFlow 1 cell under our names with `suffix`."""
+    order = TF1[family(cell)]
+    params: Arrays = {}
+    if family(cell) == "gru":
+        gates, gates_bias = arrays[f"{GATES}/kernel"], arrays[f"{GATES}/bias"]
+        H = gates.shape[1] // 2
+        I = len(gates) - H
+        if resets_after(cell):
+            ih = np.concatenate([gates[:I], arrays[f"{INPUT_SIDE}/kernel"]], axis=1)
+            hh = np.concatenate([gates[I:], arrays[f"{RECURRENT_SIDE}/kernel"]], axis=1)
+            b_ih = np.concatenate([gates_bias, arrays[f"{INPUT_SIDE}/bias"]])
+            b_hh = np.concatenate([np.zeros_like(gates_bias), arrays[f"{RECURRENT_SIDE}/bias"]])
+        else:
+            kernel = np.concatenate([gates, arrays[f"{CANDIDATE}/kernel"]], axis=1)
+            ih, hh = kernel[:I], kernel[I:]
+            b_ih = np.concatenate([gates_bias, arrays[f"{CANDIDATE}/bias"]])
+            b_hh = np.zeros_like(b_ih)
+    else:
+        kernel, b_ih = arrays["kernel"], arrays["bias"]
+        H = kernel.shape[1] // len(order)
+        projection = arrays.get("projection/kernel")
+        I = len(kernel) - (H if projection is None else projection.shape[1])
+        ih, hh, b_hh = kernel[:I], kernel[I:], np.zeros_like(b_ih)
+        if projection is not None:
+            params[f"weight_hr{suffix}"] = np.ascontiguousarray(projection.T)
+    params |= {f"p_{vector}{suffix}": arrays[f"w_{vector}_diag"] for vector in cell.vectors}
+    matrices = {"weight_ih": ih.T, "weight_hh": hh.T, "bias_ih": b_ih, "bias_hh": b_hh}
+    return params | {f"{name}{suffix}": _in(cell, name, array, order) for name, array in matrices.items()}
+
+
+# ---- blocks
+
+
+def _gates(cell: Cell, name: str) -> tuple[str, ...]:
+    """The gates of which a parameter has blocks: of the input's projection or of the recurrent product."""
+    return cell.input_gates if "_ih" in name else cell.recurrent_gates
+
+
+def _out(cell: Cell, params: Mapping[str, np.ndarray], name: str, order: Sequence[str]) -> np.ndarray:
+    return _reorder(params[name], _gates(cell, name), order)
+
+
+def _in(cell: Cell, name: str, array: np.ndarray, order: Sequence[str]) -> np.ndarray:
+    return _reorder(array, order, _gates(cell, name))
+
+
+def _reorder(array: np.ndarray, present: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """The blocks of the first axis, `present` by name, in the order `wanted`; zeros for one that is not there."""
+    blocks = dict(zip(present, np.split(array, len(present)), strict=True))
+    zero = np.zeros_like(next(iter(blocks.values())))
+    return np.ascontiguousarray(np.concatenate([blocks.get(gate, zero) for gate in wanted]))
