@@ -2,6 +2,7 @@
 
 Names, shapes and the order of the gates' blocks are PyTorch's: `weight_ih_l0 (G*H, I)`, `weight_hh_l0 (G*H, H)`, `bias_ih_l0`,
 `bias_hh_l0 (G*H,)`, with the suffix `_reverse` for the second direction and `p_i_l0 (H,)` for the vector that a cell calls `p.i`.
+With a projection h is P wide: `weight_hh_l0 (G*H, P)`, `weight_hr_l0 (P, H)`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from typing import Any
 import numpy as np
 
 from . import memory
-from .cells import Cell
+from .cells import Cell, projected
 
 DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for what cannot be."""
+    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for what cannot be.
+
+    reverse: one direction, which reads each sequence from its end. proj_size: P, the width that the new h is projected to by
+    one more matrix before it is output and handed on (Sak, Senior, Beaufays, arXiv:1402.1128); 0 for none.
+    """
 
     cell: Cell
     input_size: int
@@ -33,6 +38,8 @@ class Spec:
     bias: bool = True
     dtype: str = "float32"
     numbers: Mapping[str, float] = field(default_factory=dict)
+    reverse: bool = False
+    proj_size: int = 0
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "num_layers"):
@@ -41,6 +48,9 @@ class Spec:
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {' or '.join(DTYPES)}, not {dtype!r}")
         object.__setattr__(self, "dtype", dtype)
+        if self.reverse and self.bidirectional:
+            raise ValueError("a bidirectional network reads both ways; reverse is for one of a single direction")
+        self._check_projection()
         numbers = dict(self.cell.numbers)
         for name, value in self.numbers.items():
             if name not in numbers:
@@ -53,6 +63,28 @@ class Spec:
             numbers[name] = float(value)
         object.__setattr__(self, "numbers", numbers)
 
+    def _check_projection(self) -> None:
+        object.__setattr__(self, "proj_size", whole("proj_size", self.proj_size, 0))
+        if self.proj_size > self.hidden_size:
+            raise ValueError(f"proj_size {self.proj_size} must not be larger than hidden_size {self.hidden_size}")
+        if self.proj_size:
+            projected(self.cell)
+
+    @property
+    def step(self) -> Cell:
+        """The cell that a backend runs: with proj_size, one whose last recurrent product is the projection."""
+        return projected(self.cell) if self.proj_size else self.cell
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Width of each of the cell's states: hidden_size, or proj_size for a projected h."""
+        h, *others = (self.hidden_size for _ in self.cell.states)
+        return (self.proj_size or h, *others)
+
+    def reads_backwards(self, direction: int) -> bool:
+        """Whether direction 0 or 1 of a layer goes from each sequence's end to its start."""
+        return self.reverse or direction == 1
+
     @property
     def num_directions(self) -> int:
         """D: 2 if bidirectional, else 1."""
@@ -60,8 +92,8 @@ class Spec:
 
     @property
     def output_size(self) -> int:
-        """Width of the output: directions * hidden_size."""
-        return self.num_directions * self.hidden_size
+        """Width of the output: directions * (proj_size or hidden_size)."""
+        return self.num_directions * self.state_sizes[0]
 
     def layer_input_size(self, layer: int) -> int:
         """Width of what a layer reads: the network's input, or the output of the layer below."""
@@ -98,11 +130,13 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     for layer, _, suffix in spec.suffixes():
         result[f"weight_ih{suffix}"] = (inputs * H, spec.layer_input_size(layer))
         if recurrents:
-            result[f"weight_hh{suffix}"] = (recurrents * H, H)
+            result[f"weight_hh{suffix}"] = (recurrents * H, spec.state_sizes[0])
         if spec.bias:
             result[f"bias_ih{suffix}"] = (inputs * H,)
             if recurrents:
                 result[f"bias_hh{suffix}"] = (recurrents * H,)
+        if spec.proj_size:
+            result[f"weight_hr{suffix}"] = (spec.proj_size, H)
         for vector in spec.cell.vectors:
             result[f"p_{vector}{suffix}"] = (H,)
     return result

@@ -32,7 +32,9 @@ class RNN:
     cell: the name of a built-in cell, "path/to/file.py:name", or a function made with `@cell`. input_size I, hidden_size H,
     num_layers, bidirectional (D = 2 directions, else 1). batch_first: x and output are (B, T, ...) instead of (T, B, ...).
     bias: whether the layers have biases. backend: "numpy" or "numba-cpu". dtype: "float32" or "float64". seed: of the initial
-    parameters, U(+-1/sqrt(H)). numbers: the cell's run-time numbers, such as forget_bias=1.0.
+    parameters, U(+-1/sqrt(H)). reverse: one direction, from each sequence's end to its start. proj_size: P, to which weight_hr
+    (P, H) projects the new h, for cells whose h enters by products alone; h and output are P wide then; 0 for none. numbers: the
+    cell's run-time numbers, such as forget_bias=1.0.
 
     Raises ValueError for an unknown cell, backend, number or size, BackendUnavailable where a library is missing, MemoryError where
     the parameters would not fit.
@@ -50,12 +52,23 @@ class RNN:
         backend: str = "numba-cpu",
         dtype: str = "float32",
         seed: int = 0,
+        reverse: bool = False,
+        proj_size: int = 0,
         **numbers: float,
     ) -> None:
         found = cells.find(cell)
         _check_keywords(found, numbers)
         self.spec = params.Spec(
-            found, input_size, hidden_size, num_layers, bool(bidirectional), bool(bias), dtype, numbers
+            found,
+            input_size,
+            hidden_size,
+            num_layers,
+            bool(bidirectional),
+            bool(bias),
+            dtype,
+            numbers,
+            bool(reverse),
+            proj_size,
         )
         self.backend, self.batch_first = backend, bool(batch_first)
         self._module = backends.load(backend)
@@ -170,8 +183,9 @@ class RNN:
         if not isinstance(value, (tuple, list)) or len(value) != len(states):
             got = f"{len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
             raise ValueError(f"{name} must be a tuple of {len(states)} array(s) ({', '.join(states)}), not {got}")
-        shape = (self.spec.num_layers * self.spec.num_directions, batch_size, self.spec.hidden_size)
-        arrays = [self._array(f"{name} {s}", v, shape) for s, v in zip(states, value, strict=True)]
+        rows = self.spec.num_layers * self.spec.num_directions
+        shapes = [(rows, batch_size, width) for width in self.spec.state_sizes]
+        arrays = [self._array(f"{name} {s}", v, w) for s, v, w in zip(states, value, shapes, strict=True)]
         return tuple(network.put(self._native(a)) for a in arrays)
 
     def _time_major(self, array: np.ndarray) -> np.ndarray:

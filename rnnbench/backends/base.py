@@ -1,6 +1,6 @@
 """What every backend promises, and when its clock runs.
 
-A backend is a module with two functions, `why_unsupported` and `prepare`. The contract of a measurement:
+A backend is a module with three functions, `describe`, `why_unsupported` and `prepare`. The contract of a measurement:
 
     prepare(spec, params)            untimed   packs weights, uploads them
     network.put(array)               untimed   an input in the backend's own form (a device array, a tensor)
@@ -8,7 +8,8 @@ A backend is a module with two functions, `why_unsupported` and `prepare`. The c
     network.get(native)              untimed   a result as a NumPy array
 
 So a measurement never contains a conversion, and never ends before the work has. Layouts at this border: x (T, B, I), output
-(T, B, D*H), states and their gradients (layers*directions, B, H), lengths (B,) int64 on the host or None.
+(T, B, D*H), states and their gradients (layers*directions, B, H), lengths (B,) int64 on the host or None. With a projection
+h and each direction of the output are proj_size wide in place of H.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..cells import Program
+from ..cells import PROJECTION, Program
 from ..params import Spec
 
 Arrays = tuple[Any, ...]
@@ -50,7 +51,12 @@ class Network(Protocol):
 
 
 class Backend(Protocol):
-    """A backend's module."""
+    """A backend's module, or one of several objects in it. One that needs more than its library, such as a device, also has
+    `why_unavailable() -> str | None`.
+    """
+
+    def describe(self) -> str:
+        """What runs, in a few words: library, version, path, threads, as in "numba 0.68.1, 512-bit vectors, 2 threads"."""
 
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
         """Why this network cannot run in this direction ("forward" or "train"), in a sentence; None if it can."""
@@ -67,6 +73,8 @@ class LayerWeights:
     recurrent  (P, H, H)   only the first blocks, those with a product: (number of products, H, H)
     bias       (P, H)      both biases' sum
     vector     (V, H)      per-unit parameters
+
+    With a projection h has proj_size <= H elements, which stand in H columns: the others' weights are zero.
     """
 
     input: np.ndarray
@@ -76,8 +84,8 @@ class LayerWeights:
 
 
 def arrange(program: Program, spec: Spec, params: Mapping[str, np.ndarray], suffix: str) -> LayerWeights:
-    """The weights under `suffix`, rearranged from gates to pre-activations."""
-    cell, H = program.cell, spec.hidden_size
+    """The weights under `suffix`, rearranged from gates to pre-activations of `spec.step`'s program."""
+    cell, H, width = spec.cell, spec.hidden_size, spec.state_sizes[0]
     weight_ih = params[f"weight_ih{suffix}"].reshape(len(cell.input_gates), H, -1)
     blocks = len(program.pre)
     products = sum(pre.recurrent is not None for pre in program.pre)
@@ -94,8 +102,11 @@ def arrange(program: Program, spec: Spec, params: Mapping[str, np.ndarray], suff
             if spec.bias:
                 result.bias[block] += params[f"bias_ih{suffix}"].reshape(-1, H)[gate]
         if pre.recurrent is not None:
+            if pre.recurrent == PROJECTION and spec.proj_size:
+                result.recurrent[block, :width] = params[f"weight_hr{suffix}"]
+                continue
             gate = cell.recurrent_gates.index(pre.recurrent)
-            result.recurrent[block] = params[f"weight_hh{suffix}"].reshape(-1, H, H)[gate]
+            result.recurrent[block, :, :width] = params[f"weight_hh{suffix}"].reshape(-1, H, width)[gate]
             if spec.bias:
                 result.bias[block] += params[f"bias_hh{suffix}"].reshape(-1, H)[gate]
     return result
@@ -103,11 +114,11 @@ def arrange(program: Program, spec: Spec, params: Mapping[str, np.ndarray], suff
 
 def arrange_back(program: Program, spec: Spec, gradients: LayerWeights, suffix: str) -> dict[str, np.ndarray]:
     """The reverse of `arrange`, for gradients: blocks of pre-activations to the parameters' names."""
-    cell, H = program.cell, spec.hidden_size
+    cell, H, width = spec.cell, spec.hidden_size, spec.state_sizes[0]
     input_size = gradients.input.shape[2]
     named = {f"weight_ih{suffix}": np.zeros((len(cell.input_gates), H, input_size), spec.dtype)}
     if cell.recurrent_gates:
-        named[f"weight_hh{suffix}"] = np.zeros((len(cell.recurrent_gates), H, H), spec.dtype)
+        named[f"weight_hh{suffix}"] = np.zeros((len(cell.recurrent_gates), H, width), spec.dtype)
     if spec.bias:
         named[f"bias_ih{suffix}"] = np.zeros((len(cell.input_gates), H), spec.dtype)
         if cell.recurrent_gates:
@@ -119,9 +130,11 @@ def arrange_back(program: Program, spec: Spec, gradients: LayerWeights, suffix: 
             named[f"weight_ih{suffix}"][gate] += gradients.input[block]
             if spec.bias:
                 named[f"bias_ih{suffix}"][gate] += gradients.bias[block]
-        if pre.recurrent is not None:
+        if pre.recurrent == PROJECTION and spec.proj_size:
+            named[f"weight_hr{suffix}"] = gradients.recurrent[block, None, :width]
+        elif pre.recurrent is not None:
             gate = cell.recurrent_gates.index(pre.recurrent)
-            named[f"weight_hh{suffix}"][gate] += gradients.recurrent[block]
+            named[f"weight_hh{suffix}"][gate] += gradients.recurrent[block, :, :width]
             if spec.bias:
                 named[f"bias_hh{suffix}"][gate] += gradients.bias[block]
     result = {name: block.reshape(-1, *block.shape[2:]) for name, block in named.items()}

@@ -19,11 +19,15 @@ from ..cells.emit import compile_function, emit
 from ..cells.graph import OPERATIONS
 from ..cells.program import Stage
 from ..params import Spec
-from . import threads
-from .base import Arrays, LayerWeights, arrange, input_runs
+from .base import Arrays, LayerWeights, input_runs
 from .stack import Stack
 
 NAMESPACE = {name: operation.compute for name, operation in OPERATIONS.items()}
+
+
+def describe() -> str:
+    """The BLAS behind the products and the number of threads, as in "OpenBLAS 0.3.31, 2 threads"."""
+    return f"{threads.blas()}, {threads.count()}"
 
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:
@@ -33,12 +37,13 @@ def why_unsupported(spec: Spec, direction: str) -> str | None:
 
 def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
     """A `Network` of NumPy layers; see `base.Backend.prepare`."""
-    threads.limit_blas()
-    inference = program(spec.cell, False)
-    layers: list[list[NumpyLayer]] = [[] for _ in range(spec.num_layers)]
-    for layer, direction, suffix in spec.suffixes():
-        layers[layer].append(NumpyLayer(spec, arrange(inference, spec, params, suffix), reverse=bool(direction)))
-    return Stack(spec, layers, inference)
+    return Stack(spec, params, NumpyLayer)
+
+
+def _padded(h: np.ndarray, hidden_size: int) -> np.ndarray:
+    """h (B, P) in `hidden_size` columns, zeros behind it; itself where nothing is missing."""
+    missing = hidden_size - h.shape[1]
+    return np.pad(h, ((0, 0), (0, missing))) if missing else h
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,11 @@ class NumpyLayer:
         self.spec, self.reverse = spec, reverse
         self._weights = weights
         P, H, I = weights.input.shape
-        self._runs = input_runs(program(spec.cell, False))
+        self._runs = input_runs(program(spec.step, False))
         self._input_t = [np.ascontiguousarray(weights.input[run].reshape(-1, I).T) for run in self._runs]
         self._recurrent = [
             np.ascontiguousarray(weights.recurrent[o.pre.start : o.pre.stop].reshape(-1, H))
-            for o in program(spec.cell, False).operands
+            for o in program(spec.step, False).operands
         ]
         self._recurrent_t = [np.ascontiguousarray(r.T) for r in self._recurrent]
         self._vectors = list(weights.vector)
@@ -101,12 +106,14 @@ class NumpyLayer:
         self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> tuple[Arrays, _NumpyTape | None]:
         """See `stack.Layer.forward`."""
-        part = program(self.spec.cell, training)
+        part = program(self.spec.step, training)
         T, B, I = x.shape
         P, H = self._weights.bias.shape
-        output = output[:, :, column : column + H]
+        width = self.spec.state_sizes[0]
+        output = output[:, :, column : column + width]
+        state = (_padded(state[0], H), *state[1:])
         pre = self._pre_activations(x)
-        steps = _steps(self.spec.cell, training, False)
+        steps = _steps(self.spec.step, training, False)
         buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers, "state": list(state)}
         tape = None
         if training:
@@ -132,10 +139,10 @@ class NumpyLayer:
                 step.run(buffers, pre[t, :, 0])
             new = [np.broadcast_to(np.asarray(n, x.dtype), (B, H)) for n in buffers["new"]]
             computed = buffers["operand"]
-            output[t] = new[0]
+            output[t] = new[0][:, :width]
             if lengths is not None:
                 valid = (t < lengths)[:, None]
-                output[t] = np.where(valid, new[0], 0)
+                output[t] = np.where(valid, output[t], 0)
                 new = [np.where(valid, n, s) for n, s in zip(new, buffers["state"], strict=True)]
                 computed = [np.where(valid, o, 0) for o in computed]
             buffers["state"] = new
@@ -146,7 +153,8 @@ class NumpyLayer:
                     kept[t if self.reverse else t + 1] = n
                 for kept, o in zip(tape.operands, computed, strict=True):
                     kept[t] = o
-        return tuple(buffers["state"]), tape
+        h, *others = buffers["state"]
+        return (h[:, :width], *others), tape
 
     def _pre_activations(self, x: np.ndarray) -> np.ndarray:
         """(T, B, P, H): every input projection and bias, all steps in one product for each run of gates."""
@@ -170,23 +178,24 @@ class NumpyLayer:
         self, tape: _NumpyTape, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
     ) -> tuple[LayerWeights, Arrays]:
         """See `stack.Layer.backward`."""
-        part = program(self.spec.cell, True)
+        part = program(self.spec.step, True)
         T, B, I = tape.x.shape
         P, H = self._weights.bias.shape
-        doutput = doutput[:, :, column : column + H]
+        width = self.spec.state_sizes[0]
+        doutput = doutput[:, :, column : column + width]
         before = [s[1:] if self.reverse else s[:-1] for s in tape.states]
         after = [s[:-1] if self.reverse else s[1:] for s in tape.states]
-        steps = _steps(self.spec.cell, True, True)
+        steps = _steps(self.spec.step, True, True)
         dpre = np.empty((T, B, P, H), tape.x.dtype)
         dvector = np.zeros((len(self._vectors), H), tape.x.dtype)
-        flowing = list(dstate)
+        flowing = [_padded(dstate[0], H), *dstate[1:]]
         buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers}
         for t in range(T) if self.reverse else reversed(range(T)):
             buffers |= {
                 "state": [s[t] for s in before],
                 "new": [s[t] for s in after],
                 "saved": tape.saved[t],
-                "dnew": [flowing[0] + doutput[t], *flowing[1:]],
+                "dnew": [flowing[0] + _padded(doutput[t], H), *flowing[1:]],
                 "dpre": [dpre[t, :, block] for block in range(P)],
                 "back": [None] * len(part.operands),
                 "dstate": [None] * len(flowing),
@@ -204,7 +213,7 @@ class NumpyLayer:
             for total, contribution in zip(dvector, contributions, strict=True):
                 total += contribution.sum(0)
             flowing = arrived
-        return self._weight_gradients(tape, before, dpre, dvector, dx), tuple(flowing)
+        return self._weight_gradients(tape, before, dpre, dvector, dx), (flowing[0][:, :width], *flowing[1:])
 
     def _run_backward_step(self, step: _Step, buffers: dict[str, Any], dpre: np.ndarray, part: Program) -> None:
         B, P, H = dpre.shape
@@ -230,7 +239,7 @@ class NumpyLayer:
             columns = flat[:, run.start * H : run.stop * H]
             gradients.input[run] = (columns.T @ x).reshape(-1, H, x.shape[1])
             dx += (columns @ weight.T).reshape(dx.shape)
-        for operand in program(self.spec.cell, True).operands:
+        for operand in program(self.spec.step, True).operands:
             value = self._operand(operand, before, tape.operands).reshape(T * B, H)
             columns = flat[:, operand.pre.start * H : operand.pre.stop * H]
             gradients.recurrent[operand.pre.start : operand.pre.stop] = (columns.T @ value).reshape(-1, H, H)

@@ -12,11 +12,13 @@ from types import ModuleType
 from .graph import CellError, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
 from .library import BUILT_IN
 from .program import Program, program
+from .projection import PROJECTION, projected
 from .show import show
 from .trace import Cell, cell
 
 __all__ = [
     "BUILT_IN",
+    "PROJECTION",
     "Cell",
     "CellError",
     "Program",
@@ -29,6 +31,7 @@ __all__ = [
     "maximum",
     "minimum",
     "program",
+    "projected",
     "relu",
     "show",
     "sigmoid",

@@ -68,7 +68,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
         )  # fmt: skip
         for panel in range(part.first_panel, part.end_panel):
             unit = panel * width
-            count = min(width, d.hidden_size - unit)
+            count, written = min(width, d.hidden_size - unit), min(width, d.output_size - unit)
             for r in range(part.first_row, part.end_row):
                 here = r * d.padded + unit
                 row = now.t * d.batch_size + r
@@ -80,7 +80,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
                     continue
                 if is_first:
                     out_at = row * d.output_row + d.output_column + unit
-                    for i in range(count):
+                    for i in range(written):
                         work[dnew_at + i] += doutput[out_at + i]
                 for u in range(vectors):
                     lane = u * lanes_of(work)

@@ -71,14 +71,14 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
             pre_at = (panel * d.chunk + now.turn) * d.batch_size * row
             _products(stage, arrays, d, now, part, panel, pre_at)
             unit = panel * width
-            count = min(width, d.hidden_size - unit)
+            count, written = min(width, d.hidden_size - unit), min(width, d.output_size - unit)
             for r in range(part.first_row, part.end_row):
                 here = r * d.padded + unit
                 out_at = (now.t * d.batch_size + r) * d.output_row + d.output_column + unit
                 if d.ragged and now.t >= lengths[r]:
                     if is_last:
                         _freeze(tape, d, now, here, states, computed, width)
-                        for i in range(count):
+                        for i in range(written):
                             output[out_at + i] = 0
                     continue
                 for u in range(vectors):
@@ -94,7 +94,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
                     )
                     pointwise(stage, arrays, at, stride, count - lane)
                 if is_last:
-                    for i in range(count):
+                    for i in range(written):
                         output[out_at + i] = tape[now.new * plane + here + i]
         visits = wait(barrier, part.parties, visits)
         return _stages(next_stage(stage), arrays, output, lengths, d, now, part, barrier, visits)

@@ -51,7 +51,7 @@ class KernelLayer:
     def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
         self.spec, self.reverse = spec, reverse
         self.dtype = np.dtype(spec.dtype)
-        self._program, self._training = program(spec.cell, False), program(spec.cell, True)
+        self._program, self._training = program(spec.step, False), program(spec.step, True)
         self._lanes = lanes = simd.SIMD_BYTES // self.dtype.itemsize
         H = spec.hidden_size
         self._vectors = layout.panel_vectors(self._program, H, lanes)
@@ -74,7 +74,7 @@ class KernelLayer:
         x = _writable(x)
         T, B, I = x.shape
         d = self._forward_dims(T, B, I, training, lengths, output.shape[2], column)
-        stages = stages_of(self.spec.cell, training, self._vectors)
+        stages = stages_of(self.spec.step, training, self._vectors)
         plane = B * self._padded
         part = stages.program
         tape_size = d.operand_at + len(part.computed) * d.steps * plane
@@ -87,8 +87,9 @@ class KernelLayer:
                 tape = self._buffer("ring", tape_size)
             states = self._states(tape, d)
             for kept, given in zip(states, state, strict=True):
-                kept[T if training and self.reverse else 0, :, : self.spec.hidden_size] = given
-                kept[T if training and self.reverse else 0, :, self.spec.hidden_size :] = 0
+                first = kept[T if training and self.reverse else 0]
+                first[:, : given.shape[1]] = given
+                first[:, given.shape[1] :] = 0
             arrays = layout.Arrays(self._packed, tape, self._buffer("pre", work_size))
             numba.set_num_threads(count)
             forward(
@@ -104,7 +105,7 @@ class KernelLayer:
                 np.zeros(8, np.int64),
             )
             last = (0 if self.reverse else T) if training else T & 1
-            final = tuple(s[last, :, : self.spec.hidden_size].copy() for s in states)
+            final = tuple(s[last, :, :width].copy() for s, width in zip(states, self.spec.state_sizes, strict=True))
         return final, KernelTape(x, lengths, tape, d) if training else None
 
     def _forward_dims(
@@ -120,6 +121,7 @@ class KernelLayer:
             batch_size=B,
             input_size=I,
             hidden_size=self.spec.hidden_size,
+            output_size=self.spec.state_sizes[0],
             padded=self._padded,
             slots=slots,
             steps=steps,
@@ -175,7 +177,7 @@ class KernelLayer:
         T, B, _ = tape.x.shape
         H, part = self.spec.hidden_size, self._training
         packed, at = self._backward_weights()
-        stages = stages_of(self.spec.cell, True, self._vectors, self._back_vectors)
+        stages = stages_of(self.spec.step, True, self._vectors, self._back_vectors)
         plane, states = B * self._padded, len(self.spec.cell.states)
         dstate_at = T * plane * len(part.pre)
         back_at = dstate_at + 2 * states * plane
@@ -187,6 +189,7 @@ class KernelLayer:
             seq_len=T,
             batch_size=B,
             hidden_size=H,
+            output_size=self.spec.state_sizes[0],
             padded=self._padded,
             padded_back=padded_back,
             packed_back=self._padded_back,
@@ -209,7 +212,7 @@ class KernelLayer:
             flowing = work[dstate_at:back_at].reshape(states, 2, B, self._padded)
             flowing[:] = 0
             for kept, given in zip(flowing, dstate, strict=True):
-                kept[0, :, :H] = given
+                kept[0, :, : given.shape[1]] = given
             numba.set_num_threads(count)
             backward(
                 stages,
@@ -223,7 +226,7 @@ class KernelLayer:
                 by_rows,
                 np.zeros(8, np.int64),
             )
-            dbefore = tuple(f[T & 1, :, :H].copy() for f in flowing)
+            dbefore = tuple(f[T & 1, :, :w].copy() for f, w in zip(flowing, self.spec.state_sizes, strict=True))
             dvector = work[dvector_at:size].reshape(-1, B, self._padded)[:, :, :H].sum(1)
             return self._weight_gradients(tape, work, dvector, dx, count), dbefore
 

@@ -46,6 +46,7 @@ class ForwardDims(NamedTuple):
     batch_size: int
     input_size: int
     hidden_size: int
+    output_size: int  # of the hidden units' values, how many are output: fewer with a projection
     padded: int  # Hp
     slots: int  # of a state: T + 1 in training, else 2
     steps: int  # of saved values and computed operands: T in training, else 1
@@ -69,6 +70,7 @@ class BackwardDims(NamedTuple):
     seq_len: int
     batch_size: int
     hidden_size: int
+    output_size: int  # of the hidden units' values, how many are output: fewer with a projection
     padded: int
     padded_back: int  # Hb, a row of back
     packed_back: int  # hidden units in the packed panels of back
