@@ -121,7 +121,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "benchmarks", root / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "asv.conf.json", root)
-    (root / ".gitignore").write_text("results\nhome\n.asv\n")
+    (root / ".gitignore").write_text("results\nhome\n.asv\n__pycache__\n")
     git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@example.org"]
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "benchmarks"]):
         subprocess.run([*git, *command], cwd=root, check=True)
