@@ -15,6 +15,7 @@ from .program import Program, program
 from .projection import PROJECTION, projected
 from .show import show
 from .trace import Cell, cell
+from .variants import NAME, variant
 
 __all__ = [
     "BUILT_IN",
@@ -42,7 +43,7 @@ __all__ = [
 
 
 def find(name: str | Cell) -> Cell:
-    """The built-in cell called `name`, the cell at "path/to/file.py:name", or `name` itself if it is a cell.
+    """The built-in cell called `name`, a variant such as "lstm[clip=0.5]", the cell at "path/to/file.py:name", or a cell itself.
 
     Raises ValueError with the nearest name for an unknown one, CellError for a file without such a cell.
     """
@@ -54,9 +55,12 @@ def find(name: str | Cell) -> Cell:
         return BUILT_IN[name]
     if _IN_FILE.fullmatch(name):
         return load_file(name)
+    if NAME.fullmatch(name):
+        return variant(name)
     near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"there is no cell {name!r}; {hint}known are {', '.join(BUILT_IN)}, or path/to/file.py:name")
+    known = f"{', '.join(BUILT_IN)}, variants such as lstm[clip=0.5]"
+    raise ValueError(f"there is no cell {name!r}; {hint}known are {known}, or path/to/file.py:name")
 
 
 _IN_FILE = re.compile(r"(?P<path>.+\.py)(:(?P<name>.*))?", re.DOTALL)

@@ -19,6 +19,7 @@ Pointwise code reads and writes numbered *places* in named buffers:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -86,6 +87,8 @@ class Program:
 
     def __init__(self, cell: Cell, training: bool) -> None:
         self.cell, self.training = cell, training
+        # a variant's name has brackets; functions are called so that a stack trace is understood
+        self._function = re.sub(r"\W+", "_", cell.name).strip("_")
         self._level: dict[Node, int] = {}
         for node in cell.order:
             below = max((self._level[a] for a in node.inputs), default=0)
@@ -201,7 +204,7 @@ class Program:
                 stores += [(Place("new", i), node) for i, node in enumerate(self.cell.outputs)]
             operands = tuple(i for i, o in enumerate(self.operands) if o.level == level - 1)
             if stores or operands:
-                code = self._pointwise(f"{self.cell.name}_forward_{level}", stores, self._forward_leaves(level))
+                code = self._pointwise(f"{self._function}_forward_{level}", stores, self._forward_leaves(level))
                 stages.append(Stage(level, operands, code))
         return tuple(stages)
 
@@ -238,7 +241,7 @@ class Program:
             stores = when.get(level, [])
             operands = tuple(i for i, o in enumerate(self.operands) if o.level == level - 1)
             if stores or operands:
-                code = self._pointwise(f"{self.cell.name}_backward_{level}", stores, leaves)
+                code = self._pointwise(f"{self._function}_backward_{level}", stores, leaves)
                 stages.append(Stage(level, operands, code))
         return tuple(stages)
 

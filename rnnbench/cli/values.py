@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from rnnbench import backends, cells
@@ -33,7 +34,8 @@ def _one_of(what: str, text: str, known: Sequence[str]) -> str:
 
 
 def _parts(what: str, text: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    # not at commas between brackets, which belong to the name of a cell's variant
+    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
     if not parts:
         raise UsageError(f"at least one {what} is needed, separated by commas; got {text!r}")
     return list(dict.fromkeys(parts))

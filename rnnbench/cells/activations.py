@@ -1,0 +1,114 @@
+"""Functions that a variant of a cell may use for its gates, its candidate or its output, by name.
+
+They are ONNX's, with ONNX Runtime's default parameters; a name carries others behind colons: `leaky_relu:0.2`. At a kink the
+derivative is that of the side below, as PyTorch and TensorFlow have it.
+
+Source: the operators RNN, GRU and LSTM of ONNX 22, https://onnx.ai/onnx/operators/onnx__RNN.html
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+
+from .graph import exp, log, maximum, minimum, relu, sigmoid, tanh, where
+
+
+def affine(a, alpha, beta):
+    """alpha a + beta; the identity by default."""
+    return alpha * a + beta
+
+
+def leaky_relu(a, alpha):
+    """a above 0, alpha a below."""
+    return where(a > 0, a, alpha * a)
+
+
+def thresholded_relu(a, alpha):
+    """a above alpha, 0 below."""
+    return where(a > alpha, a, 0)
+
+
+def scaled_tanh(a, alpha, beta):
+    """alpha tanh(beta a)."""
+    return alpha * tanh(beta * a)
+
+
+def hard_sigmoid(a, alpha, beta):
+    """alpha a + beta, limited to 0 and 1."""
+    return minimum(maximum(alpha * a + beta, 0), 1)
+
+
+def elu(a, alpha):
+    """a above 0, alpha (e^a - 1) below."""
+    return where(a > 0, a, alpha * (exp(minimum(a, 0)) - 1))
+
+
+def softsign(a):
+    """a / (1 + |a|)."""
+    return a / (1 + abs(a))
+
+
+def softplus(a):
+    """log(1 + e^a), without overflow."""
+    # |a| is written so that its derivative at 0 is -1: with relu's 0 there, the sum's is 1/2
+    return relu(a) + log(1 + exp(-maximum(-a, a)))
+
+
+# name -> function, default parameters
+ACTIVATIONS: dict[str, tuple[Callable, tuple[float, ...]]] = {
+    "affine": (affine, (1.0, 0.0)),
+    "elu": (elu, (1.0,)),
+    "hard_sigmoid": (hard_sigmoid, (0.2, 0.5)),
+    "leaky_relu": (leaky_relu, (0.01,)),
+    "relu": (relu, ()),
+    "scaled_tanh": (scaled_tanh, (1.0, 1.0)),
+    "sigmoid": (sigmoid, ()),
+    "softplus": (softplus, ()),
+    "softsign": (softsign, ()),
+    "tanh": (tanh, ()),
+    "thresholded_relu": (thresholded_relu, (1.0,)),
+}
+
+
+def parse(text: str) -> tuple[str, tuple[float, ...]]:
+    """Name and parameters of `name` or `name:parameter:...`. Raises ValueError with the nearest name for an unknown one."""
+    name, *given = text.split(":")
+    if name not in ACTIVATIONS:
+        near = difflib.get_close_matches(name, ACTIVATIONS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"there is no activation {name!r}; {hint}known are {', '.join(ACTIVATIONS)}")
+    defaults = ACTIVATIONS[name][1]
+    if len(given) > len(defaults):
+        raise ValueError(f"the activation {name} takes {len(defaults)} parameter(s), not the {len(given)} of {text!r}")
+    return name, tuple(number(value) for value in given) + defaults[len(given) :]
+
+
+def number(text: str) -> float:
+    """A finite number. Raises ValueError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no finite number")
+    return value
+
+
+def written(value: float) -> str:
+    """A number as names have it: the shortest text that gives the same number again, 3 for 3.0."""
+    return repr(value).removesuffix(".0")
+
+
+def canonical(text: str) -> str:
+    """The one name of an activation, with every parameter: `leaky_relu` is `leaky_relu:0.01`."""
+    name, parameters = parse(text)
+    return ":".join([name, *map(written, parameters)])
+
+
+def activation(text: str) -> Callable:
+    """The function of one value that `text` names, for use in an equation or on arrays."""
+    name, parameters = parse(text)
+    function = ACTIVATIONS[name][0]
+    return lambda a: function(a, *parameters)
