@@ -30,6 +30,8 @@ class Room(NamedTuple):
 CELLS = ("rnnbench.cells", "rnnbench.params", "rnnbench.memory")
 # What backends share. None of them is a backend, so a backend that imports these still knows no other one.
 SHARED = ("rnnbench.backends.base", "rnnbench.backends.stack", "rnnbench.backends.threads")
+# How other libraries arrange weights: permutations on NumPy arrays.
+LAYOUTS = ("rnnbench.interop.layouts",)
 NETWORKS = ("rnnbench", "rnnbench.rnn", "rnnbench.backends", "rnnbench.reference", *CELLS, *SHARED)
 ROOMS = {
     "rnnbench": Room(("rnnbench.backends", "rnnbench.cells", "rnnbench.rnn")),
@@ -46,9 +48,10 @@ ROOMS = {
     "rnnbench.backends.numba_cuda": Room((*CELLS, *SHARED), ("numpy", "numba", "llvmlite", "cuda")),
     "rnnbench.backends.peers": Room(SHARED),
     "rnnbench.backends.peers.torch": Room((*CELLS, *SHARED), ("numpy", "torch")),
-    "rnnbench.backends.peers.onnxruntime": Room((*CELLS, *SHARED), ("numpy", "onnxruntime", "onnx")),
+    "rnnbench.backends.peers.onnxruntime": Room((*CELLS, *SHARED, *LAYOUTS), ("numpy", "onnxruntime", "onnx")),
     "rnnbench.backends.peers.jax": Room((*CELLS, *SHARED), ("numpy", "jax")),
-    "rnnbench.backends.peers.keras": Room((*CELLS, *SHARED), ("numpy", "keras")),
+    # Keras computes with one of the two, whose own differentiation it leaves to its users
+    "rnnbench.backends.peers.keras": Room((*CELLS, *SHARED, *LAYOUTS), ("numpy", "keras", "jax", "torch")),
     "rnnbench.rnn": Room((*CELLS, "rnnbench.backends", *SHARED), ("numpy",)),
     "rnnbench.interop": Room(CELLS, ("numpy", "onnx")),
     "rnnbench.tasks": Room(NETWORKS, ("numpy",)),

@@ -70,6 +70,9 @@ class StandIn:
     def __init__(self, **faults: Any) -> None:
         self.module, self.faults = copy_of_reference(), faults
 
+    def describe(self) -> str:
+        return "a copy of the reference"
+
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
         return self.faults.get("why_unsupported")
 
@@ -84,7 +87,7 @@ class StandIn:
 
 def install(monkeypatch: pytest.MonkeyPatch, backend: StandIn) -> str:
     """Make the stand-in a backend like the others, until the test ends. Returns its name."""
-    monkeypatch.setitem(backends._MODULES, NAME, ("stand_in", "numpy"))
+    monkeypatch.setitem(backends._MODULES, NAME, backends._Entry("stand_in", ("numpy",)))
     monkeypatch.setattr(backends, "NAMES", (*backends.NAMES, NAME))
     monkeypatch.setitem(sys.modules, "rnnbench.backends.stand_in", backend)
     return NAME

@@ -12,7 +12,8 @@ from rnnbench import RNN, BackendUnavailable, backends
 
 
 def test_the_known_ones():
-    assert backends.NAMES == ("numpy", "numba-cpu")
+    assert backends.OWN == ("numpy", "numba-cpu")
+    assert backends.NAMES == backends.OWN + backends.PEERS
     assert backends.load("numpy").__name__ == "rnnbench.backends.numpy_backend"
     assert backends.why_unavailable("numpy") is None
 
@@ -26,7 +27,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, near):
         with pytest.raises(ValueError) as error:
             ask(name)
         hint = f"did you mean {near!r}? " if near else ""
-        assert str(error.value) == f"there is no backend {name!r}; {hint}known are numpy, numba-cpu"
+        assert str(error.value) == f"there is no backend {name!r}; {hint}known are {', '.join(backends.NAMES)}"
 
 
 @pytest.mark.parametrize("name", [None, 3, ["numpy"], {"numpy"}])
@@ -47,6 +48,13 @@ def test_a_missing_library_is_a_sentence(monkeypatch):
     assert backends.why_unavailable("numpy") is None
 
 
+def test_a_peers_missing_library_is_an_extra_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    extra = '"rnnbench[peers-torch]"'
+    message = f"the backend torch needs the package torch, which is not installed: pip install {extra}"
+    assert backends.why_unavailable("torch") == message
+
+
 @pytest.mark.parametrize(
     "error", [ImportError("Numba needs NumPy 2.0 or less"), OSError("no such library"), AttributeError("x")]
 )
@@ -54,7 +62,7 @@ def test_a_library_that_does_not_load_is_a_sentence(monkeypatch, error):
     load = importlib.import_module
 
     def refuse(name, package=None):
-        if name == "numba":
+        if name == ".numba_cpu":
             raise error
         return load(name, package)
 

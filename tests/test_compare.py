@@ -13,8 +13,8 @@ from rnnbench.bench.cases import Case
 
 CASE = Case("gru", "", "float32", "forward", 6, 3, 8, 16)
 KEYS = [
-    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "seconds",
-    "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
+    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "runs",
+    "seconds", "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
 ]  # fmt: skip
 
 

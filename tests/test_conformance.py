@@ -97,7 +97,7 @@ def is_shared(case: Case, training: bool) -> bool:
 def everything(training: bool) -> list[Any]:
     """All combinations; those that need compiled kernels of their own are marked `full`."""
     found = []
-    for backend, cell, dtype in itertools.product(backends.NAMES, cells.BUILT_IN, kernels.DTYPES):
+    for backend, cell, dtype in itertools.product(backends.OWN, cells.BUILT_IN, kernels.DTYPES):
         for name, shape in SHAPES.items():
             case = Case(cell, backend, dtype, **shape)
             marks = () if is_shared(case, training) else pytest.mark.full
@@ -133,21 +133,21 @@ def both_ways(cell: str, backend: str, dtype: str, **options: Any) -> None:
             assert found.ok, found.reason
 
 
-@pytest.mark.parametrize("backend", backends.NAMES)
+@pytest.mark.parametrize("backend", backends.OWN)
 @pytest.mark.parametrize("cell", cells.BUILT_IN)
 @pytest.mark.parametrize("dtype", kernels.DTYPES)
 def test_networks_without_biases_agree(cell: str, backend: str, dtype: str) -> None:
     both_ways(cell, backend, dtype, bias=False)
 
 
-@pytest.mark.parametrize("backend", backends.NAMES)
+@pytest.mark.parametrize("backend", backends.OWN)
 @pytest.mark.parametrize("cell", ["lstm", "lstm_peephole"])
 @pytest.mark.parametrize("dtype", kernels.DTYPES)
 def test_a_forget_bias_is_added(cell: str, backend: str, dtype: str) -> None:
     both_ways(cell, backend, dtype, forget_bias=0.75)
 
 
-@pytest.mark.parametrize("backend", backends.NAMES)
+@pytest.mark.parametrize("backend", backends.OWN)
 def test_a_tape_can_be_used_twice_and_after_other_passes(backend: str) -> None:
     case = Case("gru", backend, "float64", "train", 6, 3, 4, 7, lengths="ragged")
     data = make(case)
@@ -163,7 +163,7 @@ def test_a_tape_can_be_used_twice_and_after_other_passes(backend: str) -> None:
     np.testing.assert_array_equal(output, kept)
 
 
-@pytest.mark.parametrize("backend", backends.NAMES)
+@pytest.mark.parametrize("backend", backends.OWN)
 def test_what_lies_in_the_padding_has_no_effect(backend: str) -> None:
     case = Case("lstm", backend, "float32", "train", 7, 5, 3, 33, num_layers=2, bidirectional=True, lengths="ragged")
     data = make(case)
@@ -176,7 +176,7 @@ def test_what_lies_in_the_padding_has_no_effect(backend: str) -> None:
         np.testing.assert_array_equal(dirty[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("backend", backends.NAMES)
+@pytest.mark.parametrize("backend", backends.OWN)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_number_that_is_none_reaches_its_own_row_and_no_other(backend: str, value: float) -> None:
     case = Case("gru", backend, "float32", "train", 4, 5, 3, 33)
@@ -218,7 +218,7 @@ def test_the_check_finds_that(monkeypatch: pytest.MonkeyPatch, fault: str) -> No
 
 def test_every_cell_dtype_and_backend_is_in_the_default_run() -> None:
     training, inference = ([p.values[0] for p in everything(which) if not p.marks] for which in (True, False))
-    combinations = itertools.product(backends.NAMES, cells.BUILT_IN, kernels.DTYPES)
+    combinations = itertools.product(backends.OWN, cells.BUILT_IN, kernels.DTYPES)
     assert {(c.backend, c.cell, c.dtype) for c in training} == set(combinations)
-    assert {(c.backend, c.cell) for c in inference} == set(itertools.product(backends.NAMES, cells.BUILT_IN))
-    assert {(c.backend, c.dtype) for c in inference} == set(itertools.product(backends.NAMES, kernels.DTYPES))
+    assert {(c.backend, c.cell) for c in inference} == set(itertools.product(backends.OWN, cells.BUILT_IN))
+    assert {(c.backend, c.dtype) for c in inference} == set(itertools.product(backends.OWN, kernels.DTYPES))

@@ -1,32 +1,55 @@
-"""Backends by name. A backend is a module with `prepare` and `why_unsupported`; `base` tells what they promise."""
+"""Backends by name: our own, and the peers that they are compared with. `base` tells what a backend promises.
+
+Each is imported at the first use of its name, so a peer's library is only loaded by who asks for it.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import importlib.util
-from typing import cast
+from typing import NamedTuple, cast
 
 from .base import Backend
 
-# name -> (module below this package, the library that it needs)
-_MODULES = {"numpy": ("numpy_backend", "numpy"), "numba-cpu": ("numba_cpu", "numba")}
-NAMES = tuple(_MODULES)
+
+class _Entry(NamedTuple):
+    """Where a backend is: its module below this package, or that module's `variant`; the packages that it needs; what pip
+    installs where they are missing, else the package's name.
+    """
+
+    module: str
+    packages: tuple[str, ...]
+    install: str = ""
+    variant: str = ""
+
+
+_TORCH = ("peers.torch", ("torch",), '"rnnbench[peers-torch]"')
+_MODULES = {
+    "numpy": _Entry("numpy_backend", ("numpy",)),
+    "numba-cpu": _Entry("numba_cpu", ("numba",)),
+    "torch": _Entry(*_TORCH, "CPU"),
+    "torch-cuda": _Entry(*_TORCH, "CUDA"),
+    "torch-cuda-tf32": _Entry(*_TORCH, "CUDA_TF32"),
+}
+OWN = ("numpy", "numba-cpu")
+PEERS = tuple(name for name in _MODULES if name not in OWN)
+NAMES = OWN + PEERS
 
 
 class BackendUnavailable(RuntimeError):
-    """The backend exists, and its library cannot be used here; the message says why."""
+    """The backend exists, and its library or device cannot be used here; the message says why."""
 
 
 def load(name: str) -> Backend:
     """The backend called `name`, imported at the first call.
 
-    Raises ValueError with the nearest name for an unknown one, BackendUnavailable where its library is missing.
+    Raises ValueError with the nearest name for an unknown one, BackendUnavailable where its library or device is missing.
     """
     reason = why_unavailable(name)
     if reason is not None:
         raise BackendUnavailable(reason)
-    return cast(Backend, importlib.import_module(f".{_MODULES[name][0]}", __name__))
+    return _import(_MODULES[name])
 
 
 def why_unavailable(name: str) -> str | None:
@@ -35,11 +58,20 @@ def why_unavailable(name: str) -> str | None:
         near = difflib.get_close_matches(str(name), _MODULES, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"there is no backend {name!r}; {hint}known are {', '.join(_MODULES)}")
-    library = _MODULES[name][1]
-    if importlib.util.find_spec(library) is None:
-        return f"the backend {name} needs the package {library}, which is not installed: pip install {library}"
+    entry = _MODULES[name]
+    for package in entry.packages:
+        if importlib.util.find_spec(package) is None:
+            install = entry.install or package
+            return f"the backend {name} needs the package {package}, which is not installed: pip install {install}"
     try:
-        importlib.import_module(library)
+        backend = _import(entry)
     except Exception as error:  # Numba, for one, refuses a NumPy that is too new for it
-        return f"the backend {name} needs the package {library}, which does not load: {type(error).__name__}: {error}"
-    return None
+        packages = " and ".join(entry.packages)
+        return f"the backend {name} needs the package {packages}, which does not load: {type(error).__name__}: {error}"
+    ask = getattr(backend, "why_unavailable", None)  # of a backend to which having its library is not enough
+    return ask() if ask else None
+
+
+def _import(entry: _Entry) -> Backend:
+    module = importlib.import_module(f".{entry.module}", __name__)
+    return cast(Backend, getattr(module, entry.variant) if entry.variant else module)

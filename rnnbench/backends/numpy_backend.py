@@ -19,6 +19,7 @@ from ..cells.emit import compile_function, emit
 from ..cells.graph import OPERATIONS
 from ..cells.program import Stage
 from ..params import Spec
+from . import threads
 from .base import Arrays, LayerWeights, input_runs
 from .stack import Stack
 
@@ -27,7 +28,7 @@ NAMESPACE = {name: operation.compute for name, operation in OPERATIONS.items()}
 
 def describe() -> str:
     """The BLAS behind the products and the number of threads, as in "OpenBLAS 0.3.31, 2 threads"."""
-    return f"{threads.blas()}, {threads.count()}"
+    return f"{threads.blas()}, {threads.in_words()}"
 
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:

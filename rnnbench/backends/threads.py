@@ -23,7 +23,8 @@ def get_threads() -> int:
 
 
 def set_threads(count: int) -> None:
-    """Compute with `count` threads from now on, in BLAS at once and in each backend from its next call.
+    """Compute with `count` threads from now on, in BLAS at once, in our own backends from their next call, in peers from their
+    next `prepare`.
 
     Raises ValueError unless 1 <= count <= available_threads().
     """
@@ -37,3 +38,20 @@ def set_threads(count: int) -> None:
 def limit_blas() -> None:
     """Hold BLAS to the number in force. A backend calls this in `prepare`, when its libraries are loaded."""
     ThreadpoolController().limit(limits=get_threads(), user_api="blas")
+
+
+def blas() -> str:
+    """Name and version of the BLAS behind NumPy's products, as in "OpenBLAS 0.3.31"; "BLAS" where it cannot be seen."""
+    loaded = [library for library in ThreadpoolController().info() if library["user_api"] == "blas"]
+    # SciPy may have brought another one along
+    for library in sorted(loaded, key=lambda library: "numpy" not in library["filepath"])[:1]:
+        name = {"openblas": "OpenBLAS", "mkl": "MKL", "blis": "BLIS"}.get(
+            library["internal_api"], library["internal_api"]
+        )
+        return f"{name} {'.'.join((library.get('version') or '').split('.')[:3])}".strip()
+    return "BLAS"
+
+
+def in_words() -> str:
+    """The number of threads in force in words, as in "2 threads"."""
+    return f"{get_threads()} thread{'s' * (get_threads() > 1)}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnbench import cells
-from rnnbench.backends import NAMES as BACKENDS
+from rnnbench.backends import OWN, PEERS
 from rnnbench.params import Spec
 
 DTYPES = ("float32", "float64")
@@ -122,7 +122,7 @@ class Grid:
     seq_lens: tuple[int, ...] = (64,)
     batch_sizes: tuple[int, ...] = (16,)
     hidden_sizes: tuple[int, ...] = (128,)
-    backends: tuple[str, ...] = BACKENDS
+    backends: tuple[str, ...] = OWN
 
     def axes(self) -> list[list[Any]]:
         """The values in the order of PARAM_NAMES, as asv wants them."""
@@ -133,7 +133,13 @@ class Grid:
 PARAM_NAMES = ["cell", "backend", "dtype", "seq_len", "batch_size", "hidden_size"]
 
 _ALL = tuple(cells.BUILT_IN)
+_SIDE_BY_SIDE = OWN + tuple(name for name in PEERS if "cuda" not in name)
 _TINY = Grid(cells=("lstm",), seq_lens=(3,), batch_sizes=(2,), hidden_sizes=(17,))
+
+
+def _with_peers(grids: dict[str, Grid]) -> dict[str, Grid]:
+    return {name: dataclasses.replace(grid, backends=_SIDE_BY_SIDE) for name, grid in grids.items()}
+
 
 SUITES: dict[str, dict[str, Grid]] = {
     # Every benchmark once, tiny: for tests and continuous integration.
@@ -157,32 +163,36 @@ SUITES: dict[str, dict[str, Grid]] = {
         "Memory": Grid(cells=("lstm", "gru")),
         "Startup": Grid(cells=("lstm",)),
     },
-    # An evening's comparison of everything that is built in.
-    "standard": {
-        "ForwardOverHiddenSize": Grid(_ALL, batch_sizes=(1, 16), hidden_sizes=(32, 64, 128, 256, 512)),
-        "ForwardOverSeqLen": Grid(_ALL, seq_lens=(8, 32, 128, 512), batch_sizes=(1, 16)),
-        "TrainOverHiddenSize": Grid(_ALL, hidden_sizes=(32, 64, 128, 256)),
-        "TrainOverSeqLen": Grid(_ALL, seq_lens=(8, 32, 128, 512)),
-        "Throughput": Grid(hidden_sizes=(32, 128, 512)),
-        "Memory": Grid(_ALL, hidden_sizes=(128, 512)),
-        "Startup": Grid(_ALL),
-    },
-    # Both precisions, odd and large sizes: hours.
-    "full": {
-        "ForwardOverHiddenSize": Grid(
-            _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512, 1024)
-        ),
-        "ForwardOverSeqLen": Grid(
-            _ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512, 1024), batch_sizes=(1, 16)
-        ),
-        "TrainOverHiddenSize": Grid(
-            _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512)
-        ),
-        "TrainOverSeqLen": Grid(_ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512), batch_sizes=(1, 16)),
-        "Throughput": Grid(_ALL, ("float32", "float64"), batch_sizes=(1, 16), hidden_sizes=(32, 128, 512)),
-        "Memory": Grid(_ALL, ("float32", "float64"), hidden_sizes=(32, 128, 512)),
-        "Startup": Grid(_ALL),
-    },
+    # An evening's comparison of everything that is built in, with the peers.
+    "standard": _with_peers(
+        {
+            "ForwardOverHiddenSize": Grid(_ALL, batch_sizes=(1, 16), hidden_sizes=(32, 64, 128, 256, 512)),
+            "ForwardOverSeqLen": Grid(_ALL, seq_lens=(8, 32, 128, 512), batch_sizes=(1, 16)),
+            "TrainOverHiddenSize": Grid(_ALL, hidden_sizes=(32, 64, 128, 256)),
+            "TrainOverSeqLen": Grid(_ALL, seq_lens=(8, 32, 128, 512)),
+            "Throughput": Grid(hidden_sizes=(32, 128, 512)),
+            "Memory": Grid(_ALL, hidden_sizes=(128, 512)),
+            "Startup": Grid(_ALL),
+        }
+    ),
+    # Both precisions, odd and large sizes: a day.
+    "full": _with_peers(
+        {
+            "ForwardOverHiddenSize": Grid(
+                _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512, 1024)
+            ),
+            "ForwardOverSeqLen": Grid(
+                _ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512, 1024), batch_sizes=(1, 16)
+            ),
+            "TrainOverHiddenSize": Grid(
+                _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512)
+            ),
+            "TrainOverSeqLen": Grid(_ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512), batch_sizes=(1, 16)),
+            "Throughput": Grid(_ALL, ("float32", "float64"), batch_sizes=(1, 16), hidden_sizes=(32, 128, 512)),
+            "Memory": Grid(_ALL, ("float32", "float64"), hidden_sizes=(32, 128, 512)),
+            "Startup": Grid(_ALL),
+        }
+    ),
 }
 
 

@@ -21,8 +21,8 @@ from rnnbench.bench.stats import bootstrap_median
 from rnnbench.bench.verify import verified_session
 
 KEYS = (
-    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "seconds",
-    "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
+    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "runs",
+    "seconds", "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
 )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def compare(
         verification, session = verified_session(case.on(backend))
         known = asdict(case.on(backend)) | {
             "threads": get_threads(),
+            "runs": verification.runs,
             "error": verification.error,
             "status": verification.status,
             "reason": verification.reason,

@@ -22,7 +22,8 @@ class Unsupported(RuntimeError):
 
 
 class Session:
-    """A network with its inputs, in the backend's own form. `verified` becomes True when `verify` has found it right.
+    """A network with its inputs, in the backend's own form. `runs` is what the backend says of itself; `verified` becomes
+    True when `verify` has found it right.
 
     Raises Unsupported with the reason, ValueError for an unknown cell or backend, MemoryError before it is too late,
     and whatever a broken backend raises.
@@ -42,6 +43,7 @@ class Session:
         data = make(case) if data is None else data
         self.network = backend.prepare(case.spec, data.params)
         limit_blas()
+        self.runs = backend.describe()
         put = self.network.put
         self.x, self.state = put(data.x), tuple(put(s) for s in data.state)
         self.lengths = data.lengths

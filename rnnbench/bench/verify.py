@@ -8,7 +8,7 @@ is missing, has the wrong shape or dtype or holds a NaN disagrees whatever the n
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class Verification:
     status: "ok"; "skipped", the backend cannot run it; "wrong", it disagrees; "failed", it crashed or there is no
     oracle. error, tolerance: of the tensor `worst`, the one that uses most of its tolerance, in the measure that it
     uses most of: relative, or absolute where `worst` ends with " (absolute)". NaN where nothing was compared. reason:
-    a sentence, empty when all is well.
+    a sentence, empty when all is well. runs: what ran it, as its backend describes itself; empty where none was loaded.
     """
 
     case: Case
@@ -39,6 +39,7 @@ class Verification:
     tolerance: float = math.nan
     worst: str = ""
     reason: str = ""
+    runs: str = ""
 
     @property
     def ok(self) -> bool:
@@ -54,6 +55,7 @@ class Verification:
             "record": "case",
             **{name: case[name] for name in names},
             "threads": get_threads(),
+            "runs": self.runs,
             "flops": flops,
             "status": self.status,
             "error": self.error,
@@ -91,6 +93,7 @@ def verified_session(case: Case) -> tuple[Verification, Session | None]:
             got = session.result(session.run())
         gain = GAIN if case.cell in reference.CELLS else oracle.gain(case)
         verification = compare(case, got, oracle.expected(case.on("")), tolerances(case, gain))
+        verification = replace(verification, runs=session.runs)
     except Exception as error:
         return _failed(case, error), None
     session.verified = verification.ok

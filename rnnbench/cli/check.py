@@ -13,14 +13,14 @@ from rnnbench.cli import values
 from rnnbench.cli.terminal import Progress, paint
 
 SHOWN = 20  # disagreements told one by one
-LINE = "{:<20} {:<10} {:<8} {:>5} {:>9} {:>9} {:>6}  {}"
+LINE = "{:<20} {:<15} {:<8} {:>5} {:>9} {:>9} {:>6}  {}"
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify and print a row for each cell, backend and dtype as it completes; then each disagreement in a sentence."""
     values.use_threads(arguments.threads)
     directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
-    named = arguments.backends or backends.NAMES
+    named = arguments.backends or backends.OWN
     groups = list(check.cases(arguments.cells, named, arguments.dtypes, directions, seed=arguments.seed))
     progress = Progress(sum(map(len, groups)))
     print(LINE.format("cell", "backend", "dtype", "cases", "error", "allowed", "used", "of"), flush=True)

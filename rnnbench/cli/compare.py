@@ -23,7 +23,7 @@ HEAD = ["cell", "backend", "dtype", *"TBIH", "time", "ratio", "99% interval", "G
 def run(arguments: argparse.Namespace) -> int:
     """Compare case after case, then print everything in the format asked for; after Ctrl-C, what has been measured."""
     values.use_threads(arguments.threads)
-    named = arguments.backends or [b for b in backends.NAMES if backends.why_unavailable(b) is None]
+    named = arguments.backends or [b for b in backends.OWN if backends.why_unavailable(b) is None]
     cases = _cases(arguments)
     progress, rows, status = Progress(len(cases)), [], 0
     try:

@@ -175,10 +175,10 @@ def _show(parser: Parser) -> None:
     parser.add_argument("cell", type=values.cell, metavar="CELL", help=CELL)
     parser.add_argument(
         "--backend",
-        type=values.name("backend", backends.NAMES),
+        type=values.name("backend", backends.OWN),
         default="numpy",
         metavar="NAME",
-        help=f"whose code to show: {', '.join(backends.NAMES)}",
+        help=f"whose code to show: {', '.join(backends.OWN)}",
     )
     for flag, letter in (("--hidden-size", "H"), ("--input-size", "I")):
         parser.add_argument(flag, type=values.number(flag), metavar=letter, help="for shapes in numbers")
@@ -208,7 +208,7 @@ def _axes(parser: Parser, cells_default: str, dtypes_default: str) -> None:
         "--backends",
         type=values.backend_list,
         metavar="NAMES",
-        help=f"default: those that run here of {', '.join(backends.NAMES)}; one that is named has to run",
+        help=f"of {', '.join(backends.NAMES)}; default: those that run here of {', '.join(backends.OWN)}",
     )
     parser.add_argument(
         "--dtypes",

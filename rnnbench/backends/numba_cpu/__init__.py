@@ -20,7 +20,7 @@ from .simd import SIMD_BYTES
 
 def describe() -> str:
     """Numba's version, the vectors that kernels use and the number of threads: "numba 0.68.1, 512-bit vectors, 2 threads"."""
-    return f"numba {numba.__version__}, {8 * SIMD_BYTES}-bit vectors, {threads.count()}"
+    return f"numba {numba.__version__}, {8 * SIMD_BYTES}-bit vectors, {threads.in_words()}"
 
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:

@@ -1,0 +1,228 @@
+"""PyTorch: `nn.RNN`, `nn.LSTM` and `nn.GRU`, on the CPU and on CUDA.
+
+Our names, shapes and orders are PyTorch's, so nothing is rearranged. Inference runs under `torch.inference_mode`, training by
+autograd. Sequences of different lengths are packed, which is PyTorch's way, and rows of length 0, which it refuses, are taken
+out and put back. `CPU`, `CUDA` and `CUDA_TF32` are three backends: cuDNN multiplies in TensorFloat-32 unless it is told not
+to, and that is 2^-11 and not 2^-24.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ...cells import BUILT_IN
+from ...params import Spec
+from .. import threads
+from ..base import Arrays
+
+_LAYERS: dict[Any, tuple[type[torch.nn.RNNBase], dict[str, str]]] = {
+    BUILT_IN["rnn_tanh"]: (torch.nn.RNN, {"nonlinearity": "tanh"}),
+    BUILT_IN["rnn_relu"]: (torch.nn.RNN, {"nonlinearity": "relu"}),
+    BUILT_IN["lstm"]: (torch.nn.LSTM, {}),
+    BUILT_IN["gru"]: (torch.nn.GRU, {}),
+}
+
+
+@dataclass(frozen=True)
+class TorchBackend:
+    """PyTorch on a device. tf32: whether CUDA's float32 products may be TensorFloat-32."""
+
+    device: str
+    tf32: bool = False
+
+    def describe(self) -> str:
+        """Library, version, what computes, and threads or device."""
+        if self.device == "cpu":
+            onednn = ", oneDNN" if torch.backends.mkldnn.is_available() else ""
+            return f"torch {torch.__version__.partition('+')[0]}{onednn}, {threads.in_words()}"
+        precision = "TF32" if self.tf32 else "IEEE float32"
+        return f"torch {torch.__version__}, cuDNN, {precision}, {torch.cuda.get_device_name()}"
+
+    def why_unavailable(self) -> str | None:
+        """Why PyTorch cannot use the device, in a sentence, or None if it can."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            name = "torch-cuda-tf32" if self.tf32 else "torch-cuda"
+            return f"the backend {name} needs a CUDA device, and PyTorch {torch.__version__} finds none"
+        return None
+
+    def why_unsupported(self, spec: Spec, direction: str) -> str | None:
+        """None, or which of a network's features PyTorch lacks; see `base.Backend.why_unsupported`."""
+        if spec.cell not in _LAYERS:
+            runs = ", ".join(cell.name for cell in _LAYERS)
+            return f"PyTorch has no layer for the cell {spec.cell.name}; it has {runs}"
+        if spec.reverse:
+            return "PyTorch's layers read forward or both ways, not backward alone"
+        if spec.proj_size and spec.cell is not BUILT_IN["lstm"]:
+            return f"PyTorch projects the LSTM's output only, not that of {spec.cell.name}"
+        if spec.proj_size == spec.hidden_size:
+            return f"PyTorch projects to fewer units only; proj_size and hidden_size are both {spec.hidden_size}"
+        return None
+
+    def prepare(self, spec: Spec, params: Mapping[str, np.ndarray]) -> TorchNetwork:
+        """The layers with these parameters; see `base.Backend.prepare`. Sets PyTorch's number of threads."""
+        if self.device == "cpu":
+            torch.set_num_threads(threads.get_threads())
+        return TorchNetwork(self, spec, params)
+
+
+CPU, CUDA, CUDA_TF32 = TorchBackend("cpu"), TorchBackend("cuda"), TorchBackend("cuda", tf32=True)
+
+
+@dataclass
+class TorchTape:
+    """The autograd graph of a forward pass: its leaves x and state, its results output and final."""
+
+    network: TorchNetwork
+    x: torch.Tensor
+    state: tuple[torch.Tensor, ...]
+    lengths: np.ndarray | None
+    output: torch.Tensor
+    final: tuple[torch.Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """What autograd saves, besides parameters, inputs and results: counted when asked, in a second forward pass."""
+        saved: dict[int, torch.UntypedStorage] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            saved[storage.data_ptr()] = storage
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            results = self.network.run(self.x, self.state, self.lengths)
+        known = [self.x, *self.state, *self.network.parameters.values(), results[0], *results[1]]
+        others = saved.keys() - {tensor.untyped_storage().data_ptr() for tensor in known}
+        return sum(saved[address].nbytes() for address in others)
+
+
+class TorchNetwork:
+    """See `base.Network`. Native arrays are tensors on the backend's device."""
+
+    def __init__(self, backend: TorchBackend, spec: Spec, params: Mapping[str, np.ndarray]) -> None:
+        self.spec, self._backend = spec, backend
+        make, options = _LAYERS[spec.cell]
+        forget_bias = spec.numbers.get("forget_bias", 0.0)
+        self.module = make(
+            spec.input_size,
+            spec.hidden_size,
+            num_layers=spec.num_layers,
+            bias=spec.bias or forget_bias != 0,
+            bidirectional=spec.bidirectional,
+            device=backend.device,
+            dtype=getattr(torch, spec.dtype),
+            **options,
+            **({"proj_size": spec.proj_size} if spec.proj_size else {}),
+        )
+        self.parameters = dict(self.module.named_parameters())
+        H = spec.hidden_size
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                if name in params:
+                    parameter.copy_(torch.tensor(params[name]))
+                else:
+                    parameter.zero_()  # a bias that only holds the forget bias
+                if name.startswith("bias_ih") and forget_bias:
+                    parameter[H : 2 * H] += forget_bias
+        self._trained = {name: parameter for name, parameter in self.parameters.items() if name in params}
+
+    def put(self, array: np.ndarray) -> torch.Tensor:
+        """A copy as a tensor on the device."""
+        return torch.tensor(array, device=self._backend.device)
+
+    def get(self, native: torch.Tensor) -> np.ndarray:
+        """The tensor's memory as an array, copied where it is not the host's."""
+        return native.detach().cpu().numpy()
+
+    def forward(
+        self, x: torch.Tensor, state: Arrays | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[torch.Tensor, Arrays, TorchTape | None]:
+        """See `Network.forward`. CUDA is waited for."""
+        if state is None:
+            rows = self.spec.num_layers * self.spec.num_directions
+            state = tuple(x.new_zeros((rows, x.shape[1], size)) for size in self.spec.state_sizes)
+        self.module.train(training)  # cuDNN only keeps what its backward pass reads when it is told
+        with self._settings():
+            if not training:
+                with torch.inference_mode():
+                    output, final = self.run(x, state, lengths)
+                return output, final, None
+            x = x.detach().requires_grad_()
+            state = tuple(s.detach().requires_grad_() for s in state)
+            output, final = self.run(x, state, lengths)
+        return output, final, TorchTape(self, x, state, lengths, output, final)
+
+    def run(self, x: torch.Tensor, state: Arrays, lengths: np.ndarray | None) -> tuple[torch.Tensor, Arrays]:
+        """Output and final states, with or without a graph, as the caller has decided."""
+        if lengths is None:
+            output, final = self._layers(x, state)
+            return output, final
+        rows = np.flatnonzero(lengths)
+        if rows.size == lengths.size:
+            return self._packed(x, state, lengths)
+        output = x.new_zeros((*x.shape[:2], self.spec.output_size))
+        if rows.size == 0:
+            return output, tuple(s.clone() for s in state)
+        index = torch.from_numpy(rows).to(x.device)
+        some, new = self._packed(
+            x.index_select(1, index), tuple(s.index_select(1, index) for s in state), lengths[rows]
+        )
+        return output.index_copy(1, index, some), tuple(
+            s.index_copy(1, index, n) for s, n in zip(state, new, strict=True)
+        )
+
+    def _packed(self, x: torch.Tensor, state: Arrays, lengths: np.ndarray) -> tuple[torch.Tensor, Arrays]:
+        packed = pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
+        output, final = self._layers(packed, state)
+        return pad_packed_sequence(output, total_length=x.shape[0])[0], final
+
+    def _layers(self, x: Any, state: Arrays) -> tuple[Any, Arrays]:
+        """nn.LSTM takes and returns a tuple of states, the others one tensor."""
+        if len(state) == 1:
+            output, final = self.module(x, state[0])
+            return output, (final,)
+        return self.module(x, state)
+
+    def backward(self, tape: TorchTape, doutput: torch.Tensor | None, dstate: Arrays | None) -> dict[str, Any]:
+        """See `Network.backward`. The graph is kept, so that the tape can be used again."""
+        if doutput is None:
+            doutput = torch.zeros_like(tape.output)
+        results, seeds = (tape.output, *tape.final), (doutput, *(dstate or ()))
+        # without any valid step the output is a constant, which autograd refuses
+        pairs = [(result, seed) for result, seed in zip(results, seeds, strict=False) if result.requires_grad]
+        leaves = dict(self._trained) | {"x": tape.x}
+        leaves |= {f"{name}_0": leaf for name, leaf in zip(self.spec.cell.states, tape.state, strict=True)}
+        if not pairs:
+            return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        with self._settings():
+            gradients = torch.autograd.grad(
+                [result for result, _ in pairs],
+                list(leaves.values()),
+                [seed for _, seed in pairs],
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return dict(zip(leaves, gradients, strict=True))
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """On CUDA: the precision of this variant while it runs, and a wait for the device at the end."""
+        if self._backend.device == "cpu":
+            yield
+            return
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = self._backend.tf32
+        try:
+            yield
+            torch.cuda.synchronize()
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
