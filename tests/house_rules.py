@@ -30,6 +30,8 @@ class Room(NamedTuple):
 CELLS = ("rnnbench.cells", "rnnbench.params", "rnnbench.memory")
 # What backends share. None of them is a backend, so a backend that imports these still knows no other one.
 SHARED = ("rnnbench.backends.base", "rnnbench.backends.stack", "rnnbench.backends.threads")
+# What peers share.
+PEERS = ("rnnbench.backends.peers.biases",)
 # How other libraries arrange weights: permutations on NumPy arrays.
 LAYOUTS = ("rnnbench.interop.layouts",)
 NETWORKS = ("rnnbench", "rnnbench.rnn", "rnnbench.backends", "rnnbench.reference", *CELLS, *SHARED)
@@ -47,13 +49,18 @@ ROOMS = {
     "rnnbench.backends.numba_cpu": Room((*CELLS, *SHARED), ("numpy", "numba", "llvmlite")),
     "rnnbench.backends.numba_cuda": Room((*CELLS, *SHARED), ("numpy", "numba", "llvmlite", "cuda")),
     "rnnbench.backends.peers": Room(SHARED),
-    "rnnbench.backends.peers.torch": Room((*CELLS, *SHARED), ("numpy", "torch")),
-    "rnnbench.backends.peers.onnxruntime": Room((*CELLS, *SHARED, *LAYOUTS), ("numpy", "onnxruntime", "onnx")),
-    "rnnbench.backends.peers.jax": Room((*CELLS, *SHARED), ("numpy", "jax")),
+    "rnnbench.backends.peers.biases": Room(CELLS, ("numpy",)),
+    "rnnbench.backends.peers.torch": Room((*CELLS, *SHARED, *PEERS), ("numpy", "torch")),
+    "rnnbench.backends.peers.onnxruntime": Room((*CELLS, *SHARED, *PEERS, *LAYOUTS), ("numpy", "onnxruntime", "onnx")),
+    "rnnbench.backends.peers.jax": Room((*CELLS, *SHARED, *PEERS), ("numpy", "jax")),
     # Keras computes with one of the two, whose own differentiation it leaves to its users
-    "rnnbench.backends.peers.keras": Room((*CELLS, *SHARED, *LAYOUTS), ("numpy", "keras", "jax", "torch")),
+    "rnnbench.backends.peers.keras": Room((*CELLS, *SHARED, *PEERS, *LAYOUTS), ("numpy", "keras", "jax", "torch")),
     "rnnbench.rnn": Room((*CELLS, "rnnbench.backends", *SHARED), ("numpy",)),
-    "rnnbench.interop": Room(CELLS, ("numpy", "onnx")),
+    "rnnbench.interop": Room(
+        (*CELLS, "rnnbench.backends", "rnnbench.rnn", "rnnbench.interop.layouts"),
+        ("numpy", "torch", "keras", "onnx", "onnxruntime"),
+    ),
+    "rnnbench.interop.layouts": Room(CELLS, ("numpy",)),
     "rnnbench.tasks": Room(NETWORKS, ("numpy",)),
     "rnnbench.bench": Room(NETWORKS, ("numpy", "threadpoolctl", "asv", "asv_runner")),
     "rnnbench.report": Room((), ("numpy", "pandas", "asv", "matplotlib", "jinja2", "tabulate", "pyarrow")),

@@ -13,9 +13,11 @@ import numpy as np
 from numba.core.registry import cpu_target
 
 from ...params import Spec
+from .. import threads
 from ..stack import Stack
 from .layer import KernelLayer
 from .simd import SIMD_BYTES
+from .threading import start_pool
 
 
 def describe() -> str:
@@ -31,6 +33,7 @@ def why_unsupported(spec: Spec, direction: str) -> str | None:
 def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
     """A `Network` of compiled layers; see `base.Backend.prepare`. Kernels compile at their first call."""
     _start_numba()
+    start_pool()
     return Stack(spec, params, KernelLayer)
 
 

@@ -6,17 +6,17 @@ gradients.py does afterwards. Threads divide the work as in forward.py. Buffers:
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import njit
 from numba.extending import overload
 
 from .cache import cached_njit
 from .cell_type import next_operand, next_stage, pointwise
 from .layout import Now
 from .product import lanes_of, product_over_rows
-from .threading import part_of, wait
+from .threading import on_threads, part_of, wait
 
 
-@cached_njit(nogil=True, parallel=True, boundscheck=False)
+@cached_njit(nogil=True, boundscheck=False)
 def backward(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
     """Run BPTT of a layer in one direction.
 
@@ -24,15 +24,15 @@ def backward(stage, arrays, doutput, lengths, d, panels, back_panels, threads, b
     (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; threads, by_rows, barrier: as in
     `forward`. The initial states' adjoints end up in slot T % 2.
     """
-    for thread in prange(threads):
-        part = part_of(d.batch_size, panels, threads, thread, by_rows)
-        back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
-        _sequence(stage, arrays, doutput, lengths, d, part, back, barrier)
+    arguments = (stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier)
+    on_threads(_sequence, arguments, threads)
 
 
 @njit(nogil=True)
-def _sequence(stage, arrays, doutput, lengths, d, part, back, barrier):
+def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part and its panels of back."""
+    part = part_of(d.batch_size, panels, threads, thread, by_rows)
+    back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
     visits = 1
     for k in range(d.seq_len):
         t = k if d.reverse else d.seq_len - 1 - k

@@ -6,7 +6,7 @@ nobody; with few rows all threads take all rows and some panels each, and meet a
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import njit
 from numba.extending import overload
 
 from .cache import cached_njit
@@ -14,10 +14,10 @@ from .cell_type import next_operand, next_stage, pointwise
 from .layout import Now
 from .product import lanes_of, product_over_rows
 from .projection import project
-from .threading import part_of, wait
+from .threading import on_threads, part_of, wait
 
 
-@cached_njit(nogil=True, parallel=True, boundscheck=False)
+@cached_njit(nogil=True, boundscheck=False)
 def forward(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier):
     """Run a layer in one direction.
 
@@ -25,14 +25,13 @@ def forward(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barr
     empty; d: ForwardDims; panels: their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,)
     zeros.
     """
-    for thread in prange(threads):
-        part = part_of(d.batch_size, panels, threads, thread, by_rows)
-        _sequence(stage, x, arrays, output, lengths, d, part, barrier)
+    on_threads(_sequence, (stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier), threads)
 
 
 @njit(nogil=True)
-def _sequence(stage, x, arrays, output, lengths, d, part, barrier):
+def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part."""
+    part = part_of(d.batch_size, panels, threads, thread, by_rows)
     visits, done = 1, 0
     while done < d.seq_len:
         count = min(d.chunk, d.seq_len - done)

@@ -8,12 +8,12 @@ K = T * B rows (all steps of all rows of the batch) are summed over a block at a
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import njit
 
 from .cache import cached_njit
 from .product import lanes_of, product_over_rows
 from .simd import load, store
-from .threading import share
+from .threading import on_threads, share
 
 BLOCK = 256  # rows of K in a block: 4 vectors of each make 64 KiB, a part of any second-level cache
 WIDE = 4  # vectors in a panel; what is left over takes panels of one
@@ -22,37 +22,43 @@ ROWS = 64  # rows of dx that are computed before they are added to it
 _wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
 
 
-@cached_njit(nogil=True, parallel=True, boundscheck=False)
+@cached_njit(nogil=True, boundscheck=False)
 def outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads):
     """out[r, c] += sum over k < depth of a[k, r] * b[k, c], for r < rows and c < columns.
 
     a, b: one-dimensional arrays; *_at: their first element, *_step: elements from one k to the next. out (rows * out_row,): rows
     of out_row elements, at least `columns` rounded up to whole vectors. scratch (threads * BLOCK * WIDE vectors,).
     """
-    for thread in prange(threads):
-        first, end = share(rows, threads, thread)
-        lanes = lanes_of(out)
-        packed = thread * BLOCK * WIDE * lanes
-        for k in range(0, depth, BLOCK):
-            count = min(BLOCK, depth - k)
-            column = 0
-            while column < columns:
-                vectors = WIDE if columns - column > (WIDE - 1) * lanes else 1
-                _pack(b, b_at + k * b_step + column, b_step, min(vectors * lanes, columns - column), count, scratch, packed,
-                      vectors * lanes)  # fmt: skip
-                at = first * out_row + column
-                a_first = a_at + k * a_step + first
-                if vectors == WIDE:
-                    _wide(
-                        end - first, out, at, out_row, out, at, out_row,
-                        a, a_first, 1, a_step, scratch, packed, count,
-                    )  # fmt: skip
-                else:
-                    _narrow(
-                        end - first, out, at, out_row, out, at, out_row,
-                        a, a_first, 1, a_step, scratch, packed, count,
-                    )  # fmt: skip
-                column += vectors * lanes
+    on_threads(
+        _outer_sum, (a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads), threads
+    )
+
+
+@njit(nogil=True)
+def _outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads, thread):
+    first, end = share(rows, threads, thread)
+    lanes = lanes_of(out)
+    packed = thread * BLOCK * WIDE * lanes
+    for k in range(0, depth, BLOCK):
+        count = min(BLOCK, depth - k)
+        column = 0
+        while column < columns:
+            vectors = WIDE if columns - column > (WIDE - 1) * lanes else 1
+            _pack(b, b_at + k * b_step + column, b_step, min(vectors * lanes, columns - column), count, scratch, packed,
+                  vectors * lanes)  # fmt: skip
+            at = first * out_row + column
+            a_first = a_at + k * a_step + first
+            if vectors == WIDE:
+                _wide(
+                    end - first, out, at, out_row, out, at, out_row,
+                    a, a_first, 1, a_step, scratch, packed, count,
+                )  # fmt: skip
+            else:
+                _narrow(
+                    end - first, out, at, out_row, out, at, out_row,
+                    a, a_first, 1, a_step, scratch, packed, count,
+                )  # fmt: skip
+            column += vectors * lanes
 
 
 @njit(nogil=True)
@@ -65,18 +71,22 @@ def _pack(b, b_at, b_step, columns, count, scratch, packed, width):
             scratch[packed + k * width + c] = 0
 
 
-@cached_njit(nogil=True, parallel=True, boundscheck=False)
+@cached_njit(nogil=True, boundscheck=False)
 def row_sums(a, a_step, columns, depth, out, threads):
     """out[c] += sum over k < depth of a[k * a_step + c], for c < columns, a whole number of vectors."""
-    for thread in prange(threads):
-        lanes = lanes_of(out)
-        first, end = share(columns // lanes, threads, thread)
-        for k in range(depth):
-            for c in range(first * lanes, end * lanes, lanes):
-                store(out, c, load(out, c) + load(a, k * a_step + c))
+    on_threads(_row_sums, (a, a_step, columns, depth, out, threads), threads)
 
 
-@cached_njit(nogil=True, parallel=True, boundscheck=False)
+@njit(nogil=True)
+def _row_sums(a, a_step, columns, depth, out, threads, thread):
+    lanes = lanes_of(out)
+    first, end = share(columns // lanes, threads, thread)
+    for k in range(depth):
+        for c in range(first * lanes, end * lanes, lanes):
+            store(out, c, load(out, c) + load(a, k * a_step + c))
+
+
+@cached_njit(nogil=True, boundscheck=False)
 def add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads):
     """out[r, c] += sum over k < depth of a[r, k] * b[k, c], for r < rows and c < columns; out (rows, columns).
 
@@ -84,31 +94,37 @@ def add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors
     panels of `vectors` vectors (WIDE or 1), the last one padded. packed_at: where b starts. rows, columns, depth: sizes. vectors:
     see packed. out: (rows * columns,). scratch: (threads * ROWS * WIDE vectors,). threads: their number.
     """
-    for thread in prange(threads):
-        lanes = lanes_of(out)
-        first, end = share(rows, threads, thread)
-        width = vectors * lanes
-        here = thread * ROWS * WIDE * lanes
-        for r in range(first, end, ROWS):
-            count = min(ROWS, end - r)
-            for column in range(0, columns, width):
-                inside = min(width, columns - column)
-                for i in range(count):
-                    for c in range(inside):
-                        scratch[here + i * width + c] = out[(r + i) * columns + column + c]
-                    for c in range(inside, width):
-                        scratch[here + i * width + c] = 0
-                at = packed_at + column * depth
-                if vectors == WIDE:
-                    _wide(
-                        count, scratch, here, width, scratch, here, width,
-                        a, a_at + r * a_row, a_row, 1, packed, at, depth,
-                    )  # fmt: skip
-                else:
-                    _narrow(
-                        count, scratch, here, width, scratch, here, width,
-                        a, a_at + r * a_row, a_row, 1, packed, at, depth,
-                    )  # fmt: skip
-                for i in range(count):
-                    for c in range(inside):
-                        out[(r + i) * columns + column + c] = scratch[here + i * width + c]
+    on_threads(
+        _add_product, (a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads), threads
+    )
+
+
+@njit(nogil=True)
+def _add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads, thread):
+    lanes = lanes_of(out)
+    first, end = share(rows, threads, thread)
+    width = vectors * lanes
+    here = thread * ROWS * WIDE * lanes
+    for r in range(first, end, ROWS):
+        count = min(ROWS, end - r)
+        for column in range(0, columns, width):
+            inside = min(width, columns - column)
+            for i in range(count):
+                for c in range(inside):
+                    scratch[here + i * width + c] = out[(r + i) * columns + column + c]
+                for c in range(inside, width):
+                    scratch[here + i * width + c] = 0
+            at = packed_at + column * depth
+            if vectors == WIDE:
+                _wide(
+                    count, scratch, here, width, scratch, here, width,
+                    a, a_at + r * a_row, a_row, 1, packed, at, depth,
+                )  # fmt: skip
+            else:
+                _narrow(
+                    count, scratch, here, width, scratch, here, width,
+                    a, a_at + r * a_row, a_row, 1, packed, at, depth,
+                )  # fmt: skip
+            for i in range(count):
+                for c in range(inside):
+                    out[(r + i) * columns + column + c] = scratch[here + i * width + c]

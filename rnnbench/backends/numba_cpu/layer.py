@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading as _threading
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from ...cells import program
@@ -17,6 +16,7 @@ from . import gradients, layout, simd
 from .backward import backward
 from .cell_type import stages_of
 from .forward import forward
+from .threading import most_threads
 from .tile import tile_rows
 
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
@@ -91,7 +91,6 @@ class KernelLayer:
                 first[:, : given.shape[1]] = given
                 first[:, given.shape[1] :] = 0
             arrays = layout.Arrays(self._packed, tape, self._buffer("pre", work_size))
-            numba.set_num_threads(count)
             forward(
                 stages,
                 x.reshape(-1),
@@ -156,7 +155,7 @@ class KernelLayer:
 
     def _divide(self, B: int, flops: float, flops_of_stage: float) -> tuple[int, bool]:
         """(threads, whether they divide rows): rows where each thread fills its tiles, else hidden units."""
-        count = threads.get_threads()
+        count = most = min(threads.get_threads(), most_threads())
         if count == 1 or flops < _WORTH_THREADS:
             return 1, True
         widest = max((len(o.pre) for o in self._program.operands), default=1) * self._vectors
@@ -165,7 +164,7 @@ class KernelLayer:
         count = min(count, self._padded // self._width, self._padded_back // self._back_width)
         if count > 1 and flops_of_stage >= _WORTH_BARRIER:
             return count, False
-        return (min(threads.get_threads(), B), True) if B > 1 else (1, True)
+        return (min(most, B), True) if B > 1 else (1, True)
 
     # ---- backward
 
@@ -213,7 +212,6 @@ class KernelLayer:
             flowing[:] = 0
             for kept, given in zip(flowing, dstate, strict=True):
                 kept[0, :, : given.shape[1]] = given
-            numba.set_num_threads(count)
             backward(
                 stages,
                 layout.Arrays(packed, tape.array, work),

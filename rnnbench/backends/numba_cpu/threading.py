@@ -1,18 +1,108 @@
-"""Two or more threads inside a kernel: how work is divided, and a barrier for those that meet at every step."""
+"""Threads inside a kernel: how they start, how work is divided, and a barrier for those that meet at every step.
+
+The threads are those of Numba's own pool. `prange` would reach them too, but what it makes of a loop is compiled and optimised
+several times over, which made half of a kernel's compile time; `on_threads` is one call.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
+from numba.core import config as _numba_config
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel as _pool
 
 from .layout import Part
+
+_config: Any = _numba_config  # its attributes are made at run time
 
 # attempts before a waiting thread gives its processor away: some microseconds, more than a fair barrier takes
 _SPINS = 2000
 _yield_processor = types.ExternalFunction("sched_yield", types.int32())
+
+
+def most_threads() -> int:
+    """How many threads a kernel can have: those that Numba's pool was started with, which NUMBA_NUM_THREADS may limit."""
+    return min(_config.NUMBA_NUM_THREADS, _MOST)
+
+
+def start_pool() -> None:
+    """Start Numba's pool, or do nothing if it runs: a kernel from disk refers to it by name, and fails to load before."""
+    _pool._launch_threads()
+
+
+@intrinsic
+def on_threads(context, function, arguments, threads):
+    """Call function(*arguments, thread) for each thread from 0 to threads - 1 at the same time, and wait for all.
+
+    The function is an njit one that returns nothing. One thread alone is the calling one. Raises RuntimeError where a thread failed.
+    """
+    inner = function.get_call_type(context, (*arguments.types, types.intp), {})
+    if inner.return_type != types.none:
+        raise TypeError(f"{function.dispatcher.py_func.__name__} must return nothing, not {inner.return_type}")
+    compiled = function.dispatcher.overloads[inner.args]
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        _, packed, count = values
+        context.add_linking_libs([compiled.library])
+        shared = ir.LiteralStructType([packed.type, _INTP])  # the arguments, and how many threads failed
+        worker = _worker(context, builder.module, compiled.fndesc, inner, shared)
+        data = cgutils.alloca_once(builder, shared)
+        builder.store(packed, builder.gep(data, [_FIRST, _FIRST]))
+        failures = builder.gep(data, [_FIRST, ir.IntType(32)(1)])
+        builder.store(_INTP(0), failures)
+        # the pool calls worker(args, dimensions, steps, data): args[0] is the address of the first of dimensions[0] numbers
+        numbers = cgutils.alloca_once(builder, _INTP, size=_INTP(_MOST))
+        with cgutils.for_range(builder, count) as loop:
+            builder.store(loop.index, builder.gep(numbers, [loop.index]))
+        args, dimensions = cgutils.alloca_once(builder, _BYTES), cgutils.alloca_once(builder, _INTP)
+        steps = cgutils.alloca_once_value(builder, _INTP(_INTP.width // 8))
+        builder.store(builder.bitcast(numbers, _BYTES), args)
+        builder.store(count, dimensions)
+        passed = [builder.bitcast(pointer, _BYTES) for pointer in (args, dimensions, steps, data)]
+        with builder.if_else(builder.icmp_signed("==", count, _INTP(1))) as (alone, together):
+            with alone:
+                builder.call(worker, passed)
+            with together:
+                kind = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INTP] * 3)
+                parallel_for = cgutils.get_or_insert_function(builder.module, kind, "numba_parallel_for")
+                builder.call(parallel_for, [builder.bitcast(worker, _BYTES), *passed, _INTP(0), _INTP(1), count])
+        with builder.if_then(builder.icmp_signed("!=", builder.load(failures), _INTP(0)), likely=False):
+            context.call_conv.return_user_exc(builder, RuntimeError, ("a thread of a kernel failed",))
+        return context.get_dummy_value()
+
+    return types.void(function, arguments, types.intp), codegen
+
+
+_MOST = 1024
+_INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
+_BYTES = ir.IntType(8).as_pointer()
+_FIRST = ir.IntType(32)(0)
+
+
+def _worker(context: Any, module: ir.Module, callee: Any, signature: Any, shared: ir.Type) -> ir.Function:
+    """What the pool calls on each thread: takes the arguments out of `shared` and passes them on with the thread's number."""
+    kind = ir.FunctionType(ir.VoidType(), [_BYTES] * 4)
+    worker = ir.Function(module, kind, name=module.get_unique_name(f"on_thread.{callee.mangled_name}"))
+    worker.linkage = "internal"
+    builder = ir.IRBuilder(worker.append_basic_block("entry"))
+    args, dimensions, _, raw = worker.args
+    data = builder.bitcast(raw, shared.as_pointer())
+    first = builder.load(builder.bitcast(builder.load(builder.bitcast(args, _BYTES.as_pointer())), _INTP.as_pointer()))
+    count = builder.load(builder.bitcast(dimensions, _INTP.as_pointer()))
+    packed = builder.load(builder.gep(data, [_FIRST, _FIRST]))
+    unpacked = [builder.extract_value(packed, i) for i in range(len(signature.args) - 1)]
+    with cgutils.for_range(builder, count) as loop:
+        thread = builder.add(first, loop.index)
+        status, _ = context.call_internal_no_propagate(builder, callee, signature, [*unpacked, thread])
+        with builder.if_then(status.is_error, likely=False):
+            builder.atomic_rmw("add", builder.gep(data, [_FIRST, ir.IntType(32)(1)]), _INTP(1), "acq_rel")
+    builder.ret_void()
+    return worker
 
 
 @intrinsic
