@@ -9,7 +9,7 @@ from rnnbench import backends
 from rnnbench.bench import check
 from rnnbench.bench.cases import DIRECTIONS
 from rnnbench.bench.verify import Verification
-from rnnbench.cli import values
+from rnnbench.cli import against, values
 from rnnbench.cli.terminal import Progress, paint
 
 SHOWN = 20  # disagreements told one by one
@@ -19,6 +19,8 @@ LINE = "{:<20} {:<15} {:<8} {:>5} {:>9} {:>9} {:>6}  {}"
 def run(arguments: argparse.Namespace) -> int:
     """Verify and print a row for each cell, backend and dtype as it completes; then each disagreement in a sentence."""
     values.use_threads(arguments.threads)
+    if arguments.against:
+        return against.run(arguments)
     directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
     named = arguments.backends or backends.OWN
     groups = list(check.cases(arguments.cells, named, arguments.dtypes, directions, seed=arguments.seed))

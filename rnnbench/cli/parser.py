@@ -80,6 +80,9 @@ def _check(parser: Parser) -> None:
 
       rnnbench check
       rnnbench check --cells lstm,mine.py:my_cell --backends numba-cpu
+      rnnbench check --against torch,onnxruntime
+
+    With --against, other libraries take the reference's place: random networks and data on our backends and on theirs.
     """
     _axes(parser, "all", "float32,float64")
     parser.add_argument(
@@ -89,6 +92,15 @@ def _check(parser: Parser) -> None:
         help="inference, forward and backward, or both (default)",
     )
     parser.add_argument("--seed", type=values.number("--seed", 0), default=0, metavar="N", help="other data")
+    parser.add_argument(
+        "--against",
+        type=values.backend_list,
+        metavar="PEERS",
+        help=f"compare random cases with these: {', '.join(backends.PEERS)}",
+    )
+    parser.add_argument(
+        "--count", type=values.number("--count"), default=200, metavar="N", help="random cases (default: 200)"
+    )
     _threads(parser)
 
 

@@ -1,0 +1,98 @@
+"""`rnnbench check --against`: our backends against the peers themselves, on random networks and data.
+
+The reference is left out of it: two implementations that know nothing of each other get the same numbers, and have to
+give the same outputs, final states and gradients. Each may lie as far from the truth as `tolerance` allows, so they may lie
+twice as far apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rnnbench.bench.cases import LENGTHS, Case
+from rnnbench.bench.data import make
+from rnnbench.bench.session import Session, Unsupported
+from rnnbench.bench.tolerance import tolerances
+from rnnbench.bench.verify import Verification, compare
+
+Results = dict[str, np.ndarray]
+
+
+def cases(
+    count: int, cells: Sequence[str], dtypes: Sequence[str], directions: Sequence[str], seed: int
+) -> Iterator[Case]:
+    """`count` random cases: sizes, layers, directions, lengths and data, the same for the same arguments.
+
+    cells, dtypes, directions: what is drawn from. seed: of the draw, and of the cases' own data.
+    """
+    draw = random.Random(seed)
+    for number in range(count):
+        yield Case(
+            draw.choice(cells),
+            "",
+            draw.choice(dtypes),
+            draw.choice(directions),
+            seq_len=draw.randint(1, 20),
+            batch_size=draw.randint(1, 9),
+            input_size=draw.randint(1, 40),
+            hidden_size=draw.randint(1, 48),
+            num_layers=draw.choice((1, 1, 2, 3)),
+            bidirectional=draw.random() < 0.3,
+            lengths=draw.choice(LENGTHS),
+            seed=seed * 1_000_003 + number,
+        )
+
+
+def against(case: Case, ours: Sequence[str], peers: Sequence[str]) -> Iterator[tuple[str, str, Verification]]:
+    """Run one case everywhere: (our backend, peer, how they compare). A peer that cannot train is held against inference.
+
+    ours, peers: names of backends that can be used. A verification's case names our backend, and `runs` the peer's own words.
+    """
+    known: dict[tuple[str, str], tuple[Results, str] | Exception] = {}
+
+    def results(backend: str, direction: str) -> tuple[Results, str] | Exception:
+        if (backend, direction) not in known:
+            known[backend, direction] = _results(dataclasses.replace(case, backend=backend, direction=direction))
+        return known[backend, direction]
+
+    for peer in peers:
+        direction = case.direction
+        theirs = results(peer, direction)
+        if isinstance(theirs, Unsupported) and direction == "train":
+            direction, theirs = "forward", results(peer, "forward")
+        for backend in ours:
+            yield backend, peer, _compared(dataclasses.replace(case, backend=backend, direction=direction), peer,
+                                           results(backend, direction), theirs)  # fmt: skip
+
+
+def _results(case: Case) -> tuple[Results, str] | Exception:
+    """Everything that comes out, and the backend's own words; or why nothing does."""
+    try:
+        session = Session(case, make(case))
+        with np.errstate(all="ignore"):
+            return session.result(session.run()), session.runs
+    except Exception as error:  # told as a finding by whoever compares, and the next case must still run
+        return error
+
+
+def _compared(
+    case: Case, peer: str, mine: tuple[Results, str] | Exception, theirs: tuple[Results, str] | Exception
+) -> Verification:
+    for name, result in ((peer, theirs), (case.backend, mine)):
+        if isinstance(result, Unsupported):
+            return Verification(case, "skipped", reason=str(result))
+        if isinstance(result, Exception):
+            line = (str(result).strip() or "no message").splitlines()[0]
+            return Verification(case, "failed", reason=f"{name}: {type(result).__name__}: {line}")
+    assert not isinstance(mine, Exception) and not isinstance(theirs, Exception)
+    got, (peers, runs) = mine[0], theirs
+    allowed = tolerances(case)
+    double = dataclasses.replace(
+        allowed, forward=2 * allowed.forward, gradients=2 * allowed.gradients, flips=2 * allowed.flips
+    )
+    found = compare(case, got, {name: value.astype(np.float64) for name, value in peers.items()}, double)
+    return dataclasses.replace(found, runs=runs, reason=f"against {peer}: {found.reason}" if found.reason else "")

@@ -1,0 +1,78 @@
+"""`rnnbench check --against`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rnnbench import backends
+from rnnbench.bench import against
+from rnnbench.bench.cases import DIRECTIONS
+from rnnbench.bench.check import Group
+from rnnbench.cli.terminal import Progress, columns, paint
+
+HEAD = ["backend", "against", "dtype", "cases", "skipped", "disagree", "difference", "allowed", "used", "largest in"]
+SHOWN = 10  # disagreements told one by one
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Random cases on our backends and the peers named; then a row for each pair and dtype with its largest difference."""
+    ours = arguments.backends or list(backends.OWN)
+    directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
+    cases = list(against.cases(arguments.count, arguments.cells, arguments.dtypes, directions, arguments.seed))
+    groups = {
+        (backend, peer, dtype): Group(peer, backend, dtype)
+        for peer in arguments.against
+        for backend in ours
+        for dtype in arguments.dtypes
+    }
+    words: dict[str, str] = {}
+    progress = Progress(len(cases))
+    try:
+        for case in cases:
+            progress.show(f"{case.on('')} on {', '.join([*ours, *arguments.against])}")
+            for backend, peer, found in against.against(case, ours, arguments.against):
+                groups[backend, peer, case.dtype].found.append(found)
+                words |= {peer: found.runs} if found.runs else {}
+            progress.step()
+    except KeyboardInterrupt:
+        if not progress.done:
+            raise
+    progress.clear()
+    for peer in arguments.against:
+        print(f"{peer}: {words.get(peer, 'ran nothing')}")
+    table = [[*HEAD], *(_row(peer, group) for (_, peer, _), group in groups.items() if group.found)]
+    ends = [row.pop() for row in table]  # sentences, which want the left
+    print("\n".join(f"{line}  {end}" for line, end in zip(columns(table, left=3), ends, strict=True)))
+    return _summary(list(groups.values()), progress.done, len(cases))
+
+
+def _row(peer: str, group: Group) -> list[str]:
+    worst = group.worst
+    names = [group.backend, peer, group.dtype, str(len(group.found)), str(group.count("skipped"))]
+    names.append(str(group.count("wrong", "failed")))
+    if worst is None:
+        return [*names, "-", "-", "-", group.found[0].reason]
+    used = worst.error / worst.tolerance if worst.tolerance else 0.0
+    where = str(worst.case).replace(f" {worst.case.backend} {worst.case.dtype}", "")
+    return [*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{used:.0%}", f"{worst.worst} of {where}"]
+
+
+def _summary(groups: list[Group], done: int, asked: int) -> int:
+    """Skips by reason, disagreements one by one, and the exit status."""
+    reasons = sorted({(group.cell, reason) for group in groups for reason in group.reasons})
+    for peer, reason in reasons:
+        print(paint(f"skipped on {peer}: {reason}", "skipped", sys.stdout))
+    bad = [found for group in groups for found in group.found if found.status in ("wrong", "failed")]
+    for found in bad[:SHOWN]:
+        print(paint(f"{found.status}: {found.case}: {found.reason}", "wrong", sys.stdout))
+    if len(bad) > SHOWN:
+        print(f"... and {len(bad) - SHOWN} more")
+    agreed = sum(group.count("ok") for group in groups)
+    print(f"{done} random cases: {agreed} comparisons agree" + (f", {len(bad)} do not" if bad else ""))
+    if done < asked:
+        print(f"rnnbench: interrupted after {done} of {asked} cases", file=sys.stderr)
+        return 130
+    if not agreed and not bad:
+        print("rnnbench: nothing was compared", file=sys.stderr)
+    return 1 if bad or not agreed else 0

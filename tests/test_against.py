@@ -1,0 +1,97 @@
+"""`rnnbench check --against`: our backends and other implementations on the same random cases."""
+
+from __future__ import annotations
+
+import pytest
+import stand_in
+
+from rnnbench import backends, reference
+from rnnbench.bench import against
+from rnnbench.cli import main
+
+CELLS = ["lstm", "gru", "rnn_tanh"]
+
+
+def test_random_cases_are_the_same_for_the_same_seed_and_reach_every_feature():
+    drawn = list(against.cases(200, CELLS, ["float32", "float64"], ["forward", "train"], seed=3))
+    assert drawn == list(against.cases(200, CELLS, ["float32", "float64"], ["forward", "train"], seed=3))
+    assert drawn != list(against.cases(200, CELLS, ["float32", "float64"], ["forward", "train"], seed=4))
+    assert len({case.seed for case in drawn}) == 200
+    for name in ("cell", "dtype", "direction", "num_layers", "bidirectional", "lengths"):
+        assert len({getattr(case, name) for case in drawn}) > 1, name
+    assert {1, 20} <= {case.seq_len for case in drawn} and {1, 9} <= {case.batch_size for case in drawn}
+
+
+def test_an_implementation_that_is_right_agrees(monkeypatch, capsys):
+    name = stand_in.install(monkeypatch, stand_in.StandIn())
+    assert main(["check", "--against", name, "--backends", "numpy", "--count", "25"]) == 0
+    told = capsys.readouterr().out
+    assert f"{name}: a copy of the reference" in told and "25 random cases: 25 comparisons agree" in told
+
+
+@pytest.mark.parametrize(
+    ("broken", "cell"),
+    [
+        (lambda: stand_in.StandIn(params=stand_in.gates_swapped), "lstm"),
+        (lambda: stand_in.StandIn(params=stand_in.recurrent_transposed), "gru"),
+        (lambda: stand_in.StandIn(lengths=lambda lengths: None), "rnn_tanh"),
+        (stand_in.without_forget_gate_in_dc, "lstm"),
+        (lambda: stand_in.without_recurrent_part_in_dh("gru"), "gru"),
+    ],
+)
+def test_an_implementation_that_is_wrong_is_found_out(broken, cell, monkeypatch, capsys):
+    name = stand_in.install(monkeypatch, broken())
+    assert main(["check", "--against", name, "--backends", "numpy", "--count", "20", "--cells", cell]) == 1
+    told = capsys.readouterr().out
+    assert f"wrong: {cell} numpy" in told and f"against {name}: " in told and "do not" in told
+
+
+def test_one_that_only_infers_is_held_against_inference(monkeypatch, capsys):
+    infers = stand_in.StandIn()
+    monkeypatch.setattr(
+        infers, "why_unsupported", lambda spec, direction: "no way back" if direction == "train" else None
+    )
+    name = stand_in.install(monkeypatch, infers)
+    assert main(["check", "--against", name, "--backends", "numpy", "--count", "8", "--direction", "train"]) == 0
+    assert "8 comparisons agree" in capsys.readouterr().out
+
+
+def test_one_that_can_do_nothing_proves_nothing_and_one_that_crashes_is_reported(monkeypatch, capsys):
+    name = stand_in.install(monkeypatch, stand_in.StandIn(why_unsupported="it is made of wood"))
+    assert main(["check", "--against", name, "--backends", "numpy", "--count", "3"]) == 1
+    told = capsys.readouterr()
+    assert f"skipped on {name}: it is made of wood" in told.out and "nothing was compared" in told.err
+
+    def crash(*_: object) -> None:
+        raise RuntimeError("kernel exploded")
+
+    stand_in.install(monkeypatch, stand_in.StandIn(params=crash))
+    assert main(["check", "--against", name, "--backends", "numpy", "--count", "3"]) == 1
+    assert f"{name}: RuntimeError: kernel exploded" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_was_found(monkeypatch, capsys):
+    name = stand_in.install(monkeypatch, stand_in.StandIn())
+    before, seen = against.against, []
+
+    def twice(case, ours, peers):
+        seen.append(case)
+        if len(seen) > 2:
+            raise KeyboardInterrupt
+        return before(case, ours, peers)
+
+    monkeypatch.setattr(against, "against", twice)
+    assert main(["check", "--against", name, "--backends", "numpy", "--count", "5"]) == 130
+    told = capsys.readouterr()
+    assert "2 random cases: 2 comparisons agree" in told.out and "interrupted after 2 of 5" in told.err
+
+
+@pytest.mark.parametrize("peer", [name for name in backends.PEERS if "cuda" not in name])
+def test_peers_agree_with_numpy(peer, capsys):
+    reason = backends.why_unavailable(peer)
+    if reason:
+        pytest.skip(reason)
+    count = "60" if peer == "torch" else "8"  # the others compile or build a model for each case
+    cells = ",".join(reference.CELLS)
+    assert main(["check", "--against", peer, "--backends", "numpy", "--count", count, "--cells", cells]) == 0
+    assert "do not" not in capsys.readouterr().out
