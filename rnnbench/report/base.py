@@ -32,6 +32,8 @@ UNITS = {
     "import_seconds": "seconds",
     "verification": "relative error",
 }
+# Other projects' implementations, with which ours are compared; as rnnbench.backends has them, which a report does not load.
+PEERS = ("torch", "torch-cuda", "torch-cuda-tf32", "onnxruntime", "jax", "keras")
 # From harmless to alarming: the status of a case is the last of its rows' statuses in this order.
 STATUSES = ["skipped", "ok", "unverified", "failed", "wrong"]
 

@@ -14,6 +14,7 @@ from rnnbench.report.units import ratio
 
 FOLDER = Path(__file__).parent
 HEADINGS = {
+    "head to head": "Side by side with the peers",
     "throughput": "Throughput",
     "time": "Time over sequence length",
     "speed-up": "Speed-up",
@@ -53,6 +54,7 @@ def _run(results: Results, machine: dict[str, Any], baseline: str | None) -> dic
     shown = list(of_run(rows, machine, baseline))
     chosen = views.baseline_of_run(rows, baseline)
     pictures = {
+        "head to head": plots.lead_over_peers(rows),
         "throughput": plots.throughput(rows),
         "time": plots.times(rows),
         "speed-up": plots.heat_maps(rows, chosen),

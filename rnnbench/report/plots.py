@@ -120,27 +120,44 @@ def heat_class(ratio: float) -> int:
 
 def heat_maps(rows: pd.DataFrame, baseline: str) -> list[Plot]:
     """Speed-up over the baseline, a map for each backend, direction and dtype: sizes as rows, cells as columns."""
-    pairs, found = views.speedups(rows, baseline), []
-    for (backend, direction, dtype), part in pairs.groupby(["backend", "direction", "dtype"]):
-        grid = part.pivot_table(index=["hidden_size", "seq_len", "batch_size"], columns="cell", values="speedup")
-        figure, axes = _figure(0.8 + 0.27 * len(grid))
-        for row, values in enumerate(grid.to_numpy()):
-            for column, speedup in enumerate(values):
-                _box(axes, row, column, speedup)
-        axes.set(xlim=(-0.5, len(grid.columns) - 0.5), ylim=(len(grid) - 0.5, -0.5), xlabel="cell")
-        axes.set_ylabel("hidden size H, length T, batch size B")
-        axes.set_xticks(range(len(grid.columns)), [_shorter(cell) for cell in grid.columns], parse_math=False)
-        axes.set_yticks(range(len(grid)), [f"H {h}  T {t}  B {b}" for h, t, b in grid.index])
-        axes.tick_params(length=0)
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-        title = f"{backend} over {baseline}, {direction}, {dtype}"
-        alt = (
-            f"Heat map of the speed-up of {title}: from {significant(part['speedup'].min())} to "
-            f"{significant(part['speedup'].max())} times over {len(part)} cases; the tables below have every number."
-        )
-        found.append(Plot(title, _svg(figure, rows, "speed-up" + title, alt), alt))
-    return found
+    pairs = views.speedups(rows, baseline)
+    return [
+        _heat_map(rows, part, f"{backend} over {baseline}, {direction}, {dtype}")
+        for (backend, direction, dtype), part in pairs.groupby(["backend", "direction", "dtype"])
+    ]
+
+
+def lead_over_peers(rows: pd.DataFrame) -> list[Plot]:
+    """Our fastest backend over the fastest peer, a map for each direction and dtype; none without peers."""
+    wide = views.side_by_side(rows)
+    if wide.empty:
+        return []
+    cases = wide["ours"].rename("speedup").dropna().reset_index()
+    return [
+        _heat_map(rows, part, f"our fastest over the fastest peer, {direction}, {dtype}")
+        for (direction, dtype), part in cases.groupby(["direction", "dtype"])
+    ]
+
+
+def _heat_map(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Plot:
+    """The column "speedup" of some cases as colours and numbers."""
+    grid = part.pivot_table(index=["hidden_size", "seq_len", "batch_size"], columns="cell", values="speedup")
+    figure, axes = _figure(0.8 + 0.27 * len(grid))
+    for row, values in enumerate(grid.to_numpy()):
+        for column, speedup in enumerate(values):
+            _box(axes, row, column, speedup)
+    axes.set(xlim=(-0.5, len(grid.columns) - 0.5), ylim=(len(grid) - 0.5, -0.5), xlabel="cell")
+    axes.set_ylabel("hidden size H, length T, batch size B")
+    axes.set_xticks(range(len(grid.columns)), [_shorter(cell) for cell in grid.columns], parse_math=False)
+    axes.set_yticks(range(len(grid)), [f"H {h}  T {t}  B {b}" for h, t, b in grid.index])
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    alt = (
+        f"Heat map of the speed-up of {title}: from {significant(part['speedup'].min())} to "
+        f"{significant(part['speedup'].max())} times over {len(part)} cases; the tables below have every number."
+    )
+    return Plot(title, _svg(figure, rows, "speed-up" + title, alt), alt)
 
 
 def _box(axes: Any, row: int, column: int, speedup: float) -> None:

@@ -16,7 +16,7 @@ from rnnbench.report.units import NOTHING, count, ratio, seconds, si, significan
 
 HEADINGS = {"seq_len": "T", "batch_size": "B", "input_size": "I", "hidden_size": "H"}
 LEGEND = "T sequence length, B batch size, H hidden size (and input size, where no I is given)"
-SECTIONS = ("throughput", "time", "speed-up", "peak", "memory", "start-up", "left out")
+SECTIONS = ("head to head", "throughput", "time", "speed-up", "peak", "memory", "start-up", "left out")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def of_run(rows: pd.DataFrame, machine: dict[str, Any], baseline: str | None) ->
     """The tables of one run from its tidy rows."""
     run = machine["label"]
     baseline = views.baseline_of_run(rows, baseline)
+    yield from _side_by_side_tables(rows, run)
     title = "Throughput over hidden size"
     yield from _pivots(rows, run, "steps_per_second", "hidden_size", "throughput", title, "steps/s", si)
     yield from _pivots(rows, run, "time", "seq_len", "time", "Time over sequence length", "median time a call", seconds)
@@ -108,6 +109,22 @@ def _pivots(
         best &= compared.transform("count") > 1
         part = part.rename(columns=lambda size: f"{HEADINGS[over]}={size}")
         yield _table(run, section, f"{title}, {direction}", unit, part.map(show), best)
+
+
+def _side_by_side_tables(rows: pd.DataFrame, run: str) -> Iterable[Table]:
+    """One table per direction: every backend and peer on the same case, and how far ahead or behind ours are."""
+    wide = views.side_by_side(rows)
+    for direction in sorted(set(wide.index.get_level_values("direction")) if len(wide) else []):
+        part = pd.DataFrame(wide.xs(direction, level="direction")).dropna(axis="columns", how="all")
+        if "ours" not in part:
+            continue  # no peer ran in this direction
+        times, lead = part.drop(columns="ours"), part["ours"].dropna()
+        best = times.eq(times.min(axis=1), axis=0).assign(ours=False)
+        what = "median time a call; last column: the fastest peer's time divided by our fastest"
+        if len(lead):
+            what += f" (geometric mean {ratio(views.geometric_mean(lead))}, ahead in {(lead > 1).sum()} of {len(lead)} cases)"
+        shown = times.map(seconds).assign(**{"ours to best peer": part["ours"].map(ratio)})
+        yield _table(run, "head to head", f"Side by side with the peers, {direction}", what, shown, best)
 
 
 def _speedup_tables(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Table]:

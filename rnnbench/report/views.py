@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rnnbench.report.base import CASE, SIZES, STATUSES, ReportError, per_case, worst
+from rnnbench.report.base import CASE, PEERS, SIZES, STATUSES, ReportError, per_case, worst
 
 ALL_CELLS = "all cells"
 
@@ -78,6 +78,21 @@ def speedups(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
         upper=pairs["upper_base"] / pairs["lower"],
         unverified=(pairs["status"] == "unverified") | (pairs["status_base"] == "unverified"),
     )
+
+
+def side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
+    """Seconds a call with a row for each case and a column for each backend, ours first; empty without any peer's times.
+
+    Behind them the column "ours": the fastest peer's time divided by that of our fastest backend, above 1 where we are ahead.
+    """
+    times = per_case(rows, "time")
+    if not times["backend"].isin(PEERS).any():
+        return pd.DataFrame()
+    keys = ["direction", "dtype", "cell", *_other_sizes(times, ""), "backend"]
+    wide = times.set_index(keys)["value"].unstack("backend").sort_index()
+    peers = [name for name in PEERS if name in wide]
+    ours = sorted(set(wide) - set(peers), key=lambda name: (name == "numpy", name))
+    return wide[[*ours, *peers]].assign(ours=wide[peers].min(axis=1) / wide[ours].min(axis=1))
 
 
 def speedup_summary(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
