@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import hypothesis
 
@@ -12,6 +13,8 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["NO_COLOR"] = "1"
 for name in ("FORCE_COLOR", "RNNBENCH_SUITE", "RNNBENCH_RECORD"):
     os.environ.pop(name, None)
+# Keras asks for its back end once, when it is imported; left alone it looks for TensorFlow, which is no peer here.
+os.environ.setdefault("KERAS_BACKEND", next((name for name in ("jax", "torch") if find_spec(name)), "numpy"))
 
 # A first example may compile a kernel, so no example has a deadline. CI and a developer see the same examples; more of
 # them, and new ones each time, with --hypothesis-profile=search.

@@ -19,6 +19,7 @@ from .variants import NAME, variant
 
 __all__ = [
     "BUILT_IN",
+    "NAME",
     "PROJECTION",
     "Cell",
     "CellError",

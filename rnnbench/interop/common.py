@@ -1,0 +1,91 @@
+"""What every converter needs: an RNN from named arrays, a forget bias where others have none, files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..cells import Cell
+from ..params import DTYPES
+from ..rnn import RNN
+from .layouts import Arrays
+
+
+class InteropError(ValueError):
+    """Something has no equal on the other side, or a file holds something else; the message says what, and what would work."""
+
+
+def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **options: Any) -> RNN:
+    """An RNN of `cell` with these parameters, from whose shapes and dtype its sizes follow.
+
+    arrays: under PyTorch's names. backend: of the RNN. options: `num_layers`, `bidirectional`, `batch_first`, `reverse` and the
+    cell's numbers.
+    Raises InteropError for a dtype that is not ours and for shapes that do not fit each other.
+    """
+    weight = arrays["weight_ih_l0"]
+    if weight.dtype.name not in DTYPES:
+        raise InteropError(f"the weights are {weight.dtype.name}; convert them to {' or '.join(DTYPES)} first")
+    gates = len(cell.input_gates)
+    if weight.ndim != 2 or len(weight) % gates:
+        raise InteropError(f"weight_ih_l0 is {weight.shape}; {cell.name} needs rows in {gates} equal blocks")
+    projection = arrays.get("weight_hr_l0")
+    rnn = RNN(
+        cell,
+        weight.shape[1],
+        len(weight) // gates,
+        bias="bias_ih_l0" in arrays,
+        dtype=weight.dtype.name,
+        proj_size=0 if projection is None else len(projection),
+        backend=backend,
+        **options,
+    )
+    try:
+        rnn.load(arrays)
+    except ValueError as error:
+        raise InteropError(f"the weights do not fit each other: {error}") from error
+    return rnn
+
+
+def with_forget_bias(rnn: RNN) -> Arrays:
+    """The parameters, with the run-time forget_bias added to the forget gate's bias, for formats that know no other one.
+
+    Raises InteropError where there is a forget_bias and no bias to add it to.
+    """
+    arrays, spec = dict(rnn.params), rnn.spec
+    value = spec.numbers.get("forget_bias", 0.0)
+    if value == 0:
+        return arrays
+    if not spec.bias:
+        raise InteropError(f"forget_bias {value} is stored in the biases there; make the RNN with bias=True")
+    gate, H = spec.cell.input_gates.index("f"), spec.hidden_size
+    for _, _, suffix in spec.suffixes():
+        arrays[f"bias_ih{suffix}"] = arrays[f"bias_ih{suffix}"].copy()
+        arrays[f"bias_ih{suffix}"][gate * H : (gate + 1) * H] += value
+    return arrays
+
+
+def refuse(options: Mapping[str, Any], defaults: Mapping[str, Any], there: str, known: Sequence[str] = ()) -> None:
+    """Raise InteropError for the first option of a cell, not among `known`, that differs from its default: `there` has it not."""
+    for name, value in options.items():
+        if name not in known and value != defaults[name]:
+            written = name if value is True else f"{name}={value}"
+            raise InteropError(f"{there} has no equal for {written} of the cell; it can be converted without it only")
+
+
+def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file so that it is there whole or, if writing fails, as it was before."""
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

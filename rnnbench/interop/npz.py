@@ -1,0 +1,79 @@
+"""A network as one `.npz` file: its arrays under their own names, and what it is as a line of JSON. Nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+from .. import cells
+from ..rnn import RNN
+from .common import InteropError, network, replace_file
+
+ABOUT = "rnnbench"  # the entry that says what the others are; no parameter is called so
+VERSION = 1
+_DAMAGE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def save_npz(rnn: RNN, path: str | os.PathLike[str]) -> None:
+    """Write the network to `path`, whole or not at all. `load_npz` gives an RNN with the same bits."""
+    spec = rnn.spec
+    about = {
+        "version": VERSION,
+        "cell": spec.cell.name,
+        "digest": spec.cell.digest,
+        "numbers": dict(spec.numbers),
+        "num_layers": spec.num_layers,
+        "bidirectional": spec.bidirectional,
+        "reverse": spec.reverse,
+        "batch_first": rnn.batch_first,
+    }
+    arrays: dict[str, Any] = {ABOUT: np.array(json.dumps(about)), **rnn.params}
+    replace_file(path, lambda file: np.savez(file, **arrays))
+
+
+def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cells.Cell | str | None = None) -> RNN:
+    """The network that `save_npz` wrote to `path`.
+
+    backend: of the RNN. cell: the cell itself where it is a user's own, of which the file holds only the name and a hash.
+    Raises InteropError for a file that is damaged, pickled or another's, or made with other equations; OSError for none at all.
+    """
+    arrays = _read(path)
+    try:
+        about = json.loads(str(arrays.pop(ABOUT)))
+        version = about.pop("version")
+        name, digest, numbers = about.pop("cell"), about.pop("digest"), dict(about.pop("numbers"))
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise InteropError(f"{path} was not written by save_npz: its entry {ABOUT!r} is missing or damaged") from error
+    if version != VERSION:
+        raise InteropError(f"{path} has version {version} of the format; this rnnbench reads version {VERSION}")
+    if cell is None and not (name in cells.BUILT_IN or cells.NAME.fullmatch(name)):
+        raise InteropError(
+            f"{path} holds a network of a user's cell {name!r}; give the cell, as in load_npz(path, cell=...)"
+        )
+    found = cells.find(name if cell is None else cell)
+    if found.digest != digest:
+        raise InteropError(f"{path} was made with other equations of the cell {name} than {found.name} has now")
+    try:
+        return network(found, arrays, backend, **about, **numbers)
+    except InteropError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise InteropError(f"{path} is damaged: {error}") from error
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Every array of the file. Raises InteropError if it is no sound .npz of plain arrays."""
+    with open(path, "rb") as file:  # what is no file at all is the caller's OSError
+        if not zipfile.is_zipfile(file):
+            raise InteropError(f"{path} is no .npz file, or the end of it is missing")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return dict(stored)
+        except _DAMAGE as error:
+            raise InteropError(f"{path} is damaged, or holds more than plain arrays: {error}") from error

@@ -1,0 +1,94 @@
+"""PyTorch's recurrent layers: our names, shapes and order of gates are theirs, so arrays pass as they are.
+
+Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html and its neighbours RNN, GRU and the cells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import cells
+from ..rnn import RNN
+from .common import InteropError, network, with_forget_bias
+
+if TYPE_CHECKING:
+    import torch
+
+CELLS = {"LSTM": "lstm", "GRU": "gru"}
+LAYERS = {"rnn_tanh": "RNN", "rnn_relu": "RNN", "lstm": "LSTM", "gru": "GRU"}
+
+
+def from_torch(module: torch.nn.Module, backend: str = "numba-cpu") -> RNN:
+    """An RNN with the parameters of `torch.nn.RNN`, `LSTM` or `GRU`, or of one of their cells.
+
+    Layers, directions, biases, `batch_first`, `nonlinearity`, `proj_size` and the dtype come along; backend: of the RNN.
+    Raises InteropError for another module, for dropout that would act and for other dtypes than float32 and float64.
+    """
+    from torch import nn
+
+    kinds = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+    kind = next((k for k in kinds if isinstance(module, k)), None)
+    if kind is None:
+        raise InteropError(f"{type(module).__name__} is no RNN, LSTM or GRU of torch.nn, nor one of their cells")
+    single = kind.__name__.endswith("Cell")
+    family = kind.__name__.removesuffix("Cell")
+    if not single and module.dropout > 0 and module.training and module.num_layers > 1:
+        raise InteropError(
+            f"dropout {module.dropout} between the layers acts in training, which an RNN here has not; call module.eval() "
+            "to convert what it computes without"
+        )
+    cell = cells.find(CELLS.get(family) or f"rnn_{module.nonlinearity}")
+    arrays = {
+        f"{name}{'_l0' * single}": _array(parameter) for name, parameter in module.named_parameters(recurse=False)
+    }
+    if single:
+        return network(cell, arrays, backend)
+    return network(
+        cell,
+        arrays,
+        backend,
+        num_layers=module.num_layers,
+        bidirectional=module.bidirectional,
+        batch_first=module.batch_first,
+    )
+
+
+def to_torch(rnn: RNN) -> torch.nn.Module:
+    """The `torch.nn.RNN`, `LSTM` or `GRU` that computes what `rnn` does, with copies of its parameters, on the CPU.
+
+    A forget_bias is added to the biases. Raises InteropError for a cell that PyTorch has not, and for `reverse`.
+    """
+    import torch
+
+    spec = rnn.spec
+    if spec.cell is not cells.BUILT_IN.get(spec.cell.name) or spec.cell.name not in LAYERS:
+        raise InteropError(f"PyTorch has no layer for the cell {spec.cell.name}; it has those for {', '.join(LAYERS)}")
+    if spec.reverse:
+        raise InteropError(
+            "PyTorch reads sequences forwards or both ways; it has no layer that reads them backwards only"
+        )
+    options = {"nonlinearity": spec.cell.name.removeprefix("rnn_")} if spec.cell.name.startswith("rnn") else {}
+    module = getattr(torch.nn, LAYERS[spec.cell.name])(
+        spec.input_size,
+        spec.hidden_size,
+        num_layers=spec.num_layers,
+        bias=spec.bias,
+        batch_first=rnn.batch_first,
+        bidirectional=spec.bidirectional,
+        dtype=getattr(torch, spec.dtype),
+        **options,
+        **({"proj_size": spec.proj_size} if spec.proj_size else {}),
+    )
+    arrays = with_forget_bias(rnn)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.from_numpy(np.array(arrays[name])))
+    return module
+
+
+def _array(parameter: torch.Tensor) -> np.ndarray:
+    if str(parameter.dtype) not in ("torch.float32", "torch.float64"):  # NumPy has no bfloat16 to say it later
+        raise InteropError(f"the module holds {parameter.dtype}; convert it with module.float() or module.double()")
+    return parameter.detach().cpu().numpy()
