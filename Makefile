@@ -9,11 +9,15 @@ SUITE ?= quick
 PYTHON ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help bench test lint format smoke clean
+# What `make peers` installs; CI asks for fewer and for a version that has a wheel for processors only.
+PEERS ?= ".[peers]"
+
+.PHONY: help bench test peers lint format smoke clean
 
 help:
 	@echo "make bench    verify and time every cell and backend, then show the table and the page (SUITE=quick)"
 	@echo "make test     the tests (ARGS=\"-k name\" for some of them)"
+	@echo "make peers    install PyTorch, ONNX Runtime, JAX and Keras, which tests and comparisons use where they are there"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   let ruff format and mend the sources"
 	@echo "make smoke    every benchmark once, tiny, keeping no numbers"
@@ -25,6 +29,9 @@ bench: $(VENV)/.installed-report
 
 test: $(VENV)/.installed-dev
 	$(RUN)python -m pytest $(ARGS)
+
+peers: $(VENV)/.installed-dev
+	$(RUN)python -m pip install --quiet --disable-pip-version-check $(PEERS)
 
 lint: $(VENV)/.installed-dev
 	$(RUN)ruff check .

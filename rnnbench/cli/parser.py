@@ -116,7 +116,7 @@ def _run(parser: Parser) -> None:
         "--suite",
         type=values.name("suite", tuple(SUITES)),
         default="quick",
-        help="smoke (a minute), quick (three minutes, default), standard (an hour or two) or full (a night)",
+        help="smoke (a minute), quick (three minutes, default), standard (half an hour, with the peers) or full (a night)",
     )
     parser.add_argument(
         "--bench",
