@@ -18,6 +18,7 @@ DTYPES = ("float32", "float64")
 # What a peer says it cannot run, in words of its reason: {peer: {cell or dtype: words}}.
 LACKS: dict[str, dict[str, str]] = {
     "torch": dict.fromkeys(["lstm_peephole", "gru_reset_before"], "PyTorch has no layer for the cell"),
+    "jax": {},
 }
 LACKS |= {name: LACKS["torch"] for name in ("torch-cuda", "torch-cuda-tf32")}
 SHAPES: dict[str, dict[str, Any]] = {
