@@ -189,6 +189,7 @@ def test_a_pytorch_layer_goes_to_onnx_and_back(tmp_path):
         ("RNN", {}, {"direction": "bidirectional"}, r"W and R are of \(1, 1\) directions, and direction is 'bidir"),
         ("RNN", {"R": np.ones((1, H, 3), "f4")}, {}, "do not fit each other: .*weight_hh_l0"),
         ("LSTM", {"W": np.ones((1, 3, I), "f4")}, {}, "the node cell does not convert"),
+        ("RNN", {}, {"direction": "backward"}, "has direction='backward'; there are forward, reverse, bidirectional"),
         ("RNN", {}, {"hidden_size": 7}, "says hidden_size=7, its W has 4"),
         ("RNN", {}, {"clip": -1.0}, "clip is a number above 0, not -1.0"),
         ("GRU", {n: a.astype("f2") for n, a in arrays_of("GRU").items()}, {}, "the weights are float16"),

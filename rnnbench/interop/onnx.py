@@ -33,10 +33,9 @@ ROLES = {
 }
 TO_ONNX = {name: name.title().replace("_", "") for name in ACTIVATIONS}
 FROM_ONNX = {theirs.lower(): name for name, theirs in TO_ONNX.items()}  # ONNX Runtime ignores case
-OPSET, IR_VERSION = (
-    14,
-    7,
-)  # the oldest that have today's meaning of the three operators, so that most runtimes load them
+DIRECTIONS = ("forward", "reverse", "bidirectional")
+# the oldest that have today's meaning of the three operators, so that most runtimes load them
+OPSET, IR_VERSION = 14, 7
 
 
 class _Node(NamedTuple):
@@ -129,13 +128,16 @@ def _nodes(path: str | os.PathLike[str]) -> Iterator[_Node]:
 
 
 def _network(node: _Node, backend: str) -> RNN:
-    computed = sorted(node.given & {"W", "R", "B", "P"} - node.constants.keys())
+    computed = sorted(({"W", "R"} | node.given & {"B", "P"}) - node.constants.keys())
     if computed:
         raise InteropError(
             f"the node {node.name} gets its {' and '.join(computed)} from other nodes or from the model's user; only weights that "
             "are constants of the model convert"
         )
-    directions = 2 if (direction := _text(node.attributes.get("direction", "forward"))) == "bidirectional" else 1
+    direction = _text(node.attributes.get("direction", "forward"))
+    if direction not in DIRECTIONS:
+        raise InteropError(f"the node {node.name} has direction={direction!r}; there are {', '.join(DIRECTIONS)}")
+    directions = 2 if direction == "bidirectional" else 1
     try:
         found = tuple(node.constants[name].shape[0] for name in ("W", "R"))
         if found != (directions, directions):
