@@ -17,6 +17,7 @@ from . import cells, frameworks, keras, onnx_nodes
 from .case import Case
 
 DATA = Path(__file__).parent.parent / "data" / "known_answers"
+ENTRIES: list[dict[str, Any]] = json.loads((DATA / "known_answers.json").read_text())["cases"]
 # the first part of a case's id, then what its name begins with in known_answers.json, then who makes it
 TESTS: dict[str, tuple[str, Callable[[dict[str, Any], float], Case]]] = {
     "keras-tests": ("keras_", keras.from_test),
@@ -38,7 +39,7 @@ def _node(entry: dict[str, Any], runtime: bool) -> Case:
 
 def _cases() -> dict[str, Callable[[], Case]]:
     found: dict[str, Callable[[], Case]] = {}
-    for entry in json.loads((DATA / "known_answers.json").read_text())["cases"]:
+    for entry in ENTRIES:
         kind, (prefix, make) = next(item for item in TESTS.items() if entry["id"].startswith(item[1][0]))
         found[f"{kind}/{entry['id'].removeprefix(prefix)}"] = partial(_test, make, entry)
     for name in frameworks.ENTRIES:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from rnnbench.interop.layouts import from_keras
 from .case import Arrays, Case, Net
 
 Entry = dict[str, Any]
-MERGES = {
+MERGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "concat": lambda forward, backward: np.concatenate([forward, backward], axis=-1),
     "sum": np.add,
     "mul": np.multiply,
@@ -99,7 +100,7 @@ def _linear(entry: Entry, atol: float) -> Case:
     fill = entry["inputs"]["initial_state_fill"]
 
     def run(*rnns: Any) -> Arrays:
-        states = [None if fill is None else (np.full((1, len(x), H), fill),) for H in config["stack"]]
+        states: list[Any] = [None if fill is None else (np.full((1, len(x), H), fill),) for H in config["stack"]]
         for _ in range(config["calls_stateful"]):
             value = steps.x
             for k, rnn in enumerate(rnns):

@@ -78,7 +78,7 @@ def case(op: str, attributes: dict[str, Any], inputs: Arrays, expected: Arrays, 
 
     if directions == 2 and names[0] != names[1]:  # one network for each direction, as our cells are one for both
         halves = [{name: array[d : d + 1] for name, array in weights.items()} for d in range(2)]
-        nets = (net(names[0], halves[0]), net(names[1], halves[1], reverse=True))
+        nets: tuple[Net, ...] = (net(names[0], halves[0]), net(names[1], halves[1], reverse=True))
     else:
         nets = (net(names[0], weights, bidirectional=directions == 2, reverse=direction == "reverse"),)
 
