@@ -31,6 +31,7 @@ _MODULES = {
     "torch": _Entry(*_TORCH, "CPU"),
     "torch-cuda": _Entry(*_TORCH, "CUDA"),
     "torch-cuda-tf32": _Entry(*_TORCH, "CUDA_TF32"),
+    "onnxruntime": _Entry("peers.onnxruntime", ("onnxruntime", "onnx"), '"rnnbench[peers-onnxruntime]"'),
     "jax": _Entry("peers.jax", ("jax",), '"rnnbench[peers-jax]"'),
 }
 OWN = ("numpy", "numba-cpu")

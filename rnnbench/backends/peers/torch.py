@@ -21,6 +21,7 @@ from ...cells import BUILT_IN
 from ...params import Spec
 from .. import threads
 from ..base import Arrays
+from .biases import with_forget_bias
 
 _LAYERS: dict[Any, tuple[type[torch.nn.RNNBase], dict[str, str]]] = {
     BUILT_IN["rnn_tanh"]: (torch.nn.RNN, {"nonlinearity": "tanh"}),
@@ -109,12 +110,12 @@ class TorchNetwork:
     def __init__(self, backend: TorchBackend, spec: Spec, params: Mapping[str, np.ndarray]) -> None:
         self.spec, self._backend = spec, backend
         make, options = _LAYERS[spec.cell]
-        forget_bias = spec.numbers.get("forget_bias", 0.0)
+        whole, arrays = with_forget_bias(spec, params)
         self.module = make(
             spec.input_size,
             spec.hidden_size,
             num_layers=spec.num_layers,
-            bias=spec.bias or forget_bias != 0,
+            bias=whole.bias,
             bidirectional=spec.bidirectional,
             device=backend.device,
             dtype=getattr(torch, spec.dtype),
@@ -122,15 +123,9 @@ class TorchNetwork:
             **({"proj_size": spec.proj_size} if spec.proj_size else {}),
         )
         self.parameters = dict(self.module.named_parameters())
-        H = spec.hidden_size
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                if name in params:
-                    parameter.copy_(torch.tensor(params[name]))
-                else:
-                    parameter.zero_()  # a bias that only holds the forget bias
-                if name.startswith("bias_ih") and forget_bias:
-                    parameter[H : 2 * H] += forget_bias
+                parameter.copy_(torch.tensor(arrays[name]))
         self._trained = {name: parameter for name, parameter in self.parameters.items() if name in params}
 
     def put(self, array: np.ndarray) -> torch.Tensor:
