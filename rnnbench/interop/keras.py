@@ -52,7 +52,7 @@ def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> R
     """
     from keras.ops import convert_to_numpy
 
-    stack = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    stack: list[Any] = list(layers) if isinstance(layers, (list, tuple)) else [layers]
     if not stack:
         raise InteropError("there is no layer to convert")
     described = [_describe(layer) for layer in stack]
