@@ -42,6 +42,8 @@ CELLS = {
     "peepholes, clip, projection": RNN(
         "lstm[cell_clip=0.5,peepholes]", I, H, backend="numpy", dtype="float64", proj_size=2, forget_bias=0.3
     ),
+    "coupled": RNN("lstm[coupled]", I, H, backend="numpy", forget_bias=1.0),
+    "coupled, peepholes, projection": RNN("lstm[coupled,peepholes]", I, H, backend="numpy", proj_size=3),
     "softsign": RNN("lstm[candidate=softsign,output=softsign]", I, H, backend="numpy", batch_first=True),
     "before": RNN("gru[candidate=relu,reset=before]", I, H, backend="numpy"),
     "after": RNN("gru", I, H, backend="numpy", dtype="float64"),
@@ -64,6 +66,15 @@ def test_round_trip(rnn):
     x = RNG.standard_normal((2, 3, I)).astype(rnn.spec.dtype)
     exact = 1e-14 if rnn.spec.dtype == "float64" else 1e-6
     np.testing.assert_allclose(first(x)[0], rnn(x)[0], rtol=0, atol=exact)
+
+
+def test_coupled_gates_have_three_blocks_in_the_order_of_the_source():
+    """The values of TensorFlow's own test are in test_known_answers.py; its weights are one constant and know no order."""
+    rnn = CELLS["coupled"]
+    variables = to_tf1(rnn).variables
+    assert list(variables) == ["W_0", "B"] and variables["W_0"].shape == (I + H, 3 * H)
+    f, g, o = np.split(rnn.params["weight_ih_l0"], 3)
+    np.testing.assert_array_equal(variables["W_0"][:I], np.concatenate([g, f, o]).T)
 
 
 def test_forget_bias_is_one_unless_told():
@@ -105,6 +116,11 @@ LSTM = layouts.to_tf1(CELLS["softsign"].spec, CELLS["softsign"].params)
         (lambda: to_tf1(RNN("lstm[clip=1]", I, H, backend="numpy")), "TensorFlow 1 has no equal for clip=1"),
         (lambda: to_tf1(RNN("gru[gate=hard_sigmoid]", I, H, backend="numpy")), "has no equal for gate=hard_sigmoid"),
         (lambda: to_tf1(RNN("lstm[output=relu]", I, H, backend="numpy")), "one activation, not relu and tanh"),
+        (
+            lambda: to_tf1(RNN("lstm[cell_clip=1,coupled]", I, H, backend="numpy")),
+            "with coupled gates has no cell_clip",
+        ),
+        (lambda: to_tf1(RNN("lstm[input_forget]", I, H, backend="numpy")), "has no equal for input_forget"),
         (lambda: to_tf1(RNN("rnn_tanh", I, H, proj_size=2, backend="numpy")), "output of an LSTMCell only"),
     ],
 )

@@ -4,7 +4,7 @@ Ours (and PyTorch's) have a block of hidden_size rows for each gate, in the cell
 (G*H, H)`, and both biases. The tables below give the others' orders under our names of the gates, where g is what Keras and
 ONNX call c and TensorFlow j, n what Keras and ONNX call h, z what TensorFlow calls u.
 
-A gate that the others store and a cell has not (the forget gate where it is 1 - i) is stored as zeros and dropped on the way back.
+A gate that ONNX stores and a cell has not (the forget gate where it is 1 - i) is stored as zeros and dropped on the way back.
 Where the others have one bias, ours are added on the way out, and come back as `bias_ih` with a zero `bias_hh`.
 """
 
@@ -113,7 +113,7 @@ def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") ->
     kernel and bias; w_i_diag, w_f_diag, w_o_diag for peepholes; projection/kernel; for a GRU gates/ and candidate/, of which
     the latter is split into input_projection and hidden_projection where the reset comes after (CudnnCompatibleGRUCell).
     """
-    cell, H, order = spec.cell, spec.hidden_size, TF1[family(spec.cell)]
+    cell, H, order = spec.cell, spec.hidden_size, _tf1_order(spec.cell)
     ih, hh = (_out(cell, params, f"weight_{side}{suffix}", order).T for side in ("ih", "hh"))
     if spec.bias:
         b_ih, b_hh = (_out(cell, params, f"bias_{side}{suffix}", order) for side in ("ih", "hh"))
@@ -137,7 +137,7 @@ def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") ->
 
 def from_tf1(cell: Cell, arrays: Mapping[str, np.ndarray], suffix: str = "_l0") -> Arrays:
     """The reverse of `to_tf1`: the variables of a TensorFlow 1 cell under our names with `suffix`."""
-    order = TF1[family(cell)]
+    order = _tf1_order(cell)
     params: Arrays = {}
     if family(cell) == "gru":
         gates, gates_bias = arrays[f"{GATES}/kernel"], arrays[f"{GATES}/bias"]
@@ -164,6 +164,11 @@ def from_tf1(cell: Cell, arrays: Mapping[str, np.ndarray], suffix: str = "_l0") 
     params |= {f"p_{vector}{suffix}": arrays[f"w_{vector}_diag"] for vector in cell.vectors}
     matrices = {"weight_ih": ih.T, "weight_hh": hh.T, "bias_ih": b_ih, "bias_hh": b_hh}
     return params | {f"{name}{suffix}": _in(cell, name, array, order) for name, array in matrices.items()}
+
+
+def _tf1_order(cell: Cell) -> list[str]:
+    """TensorFlow 1's order of the gates that the cell has: where i = 1 - f there is no block for i."""
+    return [gate for gate in TF1[family(cell)] if gate in cell.input_gates]
 
 
 # ---- blocks

@@ -3,7 +3,8 @@
 What a cell is called and what its constructor was told besides its variables decides what they mean: `BasicLSTMCell` adds its
 forget_bias of 1 when it runs, so the number is not in the checkpoint. It stays a run-time number here, and no bit changes.
 
-Source: https://github.com/tensorflow/tensorflow/blob/v1.15.5/tensorflow/python/ops/rnn_cell_impl.py
+Source: https://github.com/tensorflow/tensorflow/blob/v1.15.5/tensorflow/python/ops/rnn_cell_impl.py, and for the coupled gates
+tensorflow/contrib/rnn/python/ops/rnn_cell.py there
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..rnn import RNN
 from . import layouts
 from .common import InteropError, network, refuse
 
+COUPLED = "CoupledInputForgetGateLSTMCell"
 VARIABLES = {
     "BasicRNNCell": ("kernel", "bias"),
     "BasicLSTMCell": ("kernel", "bias"),
@@ -32,9 +34,16 @@ VARIABLES = {
         "candidate/hidden_projection/kernel",
         "candidate/hidden_projection/bias",
     ),
+    COUPLED: ("W_0", "B"),  # the variables of one shard, which is the default
 }
-PEEPHOLES = ("w_i_diag", "w_f_diag", "w_o_diag")
-PROJECTION = "projection/kernel"
+# what there is with use_peepholes (all ending in _diag) and with num_proj
+OPTIONAL = {
+    "LSTMCell": ("projection/kernel", "w_i_diag", "w_f_diag", "w_o_diag"),
+    COUPLED: ("W_P_0", "W_F_diag", "W_O_diag"),
+}
+OF_COUPLED = {
+    "W_0": "kernel", "B": "bias", "W_F_diag": "w_f_diag", "W_O_diag": "w_o_diag", "W_P_0": "projection/kernel"
+}  # fmt: skip
 FORGET_BIAS = 1.0  # of the LSTM cells, unless their constructor is told another
 
 
@@ -78,7 +87,9 @@ def from_tf1(
         raise InteropError(f"cell_clip {cell_clip} is an option of LSTMCell; a {cell_name} has none")
     variables = _variables(cell_name, arrays)
     try:
-        cell = _cell(cell_name, PEEPHOLES[0] in variables, activation, cell_clip)
+        cell = _cell(cell_name, any(name.endswith("_diag") for name in variables), activation, cell_clip)
+        if cell_name == COUPLED:
+            variables = {OF_COUPLED[name]: array for name, array in variables.items()}
         params = layouts.from_tf1(cell, variables)
     except (ValueError, IndexError) as error:  # of blocks that cannot be split or joined, or an activation there is not
         raise InteropError(f"the variables are those of no {cell_name} with these options: {error}") from error
@@ -103,7 +114,7 @@ def to_tf1(rnn: RNN) -> TF1Cell:
     activations = {options[name] for name in ("activation", "candidate", "output") if name in options}
     if len(activations) > 1:
         raise InteropError(f"a TensorFlow 1 cell has one activation, not {' and '.join(sorted(activations))}")
-    known = ("activation", "candidate", "output", *(("cell_clip", "peepholes") if is_lstm else ("reset",)))
+    known = ("activation", "candidate", "output", *(("cell_clip", "coupled", "peepholes") if is_lstm else ("reset",)))
     plain = options_of(find("gru" if family == "gru" else "lstm" if is_lstm else "rnn_tanh"))[1]
     refuse(options, plain, "TensorFlow 1", known)
     after = options.get("reset") == "after"
@@ -113,7 +124,14 @@ def to_tf1(rnn: RNN) -> TF1Cell:
     given: dict[str, Any] = {"activation": activations.pop()}
     if is_lstm:
         given |= {"forget_bias": spec.numbers["forget_bias"], "cell_clip": options["cell_clip"]}
-    return TF1Cell(name, layouts.to_tf1(spec, rnn.params), given)
+    variables = layouts.to_tf1(spec, rnn.params)
+    if options.get("coupled"):
+        if options["cell_clip"] is not None:
+            raise InteropError(
+                "TensorFlow 1's LSTM cell with coupled gates has no cell_clip; its LSTMCell has, and couples none"
+            )
+        name, variables = COUPLED, {there: variables[here] for there, here in OF_COUPLED.items() if here in variables}
+    return TF1Cell(name, variables, given)
 
 
 def join_state(state: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -145,16 +163,15 @@ def _cell(cell_name: str, peepholes: bool, activation: str, cell_clip: float | N
         return find(f"rnn[activation={activation}]")
     if cell_name.endswith("LSTMCell"):
         options = [f"candidate={activation}", f"output={activation}"]
-        options += ["peepholes"] * peepholes + ([] if cell_clip is None else [f"cell_clip={cell_clip}"])
+        options += ["peepholes"] * peepholes + ["coupled"] * (cell_name == COUPLED)
+        options += [f"cell_clip={cell_clip}"] * (cell_clip is not None)
         return find(f"lstm[{','.join(options)}]")
     return find(f"gru[candidate={activation},reset={'before' if cell_name == 'GRUCell' else 'after'}]")
 
 
 def _variables(cell_name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The cell's variables under their names below the scope, which is one and the same for all of them."""
-    known = {name: True for name in VARIABLES[cell_name]}
-    if cell_name == "LSTMCell":
-        known |= dict.fromkeys((PROJECTION, *PEEPHOLES), False)
+    known = (*VARIABLES[cell_name], *OPTIONAL.get(cell_name, ()))
     found: dict[str, np.ndarray] = {}
     scopes = set()
     for full, array in arrays.items():
@@ -166,8 +183,8 @@ def _variables(cell_name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np
         found[name] = np.asarray(array)
     if len(scopes) > 1:
         raise InteropError(f"the variables are of several cells, {', '.join(sorted(scopes))}; give those of one")
-    peepholes = [name for name in PEEPHOLES if name in found]
-    needed = [name for name, required in known.items() if required or (name in PEEPHOLES and peepholes)]
+    with_peepholes = any(name.endswith("_diag") for name in found)
+    needed = [n for n in known if n in VARIABLES[cell_name] or (n.endswith("_diag") and with_peepholes)]
     if missing := [name for name in needed if name not in found]:
         raise InteropError(f"the variable {missing[0]!r} of the {cell_name} is missing; given are {', '.join(arrays)}")
     return found
