@@ -39,7 +39,8 @@ def start_pool() -> None:
 def on_threads(context, function, arguments, threads):
     """Call function(*arguments, thread) for each thread from 0 to threads - 1 at the same time, and wait for all.
 
-    The function is an njit one that returns nothing. One thread alone is the calling one. Raises RuntimeError where a thread failed.
+    The function is an njit one that returns nothing. One thread alone is the calling one. Raises RuntimeError where a thread
+    failed.
     """
     inner = function.get_call_type(context, (*arguments.types, types.intp), {})
     if inner.return_type != types.none:
