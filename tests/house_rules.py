@@ -54,7 +54,9 @@ ROOMS = {
     "rnnbench.backends.peers.onnxruntime": Room((*CELLS, *SHARED, *PEERS, *LAYOUTS), ("numpy", "onnxruntime", "onnx")),
     "rnnbench.backends.peers.jax": Room((*CELLS, *SHARED, *PEERS), ("numpy", "jax")),
     # Keras computes with one of the two, whose own differentiation it leaves to its users
-    "rnnbench.backends.peers.keras": Room((*CELLS, *SHARED, *PEERS, *LAYOUTS), ("numpy", "keras", "jax", "torch")),
+    "rnnbench.backends.peers.keras": Room(
+        (*CELLS, *SHARED, *PEERS, *LAYOUTS, "rnnbench.backends.peers.jax"), ("numpy", "keras", "jax", "torch")
+    ),
     "rnnbench.rnn": Room((*CELLS, "rnnbench.backends", *SHARED), ("numpy",)),
     "rnnbench.interop": Room(
         (*CELLS, "rnnbench.backends", "rnnbench.rnn", "rnnbench.interop.layouts"),

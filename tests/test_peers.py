@@ -20,6 +20,7 @@ LACKS: dict[str, dict[str, str]] = {
     "torch": dict.fromkeys(["lstm_peephole", "gru_reset_before"], "PyTorch has no layer for the cell"),
     "onnxruntime": {"train": "no backward direction", "float64": "not for float64"},
     "jax": {},
+    "keras": {"lstm_peephole": "Keras has no layer for the cell", "float64": "in float32"},
 }
 LACKS |= {name: LACKS["torch"] for name in ("torch-cuda", "torch-cuda-tf32")}
 SHAPES: dict[str, dict[str, Any]] = {

@@ -33,6 +33,7 @@ _MODULES = {
     "torch-cuda-tf32": _Entry(*_TORCH, "CUDA_TF32"),
     "onnxruntime": _Entry("peers.onnxruntime", ("onnxruntime", "onnx"), '"rnnbench[peers-onnxruntime]"'),
     "jax": _Entry("peers.jax", ("jax",), '"rnnbench[peers-jax]"'),
+    "keras": _Entry("peers.keras", ("keras",), '"rnnbench[peers-keras]"'),
 }
 OWN = ("numpy", "numba-cpu")
 PEERS = tuple(name for name in _MODULES if name not in OWN)

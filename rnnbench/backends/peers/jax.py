@@ -55,6 +55,11 @@ def describe() -> str:
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:
     """None, as JAX runs every cell; or that its pool of threads cannot be changed to the number in force."""
+    return _why_fixed()
+
+
+def _why_fixed() -> str | None:
+    """Why JAX cannot compute with the number of threads in force, in a sentence; None if it can."""
     if _pool is not None and _pool != threads.get_threads():
         return f"JAX has started with {_pool} threads in this process and cannot change to {threads.get_threads()}"
     return None
@@ -64,15 +69,14 @@ def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> JaxNetwork:
     """The network with these parameters; see `base.Backend.prepare`. Starts JAX with the number of threads in force, and
     raises RuntimeError where it runs with another one.
     """
-    _start()
-    reason = why_unsupported(spec, "forward")
-    if reason:
-        raise RuntimeError(f"{reason}; use a new process")
+    start()
     return JaxNetwork(spec, params)
 
 
-def _start() -> None:
-    """Start JAX's CPU client with as many threads as are in force. It reads NPROC then, and never again."""
+def start() -> None:
+    """Start JAX's CPU client with as many threads as are in force. It reads NPROC then, and never again. Raises RuntimeError
+    where it runs with another number.
+    """
     global _pool
     if _pool is None:
         before = os.environ.get("NPROC")
@@ -86,6 +90,22 @@ def _start() -> None:
         # somebody else may have started it before us: Linux names the threads of XLA's pool, elsewhere it is not seen
         names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
         _pool = names.count("tf_XLAEigen") or threads.get_threads()
+    reason = _why_fixed()
+    if reason:
+        raise RuntimeError(f"{reason}; use a new process")
+
+
+def precision(dtype: str) -> Any:
+    """The context in which JAX computes with `dtype`. It truncates float64 unless told otherwise; nobody else's setting is
+    changed.
+    """
+    return jax.enable_x64(dtype == "float64")
+
+
+def kept_bytes(pullback: Any, known: list[jax.Array]) -> int:
+    """Bytes of the arrays in a function that `jax.vjp` returned, besides the arrays in `known`."""
+    kept = {leaf.unsafe_buffer_pointer(): leaf.nbytes for leaf in jax.tree.leaves(pullback)}
+    return sum(kept[address] for address in kept.keys() - {array.unsafe_buffer_pointer() for array in known})
 
 
 @dataclass
@@ -103,9 +123,7 @@ class JaxTape:
     @property
     def nbytes(self) -> int:
         """Bytes of the pullback's arrays besides weights, inputs and results."""
-        kept = {leaf.unsafe_buffer_pointer(): leaf.nbytes for leaf in jax.tree.leaves(self.pullback)}
-        others = kept.keys() - {array.unsafe_buffer_pointer() for array in self.known}
-        return sum(kept[address] for address in others)
+        return kept_bytes(self.pullback, self.known)
 
 
 class JaxNetwork:
@@ -123,17 +141,13 @@ class JaxNetwork:
         self._infer, self._record = jax.jit(self._network), jax.jit(self._network_and_pullback)
         self._pull_back = jax.jit(self._gradients)
         self._like = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in params.items()}
-        with self._scope():
+        with precision(self.spec.dtype):
             weights = jax.jit(self._arrange)({name: self.put(array) for name, array in params.items()})
             self._weights = jax.block_until_ready(weights)
 
-    def _scope(self) -> Any:
-        """JAX truncates float64 unless told otherwise. Only while this network works, so that nobody else's is changed."""
-        return jax.enable_x64(self.spec.dtype == "float64")
-
     def put(self, array: np.ndarray) -> jax.Array:
         """A copy in JAX's memory."""
-        with self._scope():
+        with precision(self.spec.dtype):
             return jnp.array(array, copy=True, device=self._device)
 
     def get(self, native: jax.Array) -> np.ndarray:
@@ -146,7 +160,7 @@ class JaxNetwork:
         """See `Network.forward`. Returns when XLA is done."""
         if lengths is not None:
             lengths = lengths.astype(np.int32)
-        with self._scope():
+        with precision(self.spec.dtype):
             if not training:
                 output, final = jax.block_until_ready(self._infer(self._weights, x, state, lengths))
                 return output, final, None
@@ -156,7 +170,7 @@ class JaxNetwork:
 
     def backward(self, tape: JaxTape, doutput: jax.Array | None, dstate: Arrays | None) -> dict[str, Any]:
         """See `Network.backward`. Returns when XLA is done."""
-        with self._scope():
+        with precision(self.spec.dtype):
             if doutput is None:
                 doutput = jnp.zeros_like(tape.output)
             if dstate is None:
