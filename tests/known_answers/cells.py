@@ -111,8 +111,9 @@ def _tf1(cell: str, I: int, H: int, layers: int, **numbers: float) -> Net:
         if cell.startswith("gru"):
             arrays = {"gates/kernel": np.full((rows, 2 * H), WEIGHT), "gates/bias": np.ones(2 * H)}
             arrays |= {"candidate/kernel": np.full((rows, H), WEIGHT), "candidate/bias": np.zeros(H)}
-        else:  # coupled gates have three blocks; all blocks are equal, and from_tf1 drops the fourth
-            arrays = {"kernel": np.full((rows, 4 * H), WEIGHT), "bias": np.zeros(4 * H)}
+        else:  # coupled gates have three blocks
+            columns = len(find(cell).input_gates) * H
+            arrays = {"kernel": np.full((rows, columns), WEIGHT), "bias": np.zeros(columns)}
         params |= from_tf1(find(cell), arrays, f"_l{layer}")
     return Net(cell, params, {"num_layers": layers, **numbers})
 
