@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
+import sys
 import types
 
 import pytest
@@ -16,6 +18,16 @@ def test_the_known_ones():
     assert backends.NAMES == backends.OWN + backends.PEERS
     assert backends.load("numpy").__name__ == "rnnbench.backends.numpy_backend"
     assert backends.why_unavailable("numpy") is None
+
+
+def test_no_peer_is_imported_before_it_is_asked_for():
+    code = (
+        "import sys, rnnbench, rnnbench.backends, rnnbench.bench.check\n"
+        "rnnbench.RNN('lstm', 2, 2, backend='numpy')\n"
+        "print({'torch', 'onnx', 'onnxruntime', 'jax', 'keras'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import threading
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,29 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(measure, "sleep", lambda seconds: None)
     monkeypatch.setattr(measure, "perf_counter", lambda: now[0])
     return now
+
+
+def spin(seconds: float) -> threading.Thread:
+    """A thread that computes without a pause for so long."""
+    end = perf_counter() + seconds
+
+    def work() -> None:
+        while perf_counter() < end:
+            sum(range(1000))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_a_turn_begins_when_nothing_in_the_process_computes_any_more() -> None:
+    for seconds, longest in ((0.1, measure.LONGEST_WAIT_SECONDS), (3 * measure.LONGEST_WAIT_SECONDS, 10)):
+        start, thread = perf_counter(), spin(seconds)
+        measure.settle()
+        waited = perf_counter() - start
+        assert waited >= min(seconds, measure.LONGEST_WAIT_SECONDS) and waited < seconds + longest
+        assert thread.is_alive() == (seconds > measure.LONGEST_WAIT_SECONDS)
+        thread.join()
 
 
 def test_nothing_is_timed_that_was_not_verified() -> None:

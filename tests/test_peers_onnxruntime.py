@@ -105,11 +105,11 @@ def test_results_are_the_users_own_and_sizes_may_change() -> None:
         np.testing.assert_allclose(state[0], right_state[0], atol=1e-6)
 
 
-def test_threads_are_ours_and_stop_spinning_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_ours_and_spin_as_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (1, 2):
         monkeypatch.setattr(threads, "_chosen", count)
         network: Any = RNN("lstm", 3, 7, backend="onnxruntime").network
         options = network._session.get_session_options()
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (count, 1)
-        assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
         assert peer.describe().endswith(f", {count} thread{'s' * (count > 1)}")

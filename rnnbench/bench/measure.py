@@ -3,6 +3,11 @@
 Several backends are timed in turn, in one process: A B B A, again and again. What slows the machine for a while slows
 all of them, and a drift that is even over the four cancels; so the ratio within each such turn is far steadier than
 the times. Compilation and the first call are measured in processes of their own, see `startup`.
+
+The threads of a library that has just run go on spinning for a while, in case more work comes, and take processors from
+whoever is timed next. Seen on two cores, 2.5 GHz: OpenBLAS's for 110 ms, which made the next backend 1.4 to 1.9 times as
+slow 30 ms later; ONNX Runtime's for 40 ms; GNU OpenMP's (PyTorch, Numba) for 5 ms; XLA's not at all. To forbid it would
+make the libraries slower than they are, so each turn begins when the process's own processor time stands still.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 import numpy as np
@@ -21,9 +26,9 @@ from rnnbench.bench.session import Session
 TURNS = 20  # pairs of samples of each session
 FEWEST_TURNS = 5  # even where the budget is exceeded
 SAMPLE_SECONDS = 0.002  # a sample is as many calls as it takes: the clock's own cost is below 0.01% of it
-# Threads of a backend that has just run still spin: OpenBLAS's for 27 ms at 2.5 GHz, GNU OpenMP's for about one. Until they
-# sleep they take processors from whoever comes next.
-SETTLE_SECONDS = 0.03
+# A thread that spins is seen in the process's processor time within that: kernels count it in ticks of up to 10 ms.
+QUIET_SECONDS = 0.02
+LONGEST_WAIT_SECONDS = 0.3  # for a process that has other work, which ends when it ends
 BUDGET_SECONDS = 4.0  # for all sessions together
 
 
@@ -47,13 +52,23 @@ def in_turn(
             row = np.zeros(len(sessions))
             for k in there_and_back:
                 if len(sessions) > 1:
-                    sleep(SETTLE_SECONDS)
+                    settle()
                     sessions[k].run()  # its own threads awake again
                 row[k] += _sample(sessions[k], calls[k]) / (2 * calls[k])
             rows.append(row)
             if len(rows) >= min(FEWEST_TURNS, turns) and perf_counter() - start > budget_seconds:
                 break
     return np.array(rows)
+
+
+def settle() -> None:
+    """Wait until the process's threads sleep, QUIET_SECONDS at least and LONGEST_WAIT_SECONDS at most."""
+    end = perf_counter() + LONGEST_WAIT_SECONDS
+    while perf_counter() < end:
+        before = process_time()
+        sleep(QUIET_SECONDS)
+        if process_time() - before < QUIET_SECONDS / 10:
+            return
 
 
 @contextmanager
