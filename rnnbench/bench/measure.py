@@ -5,9 +5,9 @@ all of them, and a drift that is even over the four cancels; so the ratio within
 the times. Compilation and the first call are measured in processes of their own, see `startup`.
 
 The threads of a library that has just run go on spinning for a while, in case more work comes, and take processors from
-whoever is timed next. Seen on two cores, 2.5 GHz: OpenBLAS's for 110 ms, which made the next backend 1.4 to 1.9 times as
-slow 30 ms later; ONNX Runtime's for 40 ms; GNU OpenMP's (PyTorch, Numba) for 5 ms; XLA's not at all. To forbid it would
-make the libraries slower than they are, so each turn begins when the process's own processor time stands still.
+whoever is timed next. Seen on two cores, 2.5 GHz: OpenBLAS's for 110 ms, ONNX Runtime's for 40 ms, GNU OpenMP's (PyTorch,
+Numba) for 5 ms, XLA's not at all; an LSTM that was timed 30 ms after one of the first two took twice as long. To forbid it
+would make these libraries slower than they are, so each turn begins when the process's own processor time stands still.
 """
 
 from __future__ import annotations
