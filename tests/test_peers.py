@@ -1,4 +1,4 @@
-"""Every peer against the reference, and against our NumPy backend where a feature is not in the grid of cases.
+"""Every peer against the reference, on every cell, in training and inference.
 
 Peers whose library is missing are skipped by its name; so are CUDA variants where there is no device.
 """
@@ -6,6 +6,7 @@ Peers whose library is missing are skipped by its name; so are CUDA variants whe
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
 
 DTYPES = ("float32", "float64")
-# What a peer says it cannot run, in words of its reason: {peer: {cell or dtype: words}}.
+# What a peer says it cannot run, in words of its reason: {peer: {cell, dtype or direction: words}}.
 LACKS: dict[str, dict[str, str]] = {
     "torch": dict.fromkeys(["lstm_peephole", "gru_reset_before"], "PyTorch has no layer for the cell"),
     "onnxruntime": {"train": "no backward direction", "float64": "not for float64"},
@@ -33,29 +34,37 @@ SHAPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=backends.PEERS)
-def peer(request: pytest.FixtureRequest) -> str:
-    """The name of a peer that can run here."""
-    reason = backends.why_unavailable(request.param)
-    if reason:
-        pytest.skip(reason)
-    return request.param
+# JAX and Keras on JAX compile each case for some seconds, so by default they run these only; `full` has all.
+COMPILES = ("jax", "keras")
+COMPILED = {
+    ("one of everything", "train", "float64"), ("plain", "forward", "float32"), ("everything", "train", "float32")
+}  # fmt: skip
 
 
-def lack(peer: str, *features: str) -> str | None:
-    return next((LACKS[peer][feature] for feature in features if feature in LACKS[peer]), None)
+def everything() -> Iterator[Any]:
+    """All combinations; those that are not in the default run are marked."""
+    axes = (backends.PEERS, SHAPES, ("forward", "train"), cells.BUILT_IN, DTYPES)
+    for peer, shape, direction, cell, dtype in itertools.product(*axes):
+        marks = [] if peer not in COMPILES or (shape, direction, dtype) in COMPILED else [pytest.mark.full]
+        case = Case(cell, peer, dtype, direction, **SHAPES[shape])
+        yield pytest.param(case, marks=marks, id=f"{peer}-{shape}-{direction}-{cell}-{dtype}")
 
 
-@pytest.mark.parametrize(("cell", "dtype"), list(itertools.product(cells.BUILT_IN, DTYPES)))
-@pytest.mark.parametrize("direction", ["forward", "train"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_agrees_with_the_reference_or_says_what_it_lacks(
-    peer: str, cell: str, dtype: str, direction: str, shape: str
-) -> None:
-    found = verify(Case(cell, peer, dtype, direction, **SHAPES[shape]))
-    words = lack(peer, direction, dtype, cell)
+@pytest.mark.parametrize("case", list(everything()))
+def test_agrees_with_the_reference_or_says_what_it_lacks(case: Case) -> None:
+    missing = backends.why_unavailable(case.backend)
+    if missing:
+        pytest.skip(missing)
+    found = verify(case)
+    lacks = LACKS[case.backend]
+    words = next((lacks[what] for what in (case.direction, case.dtype, case.cell) if what in lacks), None)
     if words is None:
         assert found.ok, found.reason
-        assert found.runs == backends.load(peer).describe()
+        assert found.runs == backends.load(case.backend).describe()
     else:
         assert found.status == "skipped" and words in found.reason
+
+
+def test_every_peer_and_cell_trains_and_infers_in_the_default_run() -> None:
+    default = {(c.backend, c.cell, c.direction) for c in (p.values[0] for p in everything() if not p.marks)}
+    assert default == set(itertools.product(backends.PEERS, cells.BUILT_IN, ("forward", "train")))
