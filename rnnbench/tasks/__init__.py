@@ -1,0 +1,10 @@
+"""End-to-end programs around `RNN`: a digit classifier and a word language model, and the small parts that they are made of.
+
+layers       Dense, Embedding, Recurrent: forward and backward on named parameters
+losses       softmax cross-entropy, with lengths
+optimisers   SGD that halves its rate, momentum, Adam, clipping by the global norm
+batches      padding, batches of like lengths, windows of one long text
+model        what is trained: parameters in one flat dict, a loss, its gradients
+training     the loop: progress, early stop, checkpoints, metrics
+digits, words   the two programs
+"""

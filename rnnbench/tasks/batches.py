@@ -1,0 +1,54 @@
+"""From sequences of different lengths to padded, time-major batches. Every order comes from a seeded generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+
+def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """One batch, (T, B, ...) with zeros past each end, and lengths (B,). T is the longest one's length.
+
+    sequences: arrays (length, ...), equal in dtype and in all but their lengths. Raises ValueError for none at all.
+    """
+    if not sequences:
+        raise ValueError("a batch needs at least one sequence")
+    lengths = np.array([len(s) for s in sequences], np.int64)
+    batch = np.zeros((lengths.max(), len(sequences), *sequences[0].shape[1:]), sequences[0].dtype)
+    for row, sequence in enumerate(sequences):
+        batch[: len(sequence), row] = sequence
+    return batch, lengths
+
+
+def shuffled(count: int, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The numbers below `count` in random order, `batch_size` at a time; the last batch has what is left."""
+    order = rng.permutation(count)
+    return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+
+
+def by_length(lengths: Sequence[int] | np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The numbers of the sequences in batches whose lengths are alike, so that little is padding; the batches in random order.
+
+    lengths: of the sequences. Which of equally long sequences meet in a batch is random too. With batch_size 1 it is `shuffled`.
+    """
+    order = rng.permutation(len(lengths))
+    order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
+    found = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [found[k] for k in rng.permutation(len(found))]
+
+
+def windows(sequence: np.ndarray, batch_size: int, seq_len: int) -> Iterator[np.ndarray]:
+    """One long sequence as windows (seq_len, batch_size, ...) for truncated BPTT: row b of a window goes on where row b of the
+    one before ended, so a state can be carried over. What does not fill a last window is left out.
+
+    Raises ValueError for a sequence shorter than one window.
+    """
+    steps = len(sequence) // batch_size
+    if steps < seq_len:
+        raise ValueError(
+            f"{len(sequence)} steps are too few for {batch_size} rows of {seq_len}; {batch_size * seq_len} would do"
+        )
+    rows = sequence[: steps * batch_size].reshape(batch_size, steps, *sequence.shape[1:]).swapaxes(0, 1)
+    for start in range(0, steps - seq_len + 1, seq_len):
+        yield np.ascontiguousarray(rows[start : start + seq_len])

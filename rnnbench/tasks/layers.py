@@ -1,0 +1,139 @@
+"""Layers with a forward and a backward pass on NumPy arrays. Each names its parameters and holds none of them.
+
+The parameters of a model are one flat dict, name -> array: "output.weight", "rnn.weight_hh_l0". A layer takes the dict, looks up
+what is its own, and gives gradients back under the same names, so that optimisers, checkpoints and checks see one dict as well.
+Names and shapes are those of PyTorch's `state_dict`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..rnn import RNN, Tape
+
+Params = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A gradient that is zero but for some rows: of an embedding, in which a batch touches few words.
+
+    shape: of the whole array. index (N,): the rows, each once, ascending. values (N, ...): what stands in them.
+    """
+
+    shape: tuple[int, ...]
+    index: np.ndarray
+    values: np.ndarray
+
+    def dense(self) -> np.ndarray:
+        """The whole array, zeros included."""
+        whole = np.zeros(self.shape, self.values.dtype)
+        whole[self.index] = self.values
+        return whole
+
+
+Gradients = dict[str, "np.ndarray | Rows"]
+
+
+class Dense:
+    """y = x W^T + b, with `{name}.weight` (outputs, inputs) and `{name}.bias` (outputs,). As torch.nn.Linear."""
+
+    def __init__(self, name: str, inputs: int, outputs: int) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self.weight, self.bias = f"{name}.weight", f"{name}.bias"
+
+    def initialise(self, rng: np.random.Generator, dtype: str) -> Params:
+        """Both drawn uniformly from +-1/sqrt(inputs)."""
+        bound = 1 / math.sqrt(self.inputs)
+        return {
+            self.weight: rng.uniform(-bound, bound, (self.outputs, self.inputs)).astype(dtype),
+            self.bias: rng.uniform(-bound, bound, self.outputs).astype(dtype),
+        }
+
+    def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        """x (..., inputs) -> (..., outputs)."""
+        y = x.reshape(-1, self.inputs) @ params[self.weight].T
+        y += params[self.bias]
+        return y.reshape(*x.shape[:-1], self.outputs)
+
+    def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Gradients]:
+        """Gradients of x and of both parameters. x: of `forward`. dy (..., outputs): the loss's gradient of y."""
+        flat = dy.reshape(-1, self.outputs)
+        gradients: Gradients = {self.weight: flat.T @ x.reshape(-1, self.inputs), self.bias: flat.sum(0)}
+        return (flat @ params[self.weight]).reshape(x.shape), gradients
+
+
+class Embedding:
+    """A row of `{name}.weight` (words, width) for each word's number.
+
+    That is the product of W (width, words), the weights transposed, with a one-hot vector, done as what it amounts to: looking up
+    a column. Its gradient touches the rows of the words that occurred and no other.
+    """
+
+    def __init__(self, name: str, words: int, width: int) -> None:
+        self.words, self.width = words, width
+        self.weight = f"{name}.weight"
+
+    def initialise(self, rng: np.random.Generator, dtype: str) -> Params:
+        """Drawn from the normal distribution with mean 0 and variance 1, torch.nn.Embedding's choice."""
+        return {self.weight: rng.standard_normal((self.words, self.width)).astype(dtype)}
+
+    def forward(self, params: Mapping[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
+        """tokens (...), whole numbers below `words` -> (..., width)."""
+        return params[self.weight][tokens]
+
+    def backward(self, tokens: np.ndarray, dy: np.ndarray) -> Gradients:
+        """The gradient of the weights. tokens: of `forward`. dy (..., width): zero where a token is padding."""
+        index, place = np.unique(tokens, return_inverse=True)
+        place = place.reshape(-1)
+        order = np.argsort(place, kind="stable")
+        # equal words stand side by side, so that each one's sum is one run
+        starts = np.searchsorted(place[order], np.arange(len(index)))
+        values = np.add.reduceat(dy.reshape(-1, self.width)[order], starts, axis=0)
+        return {self.weight: Rows((self.words, self.width), index, values)}
+
+
+class Recurrent:
+    """An `RNN` among the layers, its parameters under `{name}.`, as in "rnn.weight_ih_l0". It runs on the RNN's backend.
+
+    rnn: time-major; its `params` are the initial values.
+    """
+
+    def __init__(self, name: str, rnn: RNN) -> None:
+        if rnn.batch_first:
+            raise ValueError("a model's arrays are time-major; make the RNN with batch_first=False")
+        self.rnn, self._prefix = rnn, f"{name}."
+        self.names = tuple(self._prefix + parameter for parameter in rnn.params)
+
+    def initialise(self) -> Params:
+        """Copies of the RNN's parameters, under the model's names."""
+        return {self._prefix + name: array.copy() for name, array in self.rnn.params.items()}
+
+    def load(self, params: Mapping[str, np.ndarray]) -> None:
+        """Hand the model's values to the RNN, after they have changed: backends pack weights, and a change is not seen."""
+        self.rnn.load({name: params[self._prefix + name] for name in self.rnn.params})
+
+    def forward(
+        self, x: np.ndarray, state: Any = None, lengths: np.ndarray | None = None
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Tape]:
+        """See `RNN.forward`."""
+        return self.rnn.forward(x, state, lengths)
+
+    def infer(
+        self, x: np.ndarray, state: Any = None, lengths: np.ndarray | None = None
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """See `RNN.__call__`."""
+        return self.rnn(x, state, lengths)
+
+    def backward(
+        self, tape: Tape, doutput: np.ndarray | None, dstate: Any = None
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Gradients]:
+        """Gradients of x, of the initial states and of the parameters; the arguments are those of `RNN.backward`."""
+        found = self.rnn.backward(tape, doutput, dstate)
+        gradients: Gradients = {self._prefix + name: found[name] for name in self.rnn.params}
+        return found["x"], tuple(found[f"{s}_0"] for s in self.rnn.spec.cell.states), gradients

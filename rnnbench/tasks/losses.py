@@ -1,0 +1,105 @@
+"""Losses, with their gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss over some predictions, in nats. total: their sum. count: how many. correct: how many had the right class first."""
+
+    total: float = 0.0
+    count: int = 0
+    correct: int = 0
+
+    def __add__(self, other: Loss) -> Loss:
+        return Loss(self.total + other.total, self.count + other.count, self.correct + other.correct)
+
+    @property
+    def mean(self) -> float:
+        """A prediction's loss; NaN of none."""
+        return self.total / self.count if self.count else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right predictions; NaN of none."""
+        return self.correct / self.count if self.count else float("nan")
+
+
+def valid(lengths: np.ndarray, seq_len: int) -> np.ndarray:
+    """(T, B): whether step t of row b lies within lengths[b], of `lengths` (B,)."""
+    return np.arange(seq_len)[:, None] < np.asarray(lengths)
+
+
+def softmax_cross_entropy(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    lengths: np.ndarray | None = None,
+    scale: float = 1.0,
+    out: np.ndarray | None = None,
+) -> tuple[Loss, np.ndarray]:
+    """Minus the logarithm of the softmax of the target class, summed, and `scale` times its gradient of the logits.
+
+    logits: (..., classes). targets: (...), whole numbers below `classes`. lengths: (B,) for logits (T, B, classes): what lies
+    past a row's end has no loss and the gradient 0, whatever stands there. scale: 1 / count for the gradient of the mean. out:
+    where the gradient goes, C-contiguous in the shape of logits; logits itself may be.
+
+    The largest logit is taken off first, so nothing overflows, and the logarithm is of the sum, not of a quotient that may be 0.
+    Infinite and NaN logits make a NaN loss. Raises ValueError for targets that do not fit.
+    """
+    classes = logits.shape[-1]
+    _check(logits, targets, lengths)
+    gradient = np.empty(logits.shape, logits.dtype) if out is None else out
+    flat, flat_targets = logits.reshape(-1, classes), np.asarray(targets).reshape(-1)
+    inside = None if lengths is None else valid(lengths, logits.shape[0]).reshape(-1)
+    if inside is not None:  # padding may hold anything, a target that is none included
+        flat = np.where(inside[:, None], flat, 0)
+        flat_targets = np.where(inside, flat_targets, 0)
+    if flat_targets.size and not 0 <= flat_targets.min() <= flat_targets.max() < classes:
+        raise ValueError(
+            f"targets must lie between 0 and {classes - 1}; they span {flat_targets.min()} to {flat_targets.max()}"
+        )
+    rows, result = np.arange(len(flat)), gradient.reshape(-1, classes)
+    with np.errstate(all="ignore"):  # what is not finite shows in the loss, where training looks for it
+        first = flat.argmax(1)
+        np.subtract(flat, flat[rows, first, None], out=result)
+        shifted = result[rows, flat_targets]
+        np.exp(result, out=result)
+        sums = result.sum(1)
+        losses = np.log(sums) - shifted
+        result *= (scale / sums)[:, None].astype(result.dtype)
+        result[rows, flat_targets] -= result.dtype.type(scale)
+    right = first == flat_targets
+    if inside is not None:
+        losses, right = losses[inside], right[inside]
+        result[~inside] = 0
+    return Loss(float(losses.sum(dtype=np.float64)), len(losses), int(np.count_nonzero(right))), gradient
+
+
+def mean_squared_error(outputs: np.ndarray, targets: np.ndarray, scale: float = 1.0) -> tuple[Loss, np.ndarray]:
+    """The squared differences, summed over all elements, and `scale` times their gradient of `outputs`.
+
+    outputs, targets: arrays of one shape; a row of the first axis is one prediction. `correct` of the Loss is 0.
+    Raises ValueError where the shapes differ.
+    """
+    if outputs.shape != np.shape(targets):
+        raise ValueError(f"outputs are {outputs.shape} and targets {np.shape(targets)}; they need the same shape")
+    difference = outputs - targets
+    loss = Loss(float(np.square(difference).sum(dtype=np.float64)), len(outputs))
+    return loss, difference * difference.dtype.type(2 * scale)
+
+
+def _check(logits: np.ndarray, targets: np.ndarray, lengths: np.ndarray | None) -> None:
+    if np.asarray(targets).dtype.kind not in "iu":
+        raise ValueError(f"targets are the numbers of classes, whole numbers, not {np.asarray(targets).dtype}")
+    if np.shape(targets) != logits.shape[:-1]:
+        raise ValueError(
+            f"targets for logits {logits.shape} have the shape {logits.shape[:-1]}, not {np.shape(targets)}"
+        )
+    if lengths is not None and (logits.ndim != 3 or np.shape(lengths) != (logits.shape[1],)):
+        raise ValueError(
+            f"lengths (B,) go with logits (T, B, classes); these are {np.shape(lengths)} and {logits.shape}"
+        )

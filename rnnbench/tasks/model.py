@@ -1,0 +1,175 @@
+"""What is trained: parameters in one flat dict, a loss, and its gradients."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..rnn import RNN
+from .layers import Dense, Embedding, Gradients, Params, Recurrent
+from .losses import Loss, mean_squared_error, softmax_cross_entropy, valid
+
+# rows of the output layer that are worked on at a time
+_ROWS = 256
+LOSSES = {"softmax": softmax_cross_entropy, "squares": mean_squared_error}
+
+
+class Model(Protocol):
+    """What `training.train` needs of a model.
+
+    params: name -> array. An optimiser changes them in place; then somebody calls `changed`.
+    """
+
+    params: Params
+
+    def changed(self) -> None:
+        """Told that `params` have other values now."""
+
+    def loss(self, batch: Any) -> Loss:
+        """The loss over a batch; nothing is kept."""
+
+    def gradients(self, batch: Any) -> tuple[Loss, Gradients]:
+        """The loss over a batch, and the gradient of what is minimised, under the names of `params`."""
+
+
+class Batch(NamedTuple):
+    """What a SequenceModel learns from.
+
+    x: (T, B, I), or (T, B) whole numbers for an embedding. targets: (T, B, ...) of a model with `every_step`, else (B, ...);
+    classes as whole numbers for "softmax". lengths: (B,), or None where all are T long.
+    """
+
+    x: np.ndarray
+    targets: np.ndarray
+    lengths: np.ndarray | None = None
+
+
+class SequenceModel:
+    """A first layer, a recurrent network, and a dense layer on its output: at every step, or on the last h alone.
+
+    rnn: time-major. outputs: classes, or numbers to predict. first: Dense or Embedding before the network, whose width is the
+    network's input; None hands x on as it is. every_step: a prediction for each step within a row's length. loss: "softmax"
+    (cross-entropy), or "squares" (squared error). mean: minimise the mean over a batch's predictions; otherwise their sum. seed:
+    of the first and the last layer; the network has its own.
+
+    Parameters are called as the first layer calls them, "rnn.<parameter>", "output.weight" and "output.bias".
+    Raises ValueError where widths do not fit.
+    """
+
+    def __init__(
+        self,
+        rnn: RNN,
+        outputs: int,
+        first: Dense | Embedding | None = None,
+        every_step: bool = False,
+        loss: str = "softmax",
+        mean: bool = True,
+        seed: int = 0,
+    ) -> None:
+        spec = rnn.spec
+        width = getattr(first, "outputs", getattr(first, "width", spec.input_size))
+        if width != spec.input_size:
+            raise ValueError(
+                f"the first layer is {width} wide and the network reads {spec.input_size}; make them equal"
+            )
+        self.first, self.recurrent = first, Recurrent("rnn", rnn)
+        self.output = Dense("output", spec.output_size, outputs)
+        self.every_step, self.mean = every_step, mean
+        self._loss = LOSSES[loss]
+        rng = np.random.default_rng(seed)
+        self.params: Params = first.initialise(rng, spec.dtype) if first is not None else {}
+        self.params |= self.recurrent.initialise() | self.output.initialise(rng, spec.dtype)
+
+    def changed(self) -> None:
+        """See `Model.changed`."""
+        self.recurrent.load(self.params)
+
+    def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
+        """Logits or numbers: (T, B, outputs) with `every_step`, 0 past a row's end; else (B, outputs). x, lengths: as in Batch."""
+        output, final = self.recurrent.infer(self._enter(x), None, lengths)
+        predicted = self.output.forward(self.params, output if self.every_step else self._last(final))
+        if self.every_step and lengths is not None:
+            predicted[~valid(lengths, len(x))] = 0
+        return predicted
+
+    def loss(self, batch: Batch) -> Loss:
+        """See `Model.loss`."""
+        output, final = self.recurrent.infer(self._enter(batch.x), None, batch.lengths)
+        features, targets, _ = self._predictions(batch, output, final)
+        total = Loss()
+        for rows in _chunks(len(features)):
+            predicted = self.output.forward(self.params, features[rows])
+            total += self._loss(predicted, targets[rows])[0]
+        return total
+
+    def gradients(self, batch: Batch) -> tuple[Loss, Gradients]:
+        """See `Model.gradients`."""
+        entered = self._enter(batch.x)
+        output, final, tape = self.recurrent.forward(entered, None, batch.lengths)
+        features, targets, inside = self._predictions(batch, output, final)
+        loss, dfeatures, gradients = self._output_gradients(features, targets)
+        if self.every_step:
+            doutput, dstate = dfeatures.reshape(output.shape) if inside is None else np.zeros_like(output), None
+            if inside is not None:
+                doutput[inside] = dfeatures
+        else:
+            doutput, dstate = None, tuple(np.zeros_like(s) for s in final)
+            self._last_rows(dstate[0])[...] = dfeatures.reshape(len(dfeatures), self._directions, -1).swapaxes(0, 1)
+        dx, _, found = self.recurrent.backward(tape, doutput, dstate)
+        gradients |= found
+        if isinstance(self.first, Embedding):
+            gradients |= self.first.backward(batch.x, dx)
+        elif self.first is not None:
+            gradients |= self.first.backward(self.params, batch.x, dx)[1]
+        return loss, gradients
+
+    @property
+    def _directions(self) -> int:
+        return self.recurrent.rnn.spec.num_directions
+
+    def _enter(self, x: np.ndarray) -> np.ndarray:
+        return x if self.first is None else self.first.forward(self.params, x)
+
+    def _last_rows(self, h: np.ndarray) -> np.ndarray:
+        """The last layer's part (D, B, H) of an h_n (layers * D, B, H)."""
+        return h[-self._directions :]
+
+    def _last(self, final: tuple[np.ndarray, ...]) -> np.ndarray:
+        """(B, D*H): each row's last h, both directions side by side."""
+        h = self._last_rows(final[0])
+        return h.swapaxes(0, 1).reshape(h.shape[1], -1)
+
+    def _predictions(
+        self, batch: Batch, output: np.ndarray, final: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What the output layer reads (N, D*H), its targets (N, ...), and which steps (T, B) they are of; None for all."""
+        if not self.every_step:
+            return self._last(final), batch.targets, None
+        if batch.lengths is None:
+            return output.reshape(-1, output.shape[2]), batch.targets.reshape(-1, *batch.targets.shape[2:]), None
+        # padding is left out before the widest layer, not masked after it
+        inside = valid(batch.lengths, len(output))
+        return output[inside], batch.targets[inside], inside
+
+    def _output_gradients(self, features: np.ndarray, targets: np.ndarray) -> tuple[Loss, np.ndarray, Gradients]:
+        """The loss, its gradient of `features`, and those of the output layer, some rows at a time: the logits of thousands of
+        classes then stay in cache from their product to their gradient.
+        """
+        scale = 1 / len(features) if self.mean else 1.0
+        total, dfeatures, sums = Loss(), np.empty_like(features), {}
+        for rows in _chunks(len(features)):
+            predicted = self.output.forward(self.params, features[rows])
+            loss, dpredicted = self._loss(predicted, targets[rows], scale=scale)
+            total += loss
+            dfeatures[rows], found = self.output.backward(self.params, features[rows], dpredicted)
+            for name, gradient in found.items():
+                if name in sums:
+                    sums[name] += gradient
+                else:
+                    sums[name] = gradient
+        return total, dfeatures, sums
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + _ROWS) for start in range(0, count, _ROWS)]

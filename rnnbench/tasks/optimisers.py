@@ -1,0 +1,193 @@
+"""Optimisers: what becomes of the parameters, given their gradients. They work in place on a model's flat dict.
+
+What an optimiser remembers between steps is in `state()`, numbers and arrays by name, which a checkpoint keeps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from .layers import Gradients, Params, Rows
+
+# elements that are worked on at a time: what they need stays in the second-level cache from the first operation to the last
+_BLOCK = 32 * 1024
+
+
+class Optimiser(Protocol):
+    """What `training.train` needs of one."""
+
+    learning_rate: float
+
+    def step(self, params: Params, gradients: Gradients) -> None:
+        """Change `params` in place. Gradients of names that params has not are refused with a KeyError."""
+
+    def end_of_epoch(self, loss: float) -> None:
+        """Told the mean training loss of each epoch, before the next one starts."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that later steps depend on, by name."""
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over what `state` of an optimiser of the same kind returned."""
+
+
+class SGD:
+    """Stochastic gradient descent: p -= learning_rate * v, where v = momentum * v + gradient.
+
+    learning_rate: above 0. momentum: from 0, which keeps no v, to below 1. halve: halve the learning rate after each epoch whose
+    loss is above that of the epoch before.
+
+    Raises ValueError for numbers outside. Source of momentum's form: torch.optim.SGD, after Sutskever et al., On the importance of
+    initialization and momentum in deep learning, ICML 2013.
+    """
+
+    def __init__(self, learning_rate: float = 0.005, momentum: float = 0.0, halve: bool = False) -> None:
+        self.learning_rate = _positive("learning_rate", learning_rate)
+        self.momentum, self.halve = _below_one("momentum", momentum), halve
+        self._last_loss = math.inf
+        self._velocity: Params = {}
+
+    def step(self, params: Params, gradients: Gradients) -> None:
+        """See `Optimiser.step`. Without momentum, rows that a gradient does not have cost nothing."""
+        for name, gradient in gradients.items():
+            array = params[name]
+            rate = array.dtype.type(self.learning_rate)
+            if isinstance(gradient, Rows) and not self.momentum:
+                array[gradient.index] -= rate * gradient.values
+                continue
+            whole = _dense(gradient)
+            if self.momentum:
+                velocity = self._velocity.get(name)
+                if velocity is None:
+                    velocity = self._velocity[name] = np.zeros_like(array)
+                velocity *= array.dtype.type(self.momentum)
+                velocity += whole
+                whole = velocity
+            for p, g in _blocks(array, whole):
+                p -= rate * g
+
+    def end_of_epoch(self, loss: float) -> None:
+        """Halve the learning rate if asked to and the loss rose."""
+        if self.halve and loss > self._last_loss:
+            self.learning_rate /= 2
+        self._last_loss = loss
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The rate, the last epoch's loss, and the velocities under "velocity.<name>"."""
+        numbers = {"learning_rate": np.float64(self.learning_rate), "last_loss": np.float64(self._last_loss)}
+        return {**{name: np.asarray(v) for name, v in numbers.items()}, **_prefixed("velocity", self._velocity)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """See `Optimiser.restore`."""
+        self.learning_rate, self._last_loss = float(state["learning_rate"]), float(state["last_loss"])
+        self._velocity = _under("velocity", state)
+
+
+class Adam:
+    """Adam with bias correction: p -= learning_rate * m / (sqrt(v) + epsilon), m and v the corrected running means.
+
+    learning_rate: above 0. beta1, beta2: how much of the running mean of the gradient and of its square stays each step. epsilon:
+    above 0.
+
+    Raises ValueError for numbers outside. Source: Kingma and Ba, arXiv:1412.6980, Algorithm 1; torch.optim.Adam's numbers.
+    """
+
+    def __init__(
+        self, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        self.learning_rate = _positive("learning_rate", learning_rate)
+        self.beta1, self.beta2 = _below_one("beta1", beta1), _below_one("beta2", beta2)
+        self.epsilon = _positive("epsilon", epsilon)
+        self._steps = 0
+        self._mean: Params = {}
+        self._square: Params = {}
+
+    def step(self, params: Params, gradients: Gradients) -> None:
+        """See `Optimiser.step`. Rows that a gradient does not have move on by what is left of their mean."""
+        self._steps += 1
+        corrected = 1 - self.beta1**self._steps, math.sqrt(1 - self.beta2**self._steps)
+        for name, gradient in gradients.items():
+            array = params[name]
+            if name not in self._mean:
+                self._mean[name], self._square[name] = np.zeros_like(array), np.zeros_like(array)
+            kind = array.dtype.type
+            rate, root = kind(self.learning_rate / corrected[0]), kind(1 / corrected[1])
+            for p, g, m, v in _blocks(array, _dense(gradient), self._mean[name], self._square[name]):
+                scratch = g * kind(1 - self.beta1)
+                m *= kind(self.beta1)
+                m += scratch
+                np.multiply(g, g, out=scratch)
+                scratch *= kind(1 - self.beta2)
+                v *= kind(self.beta2)
+                v += scratch
+                np.sqrt(v, out=scratch)
+                scratch *= root
+                scratch += kind(self.epsilon)
+                np.divide(m, scratch, out=scratch)
+                scratch *= rate
+                p -= scratch
+
+    def end_of_epoch(self, loss: float) -> None:
+        """Nothing: the learning rate stays."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The rate, the number of steps, and the running means under "mean.<name>" and "square.<name>"."""
+        numbers = {"learning_rate": np.asarray(self.learning_rate), "steps": np.asarray(self._steps)}
+        return {**numbers, **_prefixed("mean", self._mean), **_prefixed("square", self._square)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """See `Optimiser.restore`."""
+        self.learning_rate, self._steps = float(state["learning_rate"]), int(state["steps"])
+        self._mean, self._square = _under("mean", state), _under("square", state)
+
+
+def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
+    """Scale all gradients, in place, by the one factor that brings their common Euclidean norm down to `limit`, if it is above.
+
+    Returns the norm before. Gradients that are not finite stay as they are. Raises ValueError for a limit that is not above 0.
+    Source: Pascanu, Mikolov, Bengio, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_.
+    """
+    _positive("limit", limit)
+    arrays = [g.values if isinstance(g, Rows) else g for g in gradients.values()]
+    # the square of a large float32 is infinite, so they are added up as float64, a block at a time
+    squares = sum(float(np.square(b, dtype=np.float64).sum()) for a in arrays for (b,) in _blocks(a))
+    norm = math.sqrt(squares)
+    if limit < norm < math.inf:
+        for array in arrays:
+            array *= array.dtype.type(limit / norm)
+    return norm
+
+
+def _dense(gradient: np.ndarray | Rows) -> np.ndarray:
+    return gradient.dense() if isinstance(gradient, Rows) else gradient
+
+
+def _blocks(*arrays: np.ndarray):  # type: ignore[no-untyped-def]
+    """The arrays' elements in equal pieces; views, so the arrays have to be contiguous."""
+    flat = [a.reshape(-1) for a in arrays]
+    for start in range(0, flat[0].size, _BLOCK):
+        yield [f[start : start + _BLOCK] for f in flat]
+
+
+def _prefixed(prefix: str, arrays: Params) -> dict[str, np.ndarray]:
+    return {f"{prefix}.{name}": array for name, array in arrays.items()}
+
+
+def _under(prefix: str, state: Mapping[str, np.ndarray]) -> Params:
+    return {name.partition(".")[2]: a.copy() for name, a in state.items() if name.startswith(f"{prefix}.")}
+
+
+def _positive(name: str, value: float) -> float:
+    if not (0 < value < math.inf):
+        raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+    return float(value)
+
+
+def _below_one(name: str, value: float) -> float:
+    if not (0 <= value < 1):
+        raise ValueError(f"{name} must lie from 0 to below 1, not {value!r}")
+    return float(value)
