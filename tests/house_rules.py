@@ -63,8 +63,10 @@ ROOMS = {
         ("numpy", "torch", "keras", "onnx", "onnxruntime"),
     ),
     "rnnbench.interop.layouts": Room(CELLS, ("numpy",)),
-    "rnnbench.tasks": Room(NETWORKS, ("numpy",)),
-    "rnnbench.bench": Room(NETWORKS, ("numpy", "threadpoolctl", "asv", "asv_runner")),
+    "rnnbench.tasks": Room((*NETWORKS, "rnnbench.interop"), ("numpy", "matplotlib")),
+    # the same training in PyTorch, weights and data ours
+    "rnnbench.tasks.torch_twin": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "torch")),
+    "rnnbench.bench": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "threadpoolctl", "asv", "asv_runner")),
     "rnnbench.report": Room((), ("numpy", "pandas", "asv", "matplotlib", "jinja2", "tabulate", "pyarrow")),
     "rnnbench.cli": Room(
         (*NETWORKS, "rnnbench.bench", "rnnbench.interop", "rnnbench.report", "rnnbench.tasks"),
