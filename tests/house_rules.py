@@ -28,6 +28,7 @@ class Room(NamedTuple):
 
 
 CELLS = ("rnnbench.cells", "rnnbench.params", "rnnbench.memory")
+PLUGINS, FILES = "rnnbench.plugins", "rnnbench.files"
 # What backends share. None of them is a backend, so a backend that imports these still knows no other one.
 SHARED = ("rnnbench.backends.base", "rnnbench.backends.stack", "rnnbench.backends.threads")
 # What peers share.
@@ -37,11 +38,13 @@ LAYOUTS = ("rnnbench.interop.layouts",)
 NETWORKS = ("rnnbench", "rnnbench.rnn", "rnnbench.backends", "rnnbench.reference", *CELLS, *SHARED)
 ROOMS = {
     "rnnbench": Room(("rnnbench.backends", "rnnbench.cells", "rnnbench.rnn")),
-    "rnnbench.cells": Room((), ("numpy",)),
+    "rnnbench.cells": Room((PLUGINS,), ("numpy",)),
     "rnnbench.memory": Room(),
+    "rnnbench.plugins": Room(),
+    "rnnbench.files": Room(),
     "rnnbench.params": Room(CELLS, ("numpy",)),
     "rnnbench.reference": Room((), ("numpy",)),
-    "rnnbench.backends": Room(SHARED),
+    "rnnbench.backends": Room((*SHARED, PLUGINS)),
     "rnnbench.backends.base": Room(CELLS, ("numpy",)),
     "rnnbench.backends.stack": Room((*CELLS, *SHARED), ("numpy",)),
     "rnnbench.backends.threads": Room((), ("threadpoolctl",)),
@@ -59,17 +62,20 @@ ROOMS = {
     ),
     "rnnbench.rnn": Room((*CELLS, "rnnbench.backends", *SHARED), ("numpy",)),
     "rnnbench.interop": Room(
-        (*CELLS, "rnnbench.backends", "rnnbench.rnn", "rnnbench.interop.layouts"),
+        (*CELLS, "rnnbench.backends", "rnnbench.rnn", "rnnbench.interop.layouts", FILES),
         ("numpy", "torch", "keras", "onnx", "onnxruntime"),
     ),
     "rnnbench.interop.layouts": Room(CELLS, ("numpy",)),
     "rnnbench.tasks": Room((*NETWORKS, "rnnbench.interop"), ("numpy", "matplotlib")),
     # the same training in PyTorch, weights and data ours
     "rnnbench.tasks.torch_twin": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "torch")),
-    "rnnbench.bench": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "threadpoolctl", "asv", "asv_runner")),
-    "rnnbench.report": Room((), ("numpy", "pandas", "asv", "matplotlib", "jinja2", "tabulate", "pyarrow")),
+    "rnnbench.bench": Room(
+        (*NETWORKS, "rnnbench.tasks", PLUGINS, FILES),
+        ("numpy", "threadpoolctl", "asv", "asv_runner", "filelock", "packaging"),
+    ),
+    "rnnbench.report": Room((FILES,), ("numpy", "pandas", "asv", "matplotlib", "jinja2", "tabulate", "pyarrow")),
     "rnnbench.cli": Room(
-        (*NETWORKS, "rnnbench.bench", "rnnbench.interop", "rnnbench.report", "rnnbench.tasks"),
+        (*NETWORKS, "rnnbench.bench", "rnnbench.interop", "rnnbench.report", "rnnbench.tasks", FILES),
         ("numpy", "pandas", "asv", "shtab"),
     ),
     "rnnbench.__main__": Room(("rnnbench.cli",)),

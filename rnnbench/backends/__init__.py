@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 from typing import NamedTuple, cast
 
+from .. import plugins
 from .base import Backend
 
 
@@ -52,15 +53,24 @@ def load(name: str) -> Backend:
     reason = why_unavailable(name)
     if reason is not None:
         raise BackendUnavailable(reason)
-    return _import(_MODULES[name])
+    return _import(_MODULES[name]) if name in _MODULES else cast(Backend, plugins.load(plugins.BACKENDS, name))
+
+
+def names() -> tuple[str, ...]:
+    """NAMES, and what other projects have registered (see `rnnbench.plugins`)."""
+    return (*NAMES, *plugins.names(plugins.BACKENDS))
 
 
 def why_unavailable(name: str) -> str | None:
     """Why the backend cannot be used in this environment, in a sentence, or None if it can. Raises ValueError likewise."""
     if not isinstance(name, str) or name not in _MODULES:
-        near = difflib.get_close_matches(str(name), _MODULES, n=1, cutoff=0.4)
+        registered = plugins.load(plugins.BACKENDS, name) if isinstance(name, str) else None
+        if registered is not None:
+            return _ask(cast(Backend, registered))
+        known = (*_MODULES, *plugins.names(plugins.BACKENDS))
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no backend {name!r}; {hint}known are {', '.join(_MODULES)}")
+        raise ValueError(f"there is no backend {name!r}; {hint}known are {', '.join(known)}")
     entry = _MODULES[name]
     for package in entry.packages:
         if importlib.util.find_spec(package) is None:
@@ -71,6 +81,10 @@ def why_unavailable(name: str) -> str | None:
     except Exception as error:  # Numba, for one, refuses a NumPy that is too new for it
         packages = " and ".join(entry.packages)
         return f"the backend {name} needs the package {packages}, which does not load: {type(error).__name__}: {error}"
+    return _ask(backend)
+
+
+def _ask(backend: Backend) -> str | None:
     ask = getattr(backend, "why_unavailable", None)  # of a backend to which having its library is not enough
     return ask() if ask else None
 

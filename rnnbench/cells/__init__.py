@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from .. import plugins
 from .graph import CellError, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
 from .library import BUILT_IN
 from .program import Program, program
@@ -44,7 +45,8 @@ __all__ = [
 
 
 def find(name: str | Cell) -> Cell:
-    """The built-in cell called `name`, a variant such as "lstm[clip=0.5]", the cell at "path/to/file.py:name", or a cell itself.
+    """The built-in cell called `name`, a variant such as "lstm[clip=0.5]", the cell at "path/to/file.py:name", one that another
+    package has registered (see `rnnbench.plugins`), or a cell itself.
 
     Raises ValueError with the nearest name for an unknown one, CellError for a file without such a cell.
     """
@@ -58,9 +60,17 @@ def find(name: str | Cell) -> Cell:
         return load_file(name)
     if NAME.fullmatch(name):
         return variant(name)
-    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.4)
+    registered = plugins.load(plugins.CELLS, name)
+    if registered is not None:
+        if isinstance(registered, Cell):
+            return registered
+        raise ValueError(
+            f"{name!r} is registered as a cell and is a {type(registered).__name__}; make it one with @cell"
+        )
+    others = plugins.names(plugins.CELLS)
+    near = difflib.get_close_matches(name, [*BUILT_IN, *others], n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    known = f"{', '.join(BUILT_IN)}, variants such as lstm[clip=0.5]"
+    known = f"{', '.join([*BUILT_IN, *others])}, variants such as lstm[clip=0.5]"
     raise ValueError(f"there is no cell {name!r}; {hint}known are {known}, or path/to/file.py:name")
 
 

@@ -1,11 +1,9 @@
-"""What every converter needs: an RNN from named arrays, a forget bias where others have none, files that are whole or absent."""
+"""What every converter needs: an RNN from named arrays, a forget bias where others have none."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,18 +72,3 @@ def refuse(options: Mapping[str, Any], defaults: Mapping[str, Any], there: str, 
         if name not in known and value != defaults[name]:
             written = name if value is True else f"{name}={value}"
             raise InteropError(f"{there} has no equal for {written} of the cell; it can be converted without it only")
-
-
-def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file so that it is there whole or, if writing fails, as it was before."""
-    target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import cells
+from ..files import replace_file
 from ..rnn import RNN
-from .common import InteropError, network, replace_file
+from .common import InteropError, network
 
 ABOUT = "rnnbench"  # the entry that says what the others are; no parameter is called so
 VERSION = 1

@@ -17,9 +17,10 @@ import numpy as np
 from ..cells import Cell, find
 from ..cells.activations import ACTIVATIONS, parse
 from ..cells.variants import FAMILIES, options_of
+from ..files import replace_file
 from ..rnn import RNN
 from . import layouts
-from .common import InteropError, network, refuse, replace_file, with_forget_bias
+from .common import InteropError, network, refuse, with_forget_bias
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,130 @@
+"""From ratios of paired timings to a verdict. No clock, no process: the same numbers always give the same verdict.
+
+A batch is some restarts of both workers, with some pairs in each. A pair's ratio is head's time divided by base's, so above 1 is
+slower. The estimate is the median over restarts of each restart's median: neither a bad pair nor a bad restart moves it far.
+Its interval comes from a bootstrap that draws restarts, then pairs within each (pairs of one process are alike, and counting
+them as independent would promise too much).
+
+    slower         the whole interval lies above 1 + threshold, and it recurs
+    faster         the whole interval lies below 1 / (1 + threshold), and it recurs
+    same           neither, and the interval is narrow enough to have shown a change
+    inconclusive   the interval is too wide, the change did not recur, or the control moved
+
+To recur, a change has to show in two batches, each on its own. The control is a kernel that neither side can change, timed in
+the same workers between the same pairs: where its ratio is not within CONTROL_LIMIT of 1, something else than the change differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.bench.stats import CONFIDENCE, Interval
+
+THRESHOLD = 0.03  # a change that is smaller does not matter
+CONTROL_LIMIT = 0.02
+BATCHES = 4  # at most; what is not clear by then is inconclusive
+RESAMPLES = 2000
+
+Ratios = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Ratios of one batch: a row for each restart of the workers, a column for each pair; `control` likewise.
+
+    Raises ValueError for no pairs, and for ratios that are not finite and above 0.
+    """
+
+    ratios: Ratios
+    control: Ratios
+
+    def __post_init__(self) -> None:
+        for name in ("ratios", "control"):
+            array = np.asarray(getattr(self, name), dtype=float)
+            if array.ndim != 2 or array.size == 0:
+                raise ValueError(f"{name} needs restarts x pairs, at least one of each; got the shape {array.shape}")
+            if not (np.isfinite(array) & (array > 0)).all():
+                raise ValueError(
+                    f"{name} holds {array[~(np.isfinite(array) & (array > 0))][0]}, which is no ratio of times"
+                )
+            object.__setattr__(self, name, array)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict with its grounds.
+
+    verdict: one of the four above. ratio: the estimate with its interval. control: the control's estimate. settled: whether
+    another batch is not asked for. reason: in a sentence, why the verdict is inconclusive; empty otherwise.
+    """
+
+    verdict: str
+    ratio: Interval
+    control: float
+    settled: bool
+    reason: str = ""
+
+
+def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BATCHES) -> Judgement:
+    """The verdict on all batches of one case so far.
+
+    threshold: the change that matters, as a fraction. most: batches that may be taken. Raises ValueError for no batch and for a
+    threshold that is not above 0.
+    """
+    if not batches:
+        raise ValueError("a verdict needs at least one batch of pairs")
+    if not 0 < threshold < 1:
+        raise ValueError(f"the threshold is a fraction above 0 and below 1, such as 0.03; got {threshold!r}")
+    ratio = interval([row for batch in batches for row in batch.ratios])
+    control = estimate([row for batch in batches for row in batch.control])
+    last = len(batches) >= most
+
+    def found(verdict: str, settled: bool = True, reason: str = "") -> Judgement:
+        return Judgement(verdict, ratio, control, settled or last, reason)
+
+    if abs(math.log(control)) > math.log1p(CONTROL_LIMIT):
+        moved = f"the control kernel, which is the same on both sides, moved by {control - 1:+.1%}"
+        return found("inconclusive", False, f"{moved}; at most {CONTROL_LIMIT:.0%} is allowed")
+    change = _beyond(ratio.lower, ratio.upper, threshold)
+    if change:
+        agreeing = [_beyond(middle, middle, threshold) == change for middle in (estimate(b.ratios) for b in batches)]
+        if sum(agreeing) >= 2:
+            return found(change)
+        return found("inconclusive", False, f"a change of {ratio.median - 1:+.1%} was seen and did not recur")
+    if ratio.upper / ratio.lower > (1 + threshold) ** 2:
+        span = f"{ratio.lower:.3f} to {ratio.upper:.3f}"
+        return found("inconclusive", False, f"the interval of the ratio, {span}, is too wide to show {threshold:.1%}")
+    straddles = ratio.upper > 1 + threshold or ratio.lower < 1 / (1 + threshold)
+    return found("same", not straddles)
+
+
+def _beyond(lower: float, upper: float, threshold: float) -> str:
+    if lower > 1 + threshold:
+        return "slower"
+    return "faster" if upper < 1 / (1 + threshold) else ""
+
+
+def estimate(restarts: Sequence[Ratios] | Ratios) -> float:
+    """The median of the restarts' medians."""
+    return float(np.median([np.median(row) for row in restarts]))
+
+
+def interval(restarts: Sequence[Ratios], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """`estimate` with its bootstrap percentile interval at CONFIDENCE: restarts drawn first, then pairs within each.
+
+    restarts: one array of ratios for each. The resampling is seeded: the same ratios always give the same bounds.
+    """
+    rng = np.random.default_rng(seed)
+    medians = np.empty((len(restarts), resamples))
+    for k, row in enumerate(restarts):
+        medians[k] = np.median(row[rng.integers(0, len(row), (resamples, len(row)))], axis=1)
+    drawn = rng.integers(0, len(restarts), (len(restarts), resamples))
+    estimates = np.median(np.take_along_axis(medians, drawn, axis=0), axis=0)
+    tail = (1 - CONFIDENCE) / 2
+    lower, upper = np.quantile(estimates, [tail, 1 - tail])
+    return Interval(estimate(restarts), float(lower), float(upper))

@@ -1,0 +1,32 @@
+"""Files that are there whole or as they were before: what every part of the project writes results with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+
+def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that it is there whole or, if writing fails, as it was before.
+
+    write: gets the open file. Raises what it raises, and OSError where the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(unfinished, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: str | os.PathLike[str], text: str) -> None:
+    """`replace_file` with text in UTF-8; the folder is made where it is missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, lambda file: file.write(text.encode("utf-8")))
