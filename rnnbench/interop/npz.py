@@ -43,7 +43,7 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
     backend: of the RNN. cell: the cell itself where it is a user's own, of which the file holds only the name and a hash.
     Raises InteropError for a file that is damaged, pickled or another's, or made with other equations; OSError for none at all.
     """
-    arrays = _read(path)
+    arrays = read_arrays(path)
     try:
         about = json.loads(str(arrays.pop(ABOUT)))
         version = about.pop("version")
@@ -67,8 +67,8 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
         raise InteropError(f"{path} is damaged: {error}") from error
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Every array of the file. Raises InteropError if it is no sound .npz of plain arrays."""
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Every array of an .npz file, by name. Raises InteropError if it is no sound one of plain arrays, OSError if it is no file."""
     with open(path, "rb") as file:  # what is no file at all is the caller's OSError
         if not zipfile.is_zipfile(file):
             raise InteropError(f"{path} is no .npz file, or the end of it is missing")

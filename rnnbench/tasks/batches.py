@@ -30,7 +30,7 @@ def shuffled(count: int, batch_size: int, rng: np.random.Generator) -> list[np.n
 def by_length(lengths: Sequence[int] | np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """The numbers of the sequences in batches whose lengths are alike, so that little is padding; the batches in random order.
 
-    lengths: of the sequences. Which of equally long sequences meet in a batch is random too. With batch_size 1 it is `shuffled`.
+    lengths: of the sequences. `rng` decides which of equally long sequences meet in a batch. With batch_size 1 it is `shuffled`.
     """
     order = rng.permutation(len(lengths))
     order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]

@@ -62,7 +62,7 @@ class Dense:
         return y.reshape(*x.shape[:-1], self.outputs)
 
     def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Gradients]:
-        """Gradients of x and of both parameters. x: of `forward`. dy (..., outputs): the loss's gradient of y."""
+        """Gradients of x and of both parameters, from `params` and x as in `forward` and dy (..., outputs), the gradient of y."""
         flat = dy.reshape(-1, self.outputs)
         gradients: Gradients = {self.weight: flat.T @ x.reshape(-1, self.inputs), self.bias: flat.sum(0)}
         return (flat @ params[self.weight]).reshape(x.shape), gradients
@@ -88,7 +88,7 @@ class Embedding:
         return params[self.weight][tokens]
 
     def backward(self, tokens: np.ndarray, dy: np.ndarray) -> Gradients:
-        """The gradient of the weights. tokens: of `forward`. dy (..., width): zero where a token is padding."""
+        """The gradient of the weights, from the tokens of `forward` and dy (..., width), which is zero where a token is padding."""
         index, place = np.unique(tokens, return_inverse=True)
         place = place.reshape(-1)
         order = np.argsort(place, kind="stable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,11 @@ class Loss:
     def mean(self) -> float:
         """A prediction's loss; NaN of none."""
         return self.total / self.count if self.count else float("nan")
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean: among how many equally likely classes a prediction with this loss would choose."""
+        return math.exp(min(self.mean, 709.0))  # from 710 on exp overflows
 
     @property
     def accuracy(self) -> float:

@@ -90,10 +90,11 @@ class SGD:
 class Adam:
     """Adam with bias correction: p -= learning_rate * m / (sqrt(v) + epsilon), m and v the corrected running means.
 
+    From Kingma and Ba, arXiv:1412.6980, Algorithm 1; the numbers are torch.optim.Adam's.
+
     learning_rate: above 0. beta1, beta2: how much of the running mean of the gradient and of its square stays each step. epsilon:
     above 0.
-
-    Raises ValueError for numbers outside. Source: Kingma and Ba, arXiv:1412.6980, Algorithm 1; torch.optim.Adam's numbers.
+    Raises ValueError for numbers outside.
     """
 
     def __init__(
