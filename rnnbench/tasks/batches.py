@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 
+class DataError(ValueError):
+    """Data that cannot be learnt from; the message says what is wrong with it, and what would do."""
+
+
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """One batch, (T, B, ...) with zeros past each end, and lengths (B,). T is the longest one's length.
 
-    sequences: arrays (length, ...), equal in dtype and in all but their lengths. Raises ValueError for none at all.
+    sequences: arrays (length, ...), equal in dtype and in all but their lengths. Raises DataError for none at all.
     """
     if not sequences:
-        raise ValueError("a batch needs at least one sequence")
+        raise DataError("a batch needs at least one sequence")
     lengths = np.array([len(s) for s in sequences], np.int64)
     batch = np.zeros((lengths.max(), len(sequences), *sequences[0].shape[1:]), sequences[0].dtype)
     for row, sequence in enumerate(sequences):
@@ -42,11 +46,11 @@ def windows(sequence: np.ndarray, batch_size: int, seq_len: int) -> Iterator[np.
     """One long sequence as windows (seq_len, batch_size, ...) for truncated BPTT: row b of a window goes on where row b of the
     one before ended, so a state can be carried over. What does not fill a last window is left out.
 
-    Raises ValueError for a sequence shorter than one window.
+    Raises DataError for a sequence shorter than one window.
     """
     steps = len(sequence) // batch_size
     if steps < seq_len:
-        raise ValueError(
+        raise DataError(
             f"{len(sequence)} steps are too few for {batch_size} rows of {seq_len}; {batch_size * seq_len} would do"
         )
     rows = sequence[: steps * batch_size].reshape(batch_size, steps, *sequence.shape[1:]).swapaxes(0, 1)

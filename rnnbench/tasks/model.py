@@ -50,11 +50,11 @@ class SequenceModel:
 
     rnn: time-major. outputs: classes, or numbers to predict. first: Dense or Embedding before the network, whose width is the
     network's input; None hands x on as it is. every_step: a prediction for each step within a row's length. loss: "softmax"
-    (cross-entropy), or "squares" (squared error). mean: minimise the mean over a batch's predictions; otherwise their sum. seed:
-    of the first and the last layer; the network has its own.
+    (cross-entropy), or "squares" (squared error). per: what is minimised is a batch's loss per "prediction", or per "row", its sum
+    over a row's steps. seed: of the first and the last layer; the network has its own.
 
     Parameters are called as the first layer calls them, "rnn.<parameter>", "output.weight" and "output.bias".
-    Raises ValueError where widths do not fit.
+    Raises ValueError where widths do not fit, and for an unknown loss or per.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SequenceModel:
         first: Dense | Embedding | None = None,
         every_step: bool = False,
         loss: str = "softmax",
-        mean: bool = True,
+        per: str = "prediction",
         seed: int = 0,
     ) -> None:
         spec = rnn.spec
@@ -75,7 +75,9 @@ class SequenceModel:
             )
         self.first, self.recurrent = first, Recurrent("rnn", rnn)
         self.output = Dense("output", spec.output_size, outputs)
-        self.every_step, self.mean = every_step, mean
+        self.every_step, self._per_row = every_step, per == "row"
+        if loss not in LOSSES or per not in ("prediction", "row"):
+            raise ValueError(f"loss is {' or '.join(LOSSES)} and per is prediction or row, not {loss!r} and {per!r}")
         self._loss = LOSSES[loss]
         rng = np.random.default_rng(seed)
         self.params: Params = first.initialise(rng, spec.dtype) if first is not None else {}
@@ -108,7 +110,8 @@ class SequenceModel:
         entered = self._enter(batch.x)
         output, final, tape = self.recurrent.forward(entered, None, batch.lengths)
         features, targets, inside = self._predictions(batch, output, final)
-        loss, dfeatures, gradients = self._output_gradients(features, targets)
+        count = output.shape[1] if self._per_row else len(features)
+        loss, dfeatures, gradients = self._output_gradients(features, targets, 1 / count)
         if self.every_step:
             doutput, dstate = dfeatures.reshape(output.shape) if inside is None else np.zeros_like(output), None
             if inside is not None:
@@ -152,11 +155,12 @@ class SequenceModel:
         inside = valid(batch.lengths, len(output))
         return output[inside], batch.targets[inside], inside
 
-    def _output_gradients(self, features: np.ndarray, targets: np.ndarray) -> tuple[Loss, np.ndarray, Gradients]:
-        """The loss, its gradient of `features`, and those of the output layer, some rows at a time: the logits of thousands of
-        classes then stay in cache from their product to their gradient.
+    def _output_gradients(
+        self, features: np.ndarray, targets: np.ndarray, scale: float
+    ) -> tuple[Loss, np.ndarray, Gradients]:
+        """The loss, `scale` times its gradient of `features`, and those of the output layer, some rows at a time: the logits of
+        thousands of classes then stay in cache from their product to their gradient.
         """
-        scale = 1 / len(features) if self.mean else 1.0
         total, dfeatures, sums = Loss(), np.empty_like(features), {}
         for rows in _chunks(len(features)):
             predicted = self.output.forward(self.params, features[rows])
