@@ -57,8 +57,9 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     )
     parser.add_argument("--version", action="version", version=f"rnnbench {rnnbench.__version__}")
     adder = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    listed = "\n".join(f"  {program:16} {shows}" for program, shows in EXAMPLES.items())
     for name, (help_, options) in COMMANDS.items():
-        paragraphs = (inspect.getdoc(options) or "").split("\n\n")
+        paragraphs = (inspect.getdoc(options) or "").replace("{programs}", listed).split("\n\n")
         text = "\n\n".join(p if p.startswith("  ") else textwrap.fill(p, 96) for p in paragraphs)
         raw = argparse.RawDescriptionHelpFormatter
         options(adder.add_parser(name, help=help_, description=text, formatter_class=raw))
@@ -196,6 +197,24 @@ def _show(parser: Parser) -> None:
         parser.add_argument(flag, type=values.number(flag), metavar=letter, help="for shapes in numbers")
 
 
+def _example(parser: Parser) -> None:
+    """Run one of the small programs that recurrent networks are taught with, on any of our backends:
+
+    {programs}
+
+    The programs themselves are in rnnbench/tasks/, and under examples/ as a user would write them.
+    """
+    parser.add_argument("name", type=values.name("example", tuple(EXAMPLES)), metavar="NAME", help="one of the above")
+    parser.add_argument(
+        "--backend",
+        type=values.own_backend,
+        default="numba-cpu",
+        metavar="NAME",
+        help=f"of {', '.join(backends.OWN)}; default: numba-cpu",
+    )
+    _threads(parser)
+
+
 def _completion(parser: Parser) -> None:
     """Print a shell's script that completes commands and options on Tab.
 
@@ -240,6 +259,12 @@ def _threads(parser: Parser) -> None:
     )
 
 
+# name: what the program shows; it is the module of rnnbench.tasks that is called like it
+EXAMPLES = {
+    "by-hand": "two units, two steps, every number of them",
+    "dynamic-rnn": "TensorFlow 1's cells under dynamic_rnn: lengths, time- or batch-major, states as tuple or joined",
+    "unrolled": "an LSTM with a loss at every step, its state carried from chunk to chunk, against an exact floor",
+}
 # name: (what the list of commands says, the function that adds its options and describes it)
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "info": ("the machine, the libraries, and which backends can run here", _info),
@@ -249,5 +274,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "report": ("show saved results as a table, text formats or one HTML page", _report),
     "publish": ("make airspeed velocity's site of all results over time", _publish),
     "show": ("a cell's equation, stages, gates, shapes, derived gradient and emitted code", _show),
+    "example": ("run one of the programs that recurrent networks are taught with", _example),
     "completion": ("print the script that completes options on Tab", _completion),
 }

@@ -77,11 +77,23 @@ def cell_list(text: str) -> list[str]:
 
 def backend_list(text: str) -> list[str]:
     """Comma-separated backends. One that is named and cannot be used is an error: nothing was measured by mistake."""
-    found = names("backend", backends.NAMES)(text)
+    found = _parts("backend", text)
     for backend in found:
-        reason = backends.why_unavailable(backend)
+        try:
+            reason = backends.why_unavailable(backend)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         if reason:
             raise UsageError(reason)
+    return found
+
+
+def own_backend(text: str) -> str:
+    """One of our own backends, which can all train; one that cannot be used here is an error."""
+    found = _one_of("backend", text, backends.OWN)
+    reason = backends.why_unavailable(found)
+    if reason:
+        raise UsageError(reason)
     return found
 
 

@@ -64,4 +64,5 @@ def lines(backend: str) -> Iterator[str]:
     """What the program prints, to eight digits."""
     for step in steps(backend):
         for name, numbers in step._asdict().items():
-            yield f"{name.replace('_', ' ')}: {np.array2string(numbers, precision=8, separator=', ')}"
+            shown = ", ".join(f"{number:.8f}".rstrip("0") for number in numbers)
+            yield f"{name.replace('_', ' ')}: [{shown}]"

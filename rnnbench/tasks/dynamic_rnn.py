@@ -88,9 +88,11 @@ def dynamic_rnn(
     (B,), None for T. initial_state: what `zero_state` describes, or None for zeros. state_is_tuple: False for an LSTM's state
     joined to [c, h], here and in what is returned.
 
-    Past a row's length the outputs are zeros, and its state is the one at its last step. Raises ValueError for a state of the
-    wrong form, and whatever `RNN` raises.
+    Past a row's length the outputs are zeros, and its state is the one at its last step. Raises ValueError for a network that is no
+    cell and a state of the wrong form, and whatever `RNN` raises.
     """
+    if cell.spec.num_layers * cell.spec.num_directions > 1:
+        raise ValueError(f"a cell is an RNN of one layer in one direction, not {cell}")
     arrays = np.asarray(inputs)
     swap = bool(time_major) == cell.batch_first and arrays.ndim == 3  # any other shape is for the RNN to refuse
     state = None if initial_state is None else _from_tensorflow(cell, initial_state, state_is_tuple)

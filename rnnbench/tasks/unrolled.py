@@ -1,0 +1,111 @@
+"""An LSTM unrolled over a chunk of a long sequence, with a loss at every step and a state that goes on into the next chunk.
+
+That is truncated backpropagation through time: the state's values are carried forward over a chunk's edge, its gradient is not
+carried back over it. Source: Williams and Peng, An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network
+Trajectories, 1990; the loss is summed over the steps, as TensorFlow 1's tutorials have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..rnn import RNN
+from .batches import windows
+from .layers import Dense, Embedding, Gradients, Params, Recurrent
+from .losses import Loss, softmax_cross_entropy
+from .optimisers import Adam
+from .sources import Markov
+
+State = tuple[np.ndarray, ...]
+
+
+class Unrolled:
+    """Symbols through an embedding, an LSTM and a fully connected output, one prediction a step.
+
+    symbols: S, how many there are. hidden_size: also the embedding's width. backend, dtype: of the RNN. seed: of all parameters.
+    Attribute params: name -> array, for an optimiser to change, after which `changed` has to be called.
+    """
+
+    def __init__(
+        self, symbols: int, hidden_size: int, backend: str = "numba-cpu", dtype: str = "float32", seed: int = 0
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.embedding = Embedding("embedding", symbols, hidden_size)
+        self.recurrent = Recurrent(
+            "rnn", RNN("lstm", hidden_size, hidden_size, backend=backend, dtype=dtype, seed=seed, forget_bias=1.0)
+        )
+        self.output = Dense("output", hidden_size, symbols)
+        self.params: Params = {
+            **self.embedding.initialise(rng, dtype),
+            **self.recurrent.initialise(),
+            **self.output.initialise(rng, dtype),
+        }
+
+    def changed(self) -> None:
+        """Told that `params` have other values now."""
+        self.recurrent.load(self.params)
+
+    def zero_state(self, batch_size: int) -> State:
+        """(h, c), each (1, B, H), before the first chunk."""
+        spec = self.recurrent.rnn.spec
+        return tuple(np.zeros((1, batch_size, width), spec.dtype) for width in spec.state_sizes)
+
+    def step(self, symbols: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """One step: logits (B, S) for what follows symbols (B,), and the state behind them. state: as in `gradients`."""
+        output, final = self.recurrent.infer(self.embedding.forward(self.params, symbols[None]), state)
+        return self.output.forward(self.params, output[0]), final
+
+    def loss(self, symbols: np.ndarray, targets: np.ndarray, state: State) -> tuple[Loss, State]:
+        """The loss over a chunk and the state behind it. The arguments are those of `gradients`."""
+        output, final = self.recurrent.infer(self.embedding.forward(self.params, symbols), state)
+        return softmax_cross_entropy(self.output.forward(self.params, output), targets)[0], final
+
+    def gradients(self, symbols: np.ndarray, targets: np.ndarray, state: State) -> tuple[Loss, Gradients, State]:
+        """The loss of every step, the gradients, and the state to hand to the next chunk.
+
+        symbols, targets: (T, B). state: of `zero_state`, or what the chunk before returned. The gradients are those of the loss
+        summed over the steps and averaged over the rows.
+        """
+        embedded = self.embedding.forward(self.params, symbols)
+        output, final, tape = self.recurrent.forward(embedded, state)
+        logits = self.output.forward(self.params, output)
+        loss, dlogits = softmax_cross_entropy(logits, targets, scale=1 / symbols.shape[1])
+        doutput, found = self.output.backward(self.params, output, dlogits)
+        # no gradient comes back from the chunk behind, and the one for the state before this one goes no further
+        dembedded, _, recurrent = self.recurrent.backward(tape, doutput)
+        return loss, found | recurrent | self.embedding.backward(symbols, dembedded), final
+
+
+def train(model: Unrolled, sequence: np.ndarray, batch_size: int, seq_len: int, optimiser: Adam) -> Iterator[Loss]:
+    """Once through a long sequence, chunk by chunk; yields each chunk's loss, from before it was learnt from.
+
+    model: whose parameters change. sequence: (N,) symbols, each of them the target of the one before. batch_size: parts of the
+    sequence that are read side by side. seq_len: steps in a chunk. optimiser: that changes them.
+    """
+    state = model.zero_state(batch_size)
+    chunks = zip(windows(sequence[:-1], batch_size, seq_len), windows(sequence[1:], batch_size, seq_len), strict=True)
+    for symbols, targets in chunks:
+        loss, gradients, state = model.gradients(symbols, targets, state)
+        optimiser.step(model.params, gradients)
+        model.changed()
+        yield loss
+
+
+def lines(backend: str) -> Iterator[str]:
+    """Trains on a random source whose entropy rate is known, and prints how near to it the loss comes."""
+    source = Markov(symbols=4, order=2, seed=0)
+    least, memoryless = source.entropy_rate(), source.entropy_rate(seen=1)
+    yield f"predict a random source of 4 symbols; the loss is in nats a symbol, guessing has {np.log(4):.4f}"
+    model, optimiser = Unrolled(source.symbols, 32, backend=backend), Adam(1e-2)
+    recent: list[Loss] = []
+    for chunk, loss in enumerate(train(model, source.sample(128_000, 1, seed=1)[:, 0], 32, 10, optimiser), 1):
+        recent.append(loss)
+        if chunk % 50 == 0:
+            yield f"chunk {chunk:3}: loss {sum(recent, Loss()).mean:.4f}"
+            recent.clear()
+    fresh = source.sample(2001, 32, seed=2)
+    held_out, _ = model.loss(fresh[:-1], fresh[1:], model.zero_state(32))
+    yield f"fresh symbols: loss {held_out.mean:.4f}"
+    yield f"the source's entropy rate, which no model can beat: {least:.4f}; for one that knows a single symbol: {memoryless:.4f}"
