@@ -66,7 +66,7 @@ ROOMS = {
         ("numpy", "torch", "keras", "onnx", "onnxruntime"),
     ),
     "rnnbench.interop.layouts": Room(CELLS, ("numpy",)),
-    "rnnbench.tasks": Room((*NETWORKS, "rnnbench.interop"), ("numpy", "matplotlib")),
+    "rnnbench.tasks": Room((*NETWORKS, FILES, "rnnbench.interop"), ("numpy", "matplotlib")),
     # the same training in PyTorch, weights and data ours
     "rnnbench.tasks.torch_twin": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "torch")),
     "rnnbench.bench": Room(

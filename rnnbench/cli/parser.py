@@ -9,12 +9,12 @@ import argparse
 import inspect
 import textwrap
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import rnnbench
 from rnnbench import backends, cells
 from rnnbench.bench.cases import DTYPES, SUITES, did_you_mean
-from rnnbench.cli import values
+from rnnbench.cli import train_options, values
 from rnnbench.cli.values import UsageError
 
 CELL = "lstm, gru, ... or path/to/file.py:name for a cell of your own"
@@ -40,10 +40,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         )
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        options = [option for action in commands[arguments.command]._actions for option in action.option_strings]
-        hint = did_you_mean(unknown[0], options)
+        command, asked = commands[arguments.command], arguments.command
+        if command._subparsers is not None:
+            asked = f"{asked} {arguments.task}"
+            command = command._subparsers._group_actions[0].choices[arguments.task]  # type: ignore[index,assignment]
+        options = [option for action in command._actions for option in action.option_strings]
         raise UsageError(
-            f"{arguments.command} does not take {unknown[0]!r}; {hint}see rnnbench {arguments.command} --help"
+            f"{asked} does not take {unknown[0]!r}; {did_you_mean(unknown[0], options)}see rnnbench {asked} --help"
         )
     return arguments
 
@@ -59,11 +62,18 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     adder = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     listed = "\n".join(f"  {program:16} {shows}" for program, shows in EXAMPLES.items())
     for name, (help_, options) in COMMANDS.items():
-        paragraphs = (inspect.getdoc(options) or "").replace("{programs}", listed).split("\n\n")
-        text = "\n\n".join(p if p.startswith("  ") else textwrap.fill(p, 96) for p in paragraphs)
-        raw = argparse.RawDescriptionHelpFormatter
-        options(adder.add_parser(name, help=help_, description=text, formatter_class=raw))
+        _add_command(adder, name, help_, options, programs=listed)
     return parser, dict(adder.choices)
+
+
+def _add_command(adder: Any, name: str, help_: str, options: Callable[[Parser], None], **names: str) -> None:
+    """A command or a command's task; its help is the docstring of `options`, with {name} replaced by what it stands for."""
+    text = inspect.getdoc(options) or ""
+    for key, value in names.items():
+        text = text.replace(f"{{{key}}}", value)
+    filled = "\n\n".join(p if p.startswith("  ") else textwrap.fill(p, 96) for p in text.split("\n\n"))
+    raw = argparse.RawDescriptionHelpFormatter
+    options(adder.add_parser(name, help=help_, description=filled, formatter_class=raw))
 
 
 def _info(parser: Parser) -> None:
@@ -180,6 +190,36 @@ def _publish(parser: Parser) -> None:
     parser.add_argument("--html-dir", metavar="DIR", help="where the site goes (default: as asv.conf.json says)")
 
 
+def _gate(parser: Parser) -> None:
+    """Build two revisions of the checkout around this folder, and compare their kernels in pairs on one processor core: verified
+    against the reference, base and head in turn, workers restarted, with an interval of the ratio. A change has to recur; where a
+    control kernel that neither side can change moves, or the interval is too wide, the verdict is "inconclusive" and never "pass".
+
+      rnnbench gate --base main
+      rnnbench gate --base v1.2 --head v1.3 --cases 'lstm B=1 H=128, gru train H=256' --markdown gate.md --json gate.json
+
+    A case is a cell and, where they are not the usual ones, a backend (numba-cpu), a dtype (float32), "train" (forward), T=32,
+    B=16, H=128, I= (as H), layers=1, "ragged", "both ways". Another project names its cells, backends and cases in the table
+    [tool.rnnbench] of its pyproject.toml.
+
+    Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive.
+    """
+    parser.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
+    parser.add_argument("--head", metavar="REV", help="what is gated (default: HEAD, without uncommitted changes)")
+    parser.add_argument(
+        "--cases", type=values.parts("case"), metavar="CASE,...", help="default: those of pyproject.toml, or twelve"
+    )
+    parser.add_argument(
+        "--threshold", type=values.fraction("--threshold"), metavar="X", help="the change that matters (default: 0.03)"
+    )
+    parser.add_argument(
+        "--budget", type=values.real("--budget"), metavar="MINUTES", help="no batch starts after them (default: 6)"
+    )
+    parser.add_argument("--format", choices=("table", "markdown", "json"), default="table", help="default: table")
+    for flag in ("--markdown", "--json"):
+        parser.add_argument(flag, metavar="FILE", help="write that too")
+
+
 def _show(parser: Parser) -> None:
     """Show what is derived from a cell's equation: stages, gates, parameters, gradient, and a backend's code.
 
@@ -213,6 +253,17 @@ def _example(parser: Parser) -> None:
         help=f"of {', '.join(backends.OWN)}; default: numba-cpu",
     )
     _threads(parser)
+
+
+def _train(parser: Parser) -> None:
+    """Train one of the end-to-end programs. Ctrl-C writes a checkpoint, and --resume goes on from it to the same curve.
+
+    rnnbench train digits --help
+    """
+    adder = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=Parser)
+    for name, (help_, options) in train_options.TASKS.items():
+        _add_command(adder, name, help_, options)
+        _threads(adder.choices[name])
 
 
 def _completion(parser: Parser) -> None:
@@ -271,9 +322,11 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "check": ("hold backends against the reference", _check),
     "run": ("run a suite of benchmarks through airspeed velocity and show the report", _run),
     "compare": ("time backends in turn in one process, with intervals of their ratio", _compare),
+    "gate": ("compare two revisions in pairs: is a kernel slower, wrong or larger than it was?", _gate),
     "report": ("show saved results as a table, text formats or one HTML page", _report),
     "publish": ("make airspeed velocity's site of all results over time", _publish),
     "show": ("a cell's equation, stages, gates, shapes, derived gradient and emitted code", _show),
     "example": ("run one of the programs that recurrent networks are taught with", _example),
+    "train": ("train a digit classifier or a language model, end to end", _train),
     "completion": ("print the script that completes options on Tab", _completion),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -41,6 +42,11 @@ def _parts(what: str, text: str) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
+def parts(what: str) -> Callable[[str], list[str]]:
+    """A parser of comma-separated texts, each once. what: the name of one, for errors."""
+    return lambda text: _parts(what, text)
+
+
 def numbers(what: str) -> Callable[[str], list[int]]:
     """A parser of comma-separated whole numbers from 1. what: the option, for errors."""
     return lambda text: [_number(what, part) for part in _parts(what, text)]
@@ -55,6 +61,33 @@ def _number(what: str, text: str, lowest: int = 1) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < lowest:
         raise UsageError(f"{what} is a whole number from {lowest}; got {text!r}")
     return int(text)
+
+
+def real(what: str) -> Callable[[str], float]:
+    """A parser of one finite number above 0. what: the option, for errors."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise UsageError(f"{what} is a number above 0, as 0.001; got {text!r}")
+        return value
+
+    return parse
+
+
+def fraction(what: str) -> Callable[[str], float]:
+    """A parser of a number between 0 and 1. what: the option, for errors."""
+
+    def parse(text: str) -> float:
+        value = real(what)(text)
+        if value >= 1:
+            raise UsageError(f"{what} is a fraction below 1, as 0.03; got {text!r}")
+        return value
+
+    return parse
 
 
 def cell(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..interop.common import replace_file
+from ..files import replace_file
 from ..interop.npz import InteropError, read_arrays
 
 ABOUT = "rnnbench-training"  # the entry of the JSON line

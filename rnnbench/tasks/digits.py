@@ -6,6 +6,7 @@ projection of the last step, softmax cross-entropy, Adam.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from importlib import resources
@@ -54,6 +55,12 @@ class Digits:
                 f"pictures to learn from are {train.images.shape[1:]} and those held out {test.images.shape[1:]}"
             )
         self.train, self.test, self.batch_size, self.seed = train, test, batch_size, seed
+
+    @property
+    def digest(self) -> str:
+        """A hash of what is learnt from and what is held out."""
+        arrays = (self.train.images, self.train.labels, self.test.images, self.test.labels)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(a).data for a in arrays)).hexdigest()[:16]
 
     def batches(self, epoch: int) -> list[Batch]:
         """See `training.Data`: all pictures, in another order in each epoch."""

@@ -10,17 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..interop.common import replace_file
+from ..files import replace_file, replace_text
 
 Rows = Sequence[Mapping[str, Any]]
 
 
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError unless `path` ends as `write_rows` can write."""
+    if Path(path).suffix not in (".csv", ".json"):
+        raise ValueError(f"metrics are written as .csv or .json, not to {str(path)!r}")
+
+
 def write_rows(rows: Rows, path: str | os.PathLike[str]) -> None:
     """Write rows to a file whose name ends in .csv or .json, whole or not at all. Raises ValueError for another ending."""
-    suffix = Path(path).suffix
-    if suffix not in (".csv", ".json"):
-        raise ValueError(f"metrics are written as .csv or .json, not {suffix or 'without an ending'}: {str(path)!r}")
-    if suffix == ".json":
+    check_path(path)
+    if Path(path).suffix == ".json":
         text = json.dumps([dict(row) for row in rows], indent=1) + "\n"
     else:
         stream = io.StringIO()
@@ -28,24 +32,29 @@ def write_rows(rows: Rows, path: str | os.PathLike[str]) -> None:
         writer.writeheader()
         writer.writerows(rows)
         text = stream.getvalue()
-    replace_file(path, lambda file: file.write(text.encode()))  # type: ignore[arg-type,return-value]
+    replace_text(path, text)
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError unless matplotlib can write `path`, by its ending; ModuleNotFoundError, with what to install, without it."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('plots need matplotlib: pip install "rnnbench[report]"') from error
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:] not in kinds:
+        raise ValueError(f"matplotlib cannot draw into {str(path)!r}; it can write {', '.join(sorted(kinds))}")
 
 
 def plot_curves(curves: Mapping[str, Rows], path: str | os.PathLike[str], metric: str = "loss") -> None:
     """Draw a metric over epochs, held out as well where it was measured, one colour for each of `curves` (label -> rows).
 
-    path: ends as matplotlib knows pictures: .png, .svg, .pdf. Raises ValueError for an unknown ending, and ModuleNotFoundError with
-    what to install where matplotlib is missing.
+    path: ends as one of the kinds of pictures that matplotlib knows, such as .png. Raises as `check_picture`.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('plots need matplotlib: pip install "rnnbench[report]"') from error
+    check_picture(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
-    kinds = FigureCanvasAgg(figure).get_supported_filetypes()
-    if Path(path).suffix[1:] not in kinds:
-        raise ValueError(f"{str(path)!r} is no picture that matplotlib can write; it can {', '.join(sorted(kinds))}")
     axes = figure.subplots()
     for k, (label, rows) in enumerate(curves.items()):
         epochs = [row for row in rows if row["kind"] == "epoch"]

@@ -1,0 +1,220 @@
+"""`rnnbench train`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rnnbench.backends.threads import in_words
+from rnnbench.cli import values
+from rnnbench.cli.terminal import Progress
+from rnnbench.cli.train_options import ORIGINAL_WORDS, SETTINGS
+from rnnbench.cli.values import UsageError
+from rnnbench.tasks import checkpoint, digits, metrics, text, words
+from rnnbench.tasks.batches import DataError
+from rnnbench.tasks.checkpoint import CheckpointError
+from rnnbench.tasks.model import SequenceModel
+from rnnbench.tasks.optimisers import SGD, Adam, Optimiser
+from rnnbench.tasks.training import Data, Diverged, Interrupted, Row, Training
+
+Settings = dict[str, Any]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, print as it goes, and write what was asked for. 1 where the training diverged, 130 after Ctrl-C."""
+    values.use_threads(arguments.threads)
+    for path in (arguments.save, arguments.metrics, arguments.plot):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"{path} cannot be written: there is no folder {Path(path).absolute().parent}")
+    try:
+        if arguments.metrics is not None:
+            metrics.check_path(arguments.metrics)
+        if arguments.plot is not None:
+            metrics.check_picture(arguments.plot)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    try:
+        return _train(arguments)
+    except (DataError, CheckpointError) as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    settings, digest = _settings(arguments)
+    data, model, about, finish = PROGRAMS[arguments.task](settings, arguments)
+    training = Training(
+        model,
+        data,
+        _optimiser(settings),
+        clip=settings["clip"],
+        patience=settings["patience"],
+        every=arguments.every,
+        path=arguments.save,
+        about={"task": arguments.task, "settings": settings, "digest": about["digest"]},
+    )
+    if arguments.resume is not None:
+        if digest != about["digest"]:
+            raise UsageError(f"{arguments.resume} was trained on other data than what is there now; train anew")
+        training.restore(arguments.resume)
+    print(f"{about['text']}; {about['model']}, {arguments.backend}, {in_words()}", flush=True)
+    status = _go_on(training, arguments)
+    if arguments.metrics is not None:
+        metrics.write_rows(training.rows, arguments.metrics)
+    if arguments.plot is not None:
+        metrics.plot_curves({about["model"]: training.rows}, arguments.plot)
+    if status == 0:
+        finish()
+    return status
+
+
+def _go_on(training: Training, arguments: argparse.Namespace) -> int:
+    """Run with a line for each row, and above the next one a bar that says how far it is."""
+    steps = len(training.data.batches(0)) * max(0, arguments.epochs - training.epoch) - training.step
+    progress = Progress(max(steps, 1))
+    unit = UNITS[arguments.task]
+
+    def report(row: Row) -> None:
+        progress.clear()
+        print(_line(row, arguments.epochs, unit), flush=True)
+
+    def tick() -> None:
+        progress.step()
+        progress.show(f"steps, epoch {training.epoch + 1}")
+
+    try:
+        training.run(arguments.epochs, report, tick)
+    except Diverged as error:
+        progress.clear()
+        print(f"rnnbench: {error}", file=sys.stderr)
+        return 1
+    except Interrupted:
+        progress.clear()
+        if training.path is None:
+            training.path = _free_name(f"rnnbench-{arguments.task}")
+            training.save()
+        resume = f"rnnbench train {arguments.task} --resume {training.path}"
+        print(f"rnnbench: interrupted at step {training.total_steps}; go on with: {resume}", file=sys.stderr)
+        return 130
+    progress.clear()
+    if training.stopped_early:
+        print(f"stopped: the held-out loss has not fallen for {training.patience} epochs; its best parameters are back")
+    return 0
+
+
+def _line(row: Row, epochs: int, unit: str) -> str:
+    """A row for people to read."""
+    form: dict[str, Callable[[float], str]] = {
+        "loss": "{:.4f}".format,
+        "accuracy": "{:.1%}".format,
+        "perplexity": "{:.1f}".format,
+    }
+    named = [name for name in form if name in row]
+    parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"]
+    if row["kind"] == "step":
+        parts.append(f"step {row['step']:>5}")
+    parts += [f"{name} {form[name](row[name])}" for name in named]
+    if row["held_out_loss"] is not None:
+        parts.append("held out: " + ", ".join(f"{name} {form[name](row[f'held_out_{name}'])}" for name in named))
+    if row["kind"] == "epoch":
+        rate = row["items_per_second"]
+        parts += [f"learning rate {row['learning_rate']:g}", f"{rate:,.0f} {unit}/s" if rate else ""]
+    return "  ".join(part for part in parts if part)
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[Settings, str | None]:
+    """What the training is, from the command line, the checkpoint to go on from, and the defaults; and that one's data's hash."""
+    known, given = SETTINGS[arguments.task], vars(arguments)
+    chosen = {name: given[name] for name in known if given[name] is not None}
+    # a training may be resumed from another folder
+    chosen |= {name: os.path.abspath(chosen[name]) for name in ("text", "mnist") if name in chosen}
+    if arguments.resume is None:
+        original = arguments.task == "words" and arguments.optimiser == "sgd"
+        settings = known | (ORIGINAL_WORDS if original else {}) | chosen
+        return settings | {"exact": "dictionary" in chosen}, None
+    about = checkpoint.load(arguments.resume)[0].get("about", {})
+    if about.get("task") != arguments.task:
+        raise UsageError(f"{arguments.resume} is a checkpoint of {about.get('task')!r}, not of {arguments.task!r}")
+    settings = about["settings"]
+    for name, value in chosen.items():
+        if settings.get(name) != value:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{arguments.resume} was made with {flag} {settings.get(name)}, not {value}; leave {flag} out, or train anew"
+            )
+    return settings, about["digest"]
+
+
+def _optimiser(settings: Settings) -> Optimiser:
+    if settings["optimiser"] == "sgd":
+        return SGD(settings["learning_rate"], halve=True)
+    return Adam(settings["learning_rate"])
+
+
+Program = tuple[Data, SequenceModel, dict[str, str], Callable[[], None]]
+
+
+def _digits(settings: Settings, arguments: argparse.Namespace) -> Program:
+    dtype, seed = settings["dtype"], settings["seed"]
+    if settings["mnist"] is None:
+        train, test = digits.default_data(dtype, seed)
+    else:
+        train, test = digits.mnist(settings["mnist"], dtype, seed)
+    data = digits.Digits(train, test, settings["batch_size"], seed)
+    size = (settings["cell"], settings["hidden_size"])
+    model = digits.classifier(train.images.shape[2], *size, arguments.backend, dtype, seed)
+    rows, columns = train.images.shape[1:]
+    about = {
+        "text": f"{len(train.labels):,} pictures of {rows} rows of {columns}, {len(test.labels):,} held out",
+        "model": f"{size[0]} {size[1]}",
+        "digest": data.digest,
+    }
+    return data, model, about, lambda: None
+
+
+def _words(settings: Settings, arguments: argparse.Namespace) -> Program:
+    if settings["column"] is not None and settings["text"] is None:
+        raise UsageError("--column names a column of a CSV file; give the file with --text")
+    if settings["text"] is None:
+        content = text.default_text()
+    elif settings["column"] is None:
+        content = text.read_text(settings["text"])
+    else:
+        content = text.read_column(settings["text"], settings["column"])
+    sentences = text.sentences(content, settings["max_length"])
+    corpus = words.Corpus(
+        sentences, settings["dictionary"], settings["exact"], settings["batch_size"], seed=settings["seed"]
+    )
+    size = (settings["cell"], settings["hidden_size"])
+    per = "row" if settings["optimiser"] == "sgd" else "prediction"
+    known = len(corpus.dictionary)
+    model = words.language_model(known, *size, arguments.backend, settings["dtype"], settings["seed"], per)
+
+    def finish() -> None:
+        for sentence in words.sample(
+            model, corpus.dictionary, arguments.sample, settings["max_length"], arguments.temperature, settings["seed"]
+        ):
+            print(f"> {sentence}")
+
+    about = {
+        "text": f"{len(sentences):,} sentences, {corpus.tokens:,} words to learn from, a dictionary of {known:,}, "
+        f"to which {corpus.unknown_share():.1%} of the held-out words are unknown",
+        "model": f"{size[0]} {size[1]}",
+        "digest": corpus.digest,
+    }
+    return corpus, model, about, finish
+
+
+def _free_name(stem: str) -> str:
+    """stem.npz, or stem-2.npz, ... : what no file has yet; an earlier checkpoint is not written over."""
+    names = (f"{stem}{'' if k == 1 else f'-{k}'}.npz" for k in range(1, 10**6))
+    return next(name for name in names if not os.path.exists(name))
+
+
+PROGRAMS: dict[str, Callable[[Settings, argparse.Namespace], Program]] = {"digits": _digits, "words": _words}
+UNITS = {"digits": "pictures", "words": "words"}
