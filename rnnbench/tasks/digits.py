@@ -38,7 +38,9 @@ class Pictures:
 
 
 class Digits:
-    """Pictures to learn from and pictures held out, as `training.Data`. seed: of the order of the batches.
+    """Pictures as `training.Data`.
+
+    train: to learn from. test: held out. batch_size: in a batch. seed: of the order of the batches.
 
     Raises DataError where there is nothing to learn from or nothing held out.
     """

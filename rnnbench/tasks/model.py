@@ -75,7 +75,7 @@ class SequenceModel:
             )
         self.first, self.recurrent = first, Recurrent("rnn", rnn)
         self.output = Dense("output", spec.output_size, outputs)
-        self.every_step, self._per_row = every_step, per == "row"
+        self.every_step, self.per = every_step, per
         if loss not in LOSSES or per not in ("prediction", "row"):
             raise ValueError(f"loss is {' or '.join(LOSSES)} and per is prediction or row, not {loss!r} and {per!r}")
         self._loss = LOSSES[loss]
@@ -110,7 +110,7 @@ class SequenceModel:
         entered = self._enter(batch.x)
         output, final, tape = self.recurrent.forward(entered, None, batch.lengths)
         features, targets, inside = self._predictions(batch, output, final)
-        count = output.shape[1] if self._per_row else len(features)
+        count = output.shape[1] if self.per == "row" else len(features)
         loss, dfeatures, gradients = self._output_gradients(features, targets, 1 / count)
         if self.every_step:
             doutput, dstate = dfeatures.reshape(output.shape) if inside is None else np.zeros_like(output), None

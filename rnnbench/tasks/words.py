@@ -112,7 +112,7 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> list[str]:
-    """Sentences that the model makes up, word by word, each drawn from its softmax.
+    """`count` sentences that the model makes up, word by word, each drawn from its softmax.
 
     model: of `language_model`, trained with this dictionary. longest: words after which a sentence is cut. temperature: that the
     logits are divided by: below 1 likely words become likelier. seed: of the draws. The start and unknown marks are never drawn.

@@ -1,0 +1,97 @@
+"""A `SequenceModel` in PyTorch, as a PyTorch programmer writes it: the yardstick for whole training steps.
+
+`nn.Embedding` or `nn.Linear`, `nn.LSTM` (or RNN, GRU), `nn.Linear`, `cross_entropy`, `torch.optim`. What makes it fast on a CPU is
+used: padded rows go into the recurrent layer as they are, since oneDNN's LSTM knows no packed ones, and no step looks ahead; only
+the steps within a row's length reach the output layer, the widest; an embedding under plain SGD has a sparse gradient; Adam is the
+fused one. `torch.compile`, which needs a C++ compiler, is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..backends import threads
+from .layers import Embedding
+from .losses import valid
+from .model import Batch, SequenceModel
+
+_LAYERS: dict[str, tuple[type[torch.nn.RNNBase], dict[str, str]]] = {
+    "rnn_tanh": (torch.nn.RNN, {"nonlinearity": "tanh"}),
+    "rnn_relu": (torch.nn.RNN, {"nonlinearity": "relu"}),
+    "lstm": (torch.nn.LSTM, {}),
+    "gru": (torch.nn.GRU, {}),
+}
+
+
+class TorchTwin:
+    """PyTorch's modules with copies of a model's parameters, and the optimiser for them.
+
+    model: with a prediction at every step, one way, without run-time numbers such as a forget bias. optimiser: "adam" or "sgd".
+    learning_rate: its rate. clip: bring the gradients' global norm down to this.
+
+    Raises ValueError for a model that has no twin here.
+    """
+
+    def __init__(
+        self, model: SequenceModel, optimiser: str = "adam", learning_rate: float = 1e-3, clip: float | None = None
+    ) -> None:
+        torch.set_num_threads(threads.get_threads())
+        spec, first = model.recurrent.rnn.spec, model.first
+        if spec.cell.name not in _LAYERS or any(spec.numbers.values()):
+            raise ValueError(f"PyTorch has no layer that is {spec.cell.name} with {dict(spec.numbers)}")
+        if not model.every_step or not isinstance(first, Embedding) or spec.bidirectional or spec.reverse:
+            raise ValueError("the twin is of models with an embedding, one direction and a prediction at every step")
+        sparse = optimiser == "sgd" and clip is None
+        make, options = _LAYERS[spec.cell.name]
+        dtype = getattr(torch, spec.dtype)
+        self.embedding = torch.nn.Embedding(first.words, first.width, sparse=sparse, dtype=dtype)
+        self.rnn = make(spec.input_size, spec.hidden_size, spec.num_layers, bias=spec.bias, dtype=dtype, **options)
+        self.output = torch.nn.Linear(spec.output_size, model.output.outputs, dtype=dtype)
+        self.modules = torch.nn.ModuleDict({"embedding": self.embedding, "rnn": self.rnn, "output": self.output})
+        with torch.no_grad():
+            for name, parameter in self.modules.named_parameters():
+                parameter.copy_(torch.from_numpy(model.params[name]))
+        self._per_row, self._clip = model.per == "row", clip
+        parameters = self.modules.parameters()
+        self._optimiser: Any = (
+            torch.optim.SGD(parameters, lr=learning_rate)
+            if optimiser == "sgd"
+            else torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        )
+
+    def put(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        """A batch as tensors: x, which steps are within a row's length (or nothing for all), and the targets of those."""
+        inside = np.ones(batch.x.shape, bool) if batch.lengths is None else valid(batch.lengths, len(batch.x))
+        targets = torch.from_numpy(np.ascontiguousarray(batch.targets[inside]))
+        return torch.from_numpy(np.ascontiguousarray(batch.x)), torch.from_numpy(inside), targets
+
+    def gradients(self, native: tuple[torch.Tensor, ...]) -> float:
+        """Backpropagate the loss of a batch from `put` into the parameters' `grad`; returns the mean loss."""
+        x, inside, targets = native
+        self._optimiser.zero_grad()
+        output, _ = self.rnn(self.embedding(x))
+        loss = functional.cross_entropy(self.output(output[inside]), targets, reduction="sum")
+        (loss / (x.shape[1] if self._per_row else len(targets))).backward()
+        return loss.item() / len(targets)
+
+    def step(self, native: tuple[torch.Tensor, ...]) -> float:
+        """One training step on a batch from `put`; returns its mean loss."""
+        loss = self.gradients(native)
+        if self._clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.modules.parameters(), self._clip)
+        self._optimiser.step()
+        return loss
+
+    def named_gradients(self) -> dict[str, np.ndarray]:
+        """The gradients of the last `gradients`, dense, under the model's names."""
+        found = {}
+        for name, parameter in self.modules.named_parameters():
+            gradient = parameter.grad
+            if gradient is None:
+                raise RuntimeError(f"{name} has no gradient; call gradients first")
+            found[name] = (gradient.to_dense() if gradient.is_sparse else gradient).numpy().copy()
+        return found
