@@ -1,0 +1,60 @@
+"""What the tests of the tasks share: gradients by differences, and one small model of each kind."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rnnbench import RNN
+from rnnbench.tasks.layers import Dense, Embedding, Gradients, Rows
+from rnnbench.tasks.model import Batch, Model, SequenceModel
+
+STEP = 1e-5
+
+
+def whole(gradient: np.ndarray | Rows) -> np.ndarray:
+    return gradient.dense() if isinstance(gradient, Rows) else gradient
+
+
+def worst_difference(model: Model, batch: Batch, gradients: Gradients, scale: float = 1.0, count: int = 6) -> float:
+    """The largest distance of some elements of each gradient from central differences of `scale` times the total loss.
+
+    The elements are the largest one of each gradient and some at random.
+    """
+    rng, worst = np.random.default_rng(1), 0.0
+    for name, array in model.params.items():
+        gradient = whole(gradients[name])
+        assert gradient.shape == array.shape and gradient.dtype == array.dtype, name
+        for k in {int(np.argmax(np.abs(gradient))), *rng.integers(0, array.size, count).tolist()}:
+            kept, totals = array.flat[k], []
+            for value in (kept + STEP, kept - STEP):
+                array.flat[k] = value
+                model.changed()
+                totals.append(model.loss(batch).total)
+            array.flat[k] = kept
+            worst = max(worst, abs(scale * (totals[0] - totals[1]) / (2 * STEP) - gradient.flat[k]))
+    model.changed()
+    return worst
+
+
+def words_model(backend: str = "numpy", dtype: str = "float64", every_step: bool = True, **options) -> SequenceModel:
+    """11 words, 5 wide, an LSTM of 6 units, 7 classes; `options` go to the RNN, but for `per`."""
+    per = options.pop("per", "prediction")
+    rnn = RNN("lstm", 5, 6, backend=backend, dtype=dtype, **options)
+    return SequenceModel(rnn, 7, Embedding("embedding", 11, 5), every_step=every_step, per=per)
+
+
+def words_batch(every_step: bool = True, seed: int = 0) -> Batch:
+    """Three rows of up to 4 steps; words occur twice in it, and some not at all. Padding holds targets that are none."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array([4, 2, 3])
+    x = rng.integers(0, 6, (4, 3))
+    targets = rng.integers(0, 7, (4, 3) if every_step else 3)
+    if every_step:
+        targets[np.arange(4)[:, None] >= lengths] = 1000
+    return Batch(x, targets, lengths)
+
+
+def dense_model(backend: str = "numpy", dtype: str = "float64", loss: str = "softmax") -> SequenceModel:
+    """Three inputs through a Dense layer into a GRU, 4 outputs of its last step."""
+    rnn = RNN("gru", 5, 6, backend=backend, dtype=dtype)
+    return SequenceModel(rnn, 4, Dense("input", 3, 5), loss=loss)

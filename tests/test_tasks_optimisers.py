@@ -1,0 +1,135 @@
+"""Optimisers against PyTorch's, step for step; halving, sparse rows, clipping, and state that goes on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnbench.tasks.layers import Rows
+from rnnbench.tasks.optimisers import SGD, Adam, clip_by_global_norm
+
+SHAPES = {"weight": (3, 4), "bias": (4,)}
+
+
+def made(seed: int, dtype: str = "float64") -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in SHAPES.items()}
+
+
+def torch_steps(make: Any, steps: int, clip: float | None = None) -> dict[str, np.ndarray]:
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.tensor(array, requires_grad=True) for name, array in made(0).items()}
+    optimiser = make(torch.optim)(list(tensors.values()))
+    for step in range(steps):
+        for name, gradient in made(step + 1).items():
+            tensors[name].grad = torch.tensor(gradient)
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(list(tensors.values()), clip)
+        optimiser.step()
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs", "clip"),
+    [
+        (SGD(0.1), lambda optim: lambda p: optim.SGD(p, lr=0.1), None),
+        (SGD(0.1, momentum=0.9), lambda optim: lambda p: optim.SGD(p, lr=0.1, momentum=0.9), None),
+        (Adam(0.1), lambda optim: lambda p: optim.Adam(p, lr=0.1), None),
+        (Adam(0.01, 0.8, 0.9, 1e-3), lambda optim: lambda p: optim.Adam(p, 0.01, (0.8, 0.9), 1e-3), None),
+        (Adam(0.1), lambda optim: lambda p: optim.Adam(p, lr=0.1), 0.7),
+        (SGD(0.1), lambda optim: lambda p: optim.SGD(p, lr=0.1), 100.0),
+    ],
+    ids=["sgd", "momentum", "adam", "adam's numbers", "clipped", "not clipped"],
+)
+def test_steps_are_pytorchs(ours: Any, torchs: Any, clip: float | None) -> None:
+    right, params = torch_steps(torchs, 7, clip), made(0)
+    for step in range(7):
+        gradients = made(step + 1)
+        if clip is not None:
+            clip_by_global_norm(gradients, clip)
+        ours.step(params, gradients)
+    for name in SHAPES:
+        # PyTorch adds 1e-6 to the norm that it divides by
+        np.testing.assert_allclose(params[name], right[name], rtol=1e-12 if clip is None else 1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: SGD(0.1), lambda: SGD(0.1, 0.9), lambda: Adam(0.1)])
+def test_rows_are_a_dense_gradient_with_zeros(make: Any) -> None:
+    one, other, a, b = make(), make(), made(0), made(0)
+    for step in range(3):
+        rows = Rows((3, 4), np.array([step, 2]) if step < 2 else np.array([2]), np.ones((2 if step < 2 else 1, 4)))
+        one.step(a, {"weight": rows})
+        other.step(b, {"weight": rows.dense()})
+    np.testing.assert_allclose(a["weight"], b["weight"], rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("make", [lambda: SGD(0.1, 0.9), lambda: Adam(0.1)])
+def test_a_restored_optimiser_goes_on_to_the_same_bits(make: Any, dtype: str) -> None:
+    whole, params, first, halves = make(), made(0, dtype), make(), made(0, dtype)
+    for step in range(6):
+        whole.step(params, made(step + 1, dtype))
+    for step in range(3):
+        first.step(halves, made(step + 1, dtype))
+    second = make()
+    second.restore({name: np.array(value) for name, value in first.state().items()})
+    for step in range(3, 6):
+        second.step(halves, made(step + 1, dtype))
+    for name in SHAPES:
+        assert params[name].dtype == dtype
+        np.testing.assert_array_equal(params[name], halves[name])
+
+
+def test_large_arrays_are_worked_on_in_blocks() -> None:
+    big = np.random.default_rng(0).standard_normal((3, 50_000))
+    params, right = {"weight": big.copy()}, big - 0.5 * np.cos(big)
+    SGD(0.5).step(params, {"weight": np.cos(big)})
+    np.testing.assert_allclose(params["weight"], right)
+    norm = clip_by_global_norm({"weight": big.copy()}, 1.0)
+    assert norm == pytest.approx(np.linalg.norm(big))
+
+
+def test_the_rate_halves_when_the_loss_rises_and_only_then() -> None:
+    optimiser, rates = SGD(0.8, halve=True), []
+    for loss in (3.0, 2.0, 2.0, 2.5, 2.4, 2.6):
+        optimiser.end_of_epoch(loss)
+        rates.append(optimiser.learning_rate)
+    assert rates == [0.8, 0.8, 0.8, 0.4, 0.4, 0.2]
+    again = SGD(0.8, halve=True)
+    again.restore(optimiser.state())
+    again.end_of_epoch(2.7)
+    assert again.learning_rate == 0.1
+    plain = SGD(0.8)
+    for loss in (1.0, 2.0):
+        plain.end_of_epoch(loss)
+    assert plain.learning_rate == 0.8
+
+
+def test_clipping_keeps_directions_and_brings_the_norm_down() -> None:
+    gradients = {"a": np.array([3.0, 0.0]), "b": Rows((5, 2), np.array([1]), np.array([[0.0, 4.0]]))}
+    assert clip_by_global_norm(gradients, 10.0) == 5.0
+    np.testing.assert_array_equal(gradients["a"], [3, 0])
+    assert clip_by_global_norm(gradients, 1.0) == 5.0
+    np.testing.assert_allclose(gradients["a"], [0.6, 0])
+    np.testing.assert_allclose(gradients["b"].values, [[0, 0.8]])
+    assert clip_by_global_norm({"a": np.full(4, 1e30, np.float32)}, 1.0) == pytest.approx(2e30)
+    assert math.isnan(clip_by_global_norm({"a": np.array([np.nan])}, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(0.0), "learning_rate must be a finite number above 0, not 0.0"),
+        (lambda: Adam(math.nan), "learning_rate must be a finite number above 0, not nan"),
+        (lambda: SGD(0.1, momentum=1.0), "momentum must lie from 0 to below 1, not 1.0"),
+        (lambda: Adam(0.1, beta1=-0.1), "beta1 must lie from 0"),
+        (lambda: Adam(0.1, epsilon=0.0), "epsilon must be"),
+        (lambda: clip_by_global_norm({}, -1.0), "limit must be a finite number above 0, not -1.0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
