@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Protocol
 
+import numpy as np
+
 from . import checkpoint
 from .checkpoint import CheckpointError
 from .layers import Params
@@ -117,6 +119,7 @@ class Training:
                 if asked:
                     raise Interrupted(self.path)
 
+    @np.errstate(all="ignore")  # a number that overflows shows in the next loss
     def _one_step(self, batch: Any) -> None:
         start = perf_counter()
         loss, gradients = self.model.gradients(batch)
