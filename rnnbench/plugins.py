@@ -8,7 +8,8 @@ A package registers them as entry points in its pyproject.toml, and every comman
     [project.entry-points."rnnbench.backends"]
     my_backend = "my_package.backend"             # a module, or an object in one, as backends/base.py describes it
 
-The gate's worker processes `register` what `[tool.rnnbench]` names, which need not be installed.
+The gate's worker processes `register` what `[tool.rnnbench]` names, which need not be installed; there a cell may also be in a
+file, "path/to/file.py:name".
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ CELLS, BACKENDS = "rnnbench.cells", "rnnbench.backends"
 _registered: dict[str, dict[str, str]] = {CELLS: {}, BACKENDS: {}}
 
 
-def register(group: str, name: str, target: str) -> None:
-    """Let `name` mean `target` in this process. group: CELLS or BACKENDS. target: "package.module:object" or "package.module"."""
-    _registered[group][name] = target
+def register(group: str, name: str, where: str) -> None:
+    """Let `name` mean `where` in this process. group: CELLS or BACKENDS. where: "package.module:object" or "package.module"."""
+    _registered[group][name] = where
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -30,15 +31,20 @@ def names(group: str) -> tuple[str, ...]:
     return tuple(sorted(_targets(group)))
 
 
+def target(group: str, name: str) -> str | None:
+    """What `name` stands for in a group, as it was registered; None where nobody has."""
+    return _targets(group).get(name)
+
+
 def load(group: str, name: str) -> Any | None:
     """What `name` stands for, imported now; None where nobody has registered it.
 
     Raises ValueError with the reason where it is registered and cannot be imported.
     """
-    target = _targets(group).get(name)
-    if target is None:
+    where = target(group, name)
+    if where is None:
         return None
-    module, _, attribute = target.partition(":")
+    module, _, attribute = where.partition(":")
     try:
         found = importlib.import_module(module.strip())
         for part in filter(None, attribute.strip().split(".")):
@@ -46,7 +52,7 @@ def load(group: str, name: str) -> Any | None:
     except Exception as error:  # another project's module is a program, which may fail in any way
         kind = group.rpartition(".")[2].rstrip("s")
         why = f"{type(error).__name__}: {error}"
-        raise ValueError(f"the {kind} {name!r} is registered as {target!r}, which cannot be loaded: {why}") from error
+        raise ValueError(f"the {kind} {name!r} is registered as {where!r}, which cannot be loaded: {why}") from error
     return found
 
 

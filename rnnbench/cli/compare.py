@@ -13,6 +13,7 @@ from rnnbench.backends.threads import get_threads
 from rnnbench.bench import compare
 from rnnbench.bench.cases import Case
 from rnnbench.bench.machine import peak_gflops
+from rnnbench.bench.text import duration
 from rnnbench.cli import values
 from rnnbench.cli.terminal import Progress, columns, paint
 
@@ -118,11 +119,3 @@ def _cells(row: Row) -> list[str]:
         number("percent_of_peak", ".1f"),
         number("error", ".1e"),
     ]
-
-
-def duration(seconds: float) -> str:
-    """A time with the unit that suits it: 1.23 s, 4.56 ms, 7.89 us."""
-    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"

@@ -313,6 +313,7 @@ def _threads(parser: Parser) -> None:
 # name: what the program shows; it is the module of rnnbench.tasks that is called like it
 EXAMPLES = {
     "by-hand": "two units, two steps, every number of them",
+    "text-classifier": "an LSTM of four separate gates: which package of the standard library is a docstring from?",
     "dynamic-rnn": "TensorFlow 1's cells under dynamic_rnn: lengths, time- or batch-major, states as tuple or joined",
     "unrolled": "an LSTM with a loss at every step, its state carried from chunk to chunk, against an exact floor",
 }

@@ -117,7 +117,8 @@ def estimate(restarts: Sequence[Ratios] | Ratios) -> float:
 def interval(restarts: Sequence[Ratios], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """`estimate` with its bootstrap percentile interval at CONFIDENCE: restarts drawn first, then pairs within each.
 
-    restarts: one array of ratios for each. The resampling is seeded: the same ratios always give the same bounds.
+    restarts: one array of ratios for each. resamples: of the bootstrap, drawn from `seed`: the same ratios always give the same
+    bounds.
     """
     rng = np.random.default_rng(seed)
     medians = np.empty((len(restarts), resamples))

@@ -1,0 +1,138 @@
+"""One batch: restarts of both workers and, in each, pairs of every case with pairs of the control between them.
+
+A pair is base, head, head, base, and the next one head, base, base, head: even drifts cancel within a pair, and what going first
+may be worth cancels over two. Both sides make the same number of calls, and each sample begins with a call that is not timed, as
+the other side has filled the caches since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+
+from rnnbench.bench.cases import Case
+from rnnbench.bench.gate.verdict import Batch
+from rnnbench.bench.gate.workers import Worker, WorkerDied
+
+RESTARTS = 4
+PAIRS = 10  # at most, of a case in one restart
+FEWEST_PAIRS = 4
+CASE_SECONDS = 1.2  # that the pairs of one case may take in one restart
+SAMPLE_SECONDS = 0.006
+CONTROL_SAMPLE_SECONDS = 0.002
+SHORTEST_SECONDS = 5e-5  # what the clock is read for: shorter calls are timed several at a time
+SIDES = ("base", "head")
+
+Workers = tuple[Worker, Worker]
+
+
+@dataclass
+class Timings:
+    """What one batch found about one case.
+
+    ratios, control: a list of pairs for each restart. seconds: a call of base and of head, one each for every pair. status: of both
+    sides, "ok" or what else a worker said, with the reasons.
+    """
+
+    ratios: list[list[float]] = field(default_factory=list)
+    control: list[list[float]] = field(default_factory=list)
+    seconds: list[tuple[float, float]] = field(default_factory=list)
+    status: tuple[str, str] = ("ok", "ok")
+    reasons: tuple[str, str] = ("", "")
+
+    @property
+    def ok(self) -> bool:
+        """Whether both sides were right and fast enough to be timed."""
+        return self.status == ("ok", "ok")
+
+    def batch(self) -> Batch:
+        """The ratios as `verdict.judge` wants them; restarts have the same number of pairs. Raises ValueError for none."""
+        pairs = min(map(len, self.ratios), default=0)
+        return Batch(np.array([row[:pairs] for row in self.ratios]), np.array([row[:pairs] for row in self.control]))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How much a sample holds: `samples` timed ones of `calls` calls each, of which the median counts."""
+
+    samples: int
+    calls: int
+
+    @classmethod
+    def lasting(cls, wanted: float, seconds: float) -> Samples:
+        """So many that they take about `wanted` seconds, where a call takes `seconds`."""
+        calls = max(1, math.ceil(SHORTEST_SECONDS / seconds))
+        return cls(max(1, round(wanted / (calls * seconds))), calls)
+
+
+def take_batch(
+    open_workers: Callable[[int], Workers],
+    cases: Sequence[Case],
+    restarts: int,
+    tell: Callable[[str], None] = lambda what: None,
+    until: float = math.inf,
+) -> dict[Case, Timings]:
+    """Time every case in `restarts` fresh pairs of workers.
+
+    open_workers: starts the workers of a restart, whose number it gets, and has ended those before. cases: each is timed in every
+    restart. tell: gets a few words on what
+    is being done. until: on the clock `monotonic`; what is not done by then is left out. A case that one side cannot run, or runs
+    wrongly, is timed no more; it has the statuses instead.
+    """
+    found = {case: Timings() for case in cases}
+    for restart in range(restarts):
+        pair = open_workers(restart)
+        for case, timings in found.items():
+            if not timings.ok or monotonic() > until:
+                continue
+            tell(f"restart {restart + 1}/{restarts}: {case}")
+            pair = _time_case(pair, case, timings) or open_workers(restart)
+    return found
+
+
+def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
+    """Verify and time a case in one restart. Returns the workers, None where one has died."""
+    answers = [worker.about_case("prepare", case) for worker in pair]
+    timings.status = (answers[0]["status"], answers[1]["status"])
+    timings.reasons = (answers[0]["reason"], answers[1]["reason"])
+    if any(answer.get("died") for answer in answers):
+        return None
+    if not timings.ok:
+        return pair
+    try:
+        _time_pairs(pair, timings)
+    except WorkerDied as error:
+        timings.status, timings.reasons = ("failed", "failed"), (f"a process died while it was timed: {error}",) * 2
+        return None
+    return pair
+
+
+def _time_pairs(pair: Workers, timings: Timings) -> None:
+    speed = max(worker.ask("speed", what="case")["seconds"] for worker in pair)
+    plan = Samples.lasting(SAMPLE_SECONDS, speed)
+    control = Samples.lasting(
+        CONTROL_SAMPLE_SECONDS, max(worker.ask("speed", what="control")["seconds"] for worker in pair)
+    )
+    once = 4 * (plan.samples * plan.calls + 1) * speed
+    count = min(PAIRS, max(FEWEST_PAIRS, int(CASE_SECONDS / once)))
+    timings.ratios.append([])
+    timings.control.append([])
+    for k in range(count):
+        order = (0, 1, 1, 0) if k % 2 == 0 else (1, 0, 0, 1)
+        base, head = _sample(pair, "case", plan, order)
+        timings.ratios[-1].append(head / base)
+        timings.seconds.append((base, head))
+        base, head = _sample(pair, "control", control, order)
+        timings.control[-1].append(head / base)
+
+
+def _sample(pair: Workers, what: str, plan: Samples, order: Sequence[int]) -> tuple[float, float]:
+    """Seconds a call of base and of head, each the mean of its two samples in the order given."""
+    seconds = [0.0, 0.0]
+    for side in order:
+        seconds[side] += pair[side].ask("time", what=what, samples=plan.samples, calls=plan.calls)["seconds"] / 2
+    return seconds[0], seconds[1]

@@ -1,0 +1,172 @@
+"""What a project tells the gate in its pyproject.toml, and how a case is written there and on the command line.
+
+    [tool.rnnbench]
+    cells = { mgu = "my_package.cells:mgu" }      # or "examples/mgu.py:mgu", a file of the checkout
+    backends = { fast = "my_package.backend" }    # a module, or an object in one, as rnnbench/backends/base.py describes it
+    cases = ["mgu forward B=1 H=128", "mgu train H=128", "lstm fast forward T=64 B=16 H=256"]
+    threshold = 0.03                              # the change that matters
+    budget = 6                                    # minutes
+
+All of it is optional. What the project registers as entry points (groups rnnbench.cells, rnnbench.backends) counts as named here.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rnnbench import backends, cells, plugins
+from rnnbench.bench.cases import DIRECTIONS, DTYPES, Case, did_you_mean
+from rnnbench.bench.gate.verdict import THRESHOLD
+
+BUDGET_MINUTES = 6.0
+BACKEND = "numba-cpu"  # of a case that names none
+# Every kernel of the three cells that people run, at a batch of one and of sixteen, in inference and in training.
+HEADLINE = tuple(
+    f"{cell} {BACKEND} {what}"
+    for cell in ("lstm", "gru", "rnn_tanh")
+    for what in (
+        "forward T=64 B=1 H=128",
+        "forward T=64 B=16 H=128",
+        "forward T=16 B=16 H=256",
+        "train T=32 B=16 H=128",
+    )
+)
+_SIZES = {"T": "seq_len", "B": "batch_size", "I": "input_size", "H": "hidden_size", "layers": "num_layers"}
+_KEYS = ("cells", "backends", "cases", "threshold", "budget")
+
+
+class GateError(Exception):
+    """The gate cannot be held; the message says in a sentence why, and what would help. Exit status 2."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout that the gate is held in.
+
+    root: its top folder. name: the package's name in pyproject.toml, or "". cells, backends: name -> where it is. cases: those
+    that are gated unless others are asked for. threshold: the change that matters. budget: in minutes.
+    """
+
+    root: Path
+    name: str = ""
+    cells: dict[str, str] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)
+    cases: tuple[str, ...] = HEADLINE
+    threshold: float = THRESHOLD
+    budget: float = BUDGET_MINUTES
+
+
+def read(root: Path) -> Project:
+    """The project in the folder `root`. Raises GateError where its pyproject.toml is missing or says something unknown."""
+    path = root / "pyproject.toml"
+    try:
+        everything = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GateError(f"{root} has no pyproject.toml, where [tool.rnnbench] would name what to gate") from None
+    except (OSError, ValueError) as error:
+        raise GateError(f"{path} cannot be read: {error}") from error
+    table, about = everything.get("tool", {}).get("rnnbench", {}), everything.get("project", {})
+    for key in table:
+        if key not in _KEYS:
+            hint = did_you_mean(key, _KEYS)
+            raise GateError(f"{path}: [tool.rnnbench] has no key {key!r}; {hint}known are {', '.join(_KEYS)}")
+    points = about.get("entry-points", {})
+    named = {
+        key: points.get(f"rnnbench.{key}", {}) | _strings(path, key, table.get(key, {}))
+        for key in ("cells", "backends")
+    }
+    wanted = table.get("cases", list(HEADLINE))
+    if not isinstance(wanted, list) or not all(isinstance(text, str) for text in wanted) or not wanted:
+        raise GateError(f"{path}: cases in [tool.rnnbench] is a list of texts such as {HEADLINE[0]!r}; got {wanted!r}")
+    return Project(
+        root,
+        about.get("name", ""),
+        named["cells"],
+        named["backends"],
+        tuple(wanted),
+        _fraction(path, table.get("threshold", THRESHOLD)),
+        _minutes(path, table.get("budget", BUDGET_MINUTES)),
+    )
+
+
+def _strings(path: Path, key: str, table: Any) -> dict[str, str]:
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise GateError(
+            f'{path}: {key} in [tool.rnnbench] is a table such as {{ name = "module:object" }}; got {table!r}'
+        )
+    return table
+
+
+def _fraction(path: Path, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise GateError(f"{path}: threshold in [tool.rnnbench] is a fraction such as 0.03; got {value!r}")
+    return float(value)
+
+
+def _minutes(path: Path, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise GateError(f"{path}: budget in [tool.rnnbench] is a number of minutes above 0; got {value!r}")
+    return float(value)
+
+
+def cases(project: Project, texts: Iterable[str]) -> list[Case]:
+    """The cases of some texts, each once. Raises GateError for a text that names none."""
+    return list(dict.fromkeys(parse(project, text) for text in texts))
+
+
+def parse(project: Project, text: str) -> Case:
+    """The case of a text, in any order of its words: a cell, and where they are not the usual ones a backend (numba-cpu), a
+    dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged" and "both ways".
+
+    project: whose cells and backends may be named. `str(case)` is such a text. Raises GateError for a word without meaning.
+    """
+    about: dict[str, Any] = {"backend": BACKEND}
+    names = []
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if equals and key in _SIZES:
+            if not re.fullmatch("[1-9][0-9]*", value):
+                raise GateError(f"the case {text!r} has {word!r}; {key} is a whole number from 1")
+            about[_SIZES[key]] = int(value)
+        elif word in DTYPES:
+            about["dtype"] = word
+        elif word in DIRECTIONS:
+            about["direction"] = word
+        elif word == "ragged":
+            about["lengths"] = word
+        elif word in ("both", "ways"):
+            about["bidirectional"] = True
+        else:
+            names.append(word)
+    known = (*backends.NAMES, *project.backends, *plugins.names(plugins.BACKENDS))
+    for name in names:
+        if name in known:
+            about["backend"] = name
+        elif "cell" not in about and _is_cell(project, name):
+            about["cell"] = name
+        else:
+            hint = did_you_mean(name, [*known, *cells.BUILT_IN, *project.cells, *DTYPES, *DIRECTIONS])
+            raise GateError(
+                f"the case {text!r} has the word {name!r}, which is neither a cell, a backend nor a size; {hint}".rstrip(
+                    "; "
+                )
+            )
+    if "cell" not in about:
+        raise GateError(f"the case {text!r} names no cell; one is written as {HEADLINE[0]!r}")
+    about.setdefault("input_size", about.get("hidden_size", Case.hidden_size))
+    return Case(**about)
+
+
+def _is_cell(project: Project, name: str) -> bool:
+    if name in project.cells:
+        return True
+    try:
+        cells.find(name)
+    except ValueError:
+        return False
+    return True

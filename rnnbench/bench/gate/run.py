@@ -1,0 +1,173 @@
+"""The whole gate: build, compile on both sides at once, then batches of pairs until every verdict is settled or time is up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import gettempdir
+from time import monotonic
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rnnbench.bench.cases import Case
+from rnnbench.bench.gate import pairs, sides
+from rnnbench.bench.gate.outcome import Outcome, Result, slow_to_compile
+from rnnbench.bench.gate.pairs import Timings, Workers
+from rnnbench.bench.gate.project import GateError, Project
+from rnnbench.bench.gate.verdict import BATCHES, judge
+from rnnbench.bench.gate.workers import Worker, WorkerDied, last_core, workers
+
+Tell = Callable[[str], None]
+LOCK = Path(gettempdir()) / "rnnbench-gate.lock"
+PADDING = 4096  # bytes, at most, that a restart adds to its workers' environments
+
+
+def gate(project: Project, base: str, head: str, cases: Sequence[Case], tell: Tell = lambda what: None) -> Result:
+    """Compare two revisions of a project on some cases.
+
+    project: with threshold and budget. base, head: revisions. tell: gets a few words on what is being done. Ctrl-C and the end of
+    the budget leave what is not settled yet inconclusive; the rest is kept.
+
+    Raises GateError where a revision is not there or does not build, or another gate is running.
+    """
+    start = monotonic()
+    with alone():
+        tell("building base and head")
+        with sides.built(project, base, head) as (one, other):
+            result = Result(str(one).removeprefix("base "), str(other).removeprefix("head "), project.threshold, [])
+            result.outcomes = [Outcome(case) for case in cases]
+            compare(result, one, other, project, start + 60 * project.budget, tell)
+    result.seconds = monotonic() - start
+    return result
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the machine's one place for a gate. Raises GateError where another has it: both would time each other."""
+    lock = FileLock(LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise GateError(
+            f"another rnnbench gate is running on this machine ({lock.lock_file} is held), and each would slow the other; "
+            "wait until it is done"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def compare(result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell) -> None:
+    """Fill in the outcomes of `result`. base, head: built. until: on the clock `monotonic`; project, tell: as for `gate`."""
+    try:
+        tell("compiling and checking every case on both sides")
+        _first_calls(result, base, head, project)
+        _batches(result, base, head, project, until, tell)
+    except KeyboardInterrupt:
+        result.interrupted = True
+        for outcome in result.outcomes:
+            if outcome.verdict == "inconclusive" and not outcome.pairs:
+                outcome.reason = "not measured: the gate was interrupted"
+    result.notes += [f"Compilation: {sentence}." for sentence in slow_to_compile(result.outcomes)]
+
+
+def _first_calls(result: Result, base: sides.Side, head: sides.Side, project: Project) -> None:
+    """Compile, check and measure the memory of every case once, both sides at the same time, each in a process of its own."""
+    both = [_FirstCalls(side, project) for side in (base, head)]
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            running = [pool.submit(calls.run, [outcome.case for outcome in result.outcomes]) for calls in both]
+            answers = [future.result() for future in running]
+        except BaseException:
+            for calls in both:
+                calls.stop()
+            raise
+    for outcome, one, other in zip(result.outcomes, *answers, strict=True):
+        if not outcome.not_timed((one["status"], other["status"]), (one["reason"], other["reason"])):
+            outcome.compile = (one["seconds"], other["seconds"])
+            outcome.memory = {name: (one["bytes"][name], other["bytes"][name]) for name in one["bytes"]}
+
+
+class _FirstCalls:
+    """The first calls of one side, which may be stopped from another thread."""
+
+    def __init__(self, side: sides.Side, project: Project) -> None:
+        self._open = lambda: Worker(side, project)
+        self._stopped = False
+        self._worker: Worker | None = None
+
+    def run(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
+        """For every case its status and reason, and where it is right the seconds of its first call and its bytes."""
+        found = []
+        try:
+            for case in cases:
+                self._worker = self._worker or self._open()
+                found.append({"reason": "", **self._answer(self._worker, case)})
+                if self._stopped:
+                    break
+                if found[-1].get("died"):
+                    self._worker.close()
+                    self._worker = None
+        finally:
+            self.stop()
+        return found
+
+    @staticmethod
+    def _answer(worker: Worker, case: Case) -> dict[str, Any]:
+        answer = worker.about_case("first", case)
+        if answer["status"] == "ok":
+            answer |= worker.about_case("prepare", case)
+        if answer["status"] == "ok":
+            try:
+                answer |= worker.ask("bytes")
+            except WorkerDied as error:
+                answer |= {"status": "failed", "reason": f"its process died: {error}", "died": True}
+        return answer
+
+    def stop(self) -> None:
+        """End the worker; what it is doing fails."""
+        self._stopped = True
+        if self._worker is not None:
+            self._worker.close()
+
+
+def _batches(result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell) -> None:
+    """Batch after batch for the cases that are not settled."""
+    taken: dict[Case, list[Timings]] = {}
+    pending = [outcome for outcome in result.outcomes if outcome.verdict == "inconclusive"]
+    core, chance = last_core(), random.Random(0)
+    if core is None:
+        result.notes.append("This system does not let a process stay on one processor core, so intervals are wider.")
+    for number in range(BATCHES):
+        if not pending or monotonic() > until:
+            break
+        with ExitStack() as stack:
+
+            def fresh(restart: int, stack: ExitStack = stack) -> Workers:
+                stack.close()
+                padding = chance.randrange(PADDING)
+                return stack.enter_context(workers(base, head, project, core, padding))
+
+            def told(what: str, number: int = number) -> None:
+                tell(f"batch {number + 1}, {what}")
+
+            found = pairs.take_batch(fresh, [o.case for o in pending], pairs.RESTARTS, told, until)
+        still = []
+        for outcome in pending:
+            timings = found[outcome.case]
+            if outcome.not_timed(timings.status, timings.reasons) or not timings.ratios:
+                continue
+            taken.setdefault(outcome.case, []).append(timings)
+            judgement = judge([part.batch() for part in taken[outcome.case]], project.threshold, BATCHES)
+            outcome.judged(judgement, taken[outcome.case])
+            if not judgement.settled:
+                still.append(outcome)
+        pending = still
+    for outcome in pending:
+        if outcome.verdict == "inconclusive" and outcome.pairs:
+            outcome.reason += "; the budget ended before another batch"

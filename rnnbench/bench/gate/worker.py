@@ -1,0 +1,164 @@
+"""The process of one side: `python -m rnnbench.bench.gate.worker`, one JSON request a line in, one JSON answer a line out.
+
+It runs the harness of the rnnbench that holds the gate on the kernels of its own side. What it is asked:
+
+    start     pin to a processor core, register the project's cells and backends; tells where the package comes from
+    first     seconds of the first call of a case in a new session: the compilation, where its kernels are not on disk
+    prepare   verify a case and make it ready; tells the status, or that this side does not have it ("missing")
+    bytes     workspace and tape of the case that is ready
+    speed     seconds a call of the case or of the control, roughly, after warming up
+    time      the median of some timed samples
+
+Nothing else than `time` is a measurement. Between requests the process sleeps in a read, so the other side has the core.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import rnnbench
+from rnnbench import backends, plugins
+from rnnbench.backends.threads import get_threads
+from rnnbench.bench.cases import Case
+from rnnbench.bench.data import make
+from rnnbench.bench.footprint import tape_bytes, workspace_bytes
+from rnnbench.bench.gate.control import control
+from rnnbench.bench.session import Session
+from rnnbench.bench.verify import verified_session
+
+WARM_SECONDS = 0.02
+Answer = dict[str, Any]
+
+
+class Side:
+    """What a worker knows between two requests."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.runs: dict[str, Callable[[], object]] = {"control": control()}
+
+    def start(self, core: int | None, cells: dict[str, str], backends: dict[str, str]) -> Answer:
+        """Get ready. core: the number of the processor to stay on, or None. cells, backends: name -> target, of the project."""
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+        registered = {plugins.CELLS: cells, plugins.BACKENDS: backends}
+        for group, names in registered.items():
+            for name, target in names.items():
+                plugins.register(group, name, target)
+        targets = [target for names in registered.values() for target in names.values()]
+        return {
+            "package": str(rnnbench.__file__),
+            "modules": {target: _origin(target.partition(":")[0]) for target in targets if ".py:" not in target},
+            "threads": get_threads(),
+        }
+
+    def first(self, case: Answer) -> Answer:
+        """Seconds of preparing and running a case for the first time."""
+        wanted = Case(**case)
+        reason = self._why_missing(wanted)
+        if reason:
+            return {"status": "missing", "reason": reason}
+        data = make(wanted)
+        backends.load(wanted.backend)
+        start = perf_counter()
+        Session(wanted, data).run()
+        return {"status": "ok", "seconds": perf_counter() - start}
+
+    def prepare(self, case: Answer) -> Answer:
+        """Verify a case; it is timed only if that went well."""
+        wanted = Case(**case)
+        self.session = None
+        self.runs.pop("case", None)
+        reason = self._why_missing(wanted)
+        if reason:
+            return {"status": "missing", "reason": reason}
+        verification, self.session = verified_session(wanted)
+        if self.session is not None:
+            self.runs["case"] = self.session.run
+        return {"status": verification.status, "reason": verification.reason, "runs": verification.runs}
+
+    def bytes(self) -> Answer:
+        """Bytes that the case that is ready allocates: the workspace of inference, and in training the tape."""
+        assert self.session is not None
+        case = self.session.case
+        sizes = {"workspace_bytes": workspace_bytes(replace(case, direction="forward"))}
+        if case.direction == "train":
+            sizes["tape_bytes"] = tape_bytes(case)
+        return {"bytes": sizes}
+
+    def speed(self, what: str) -> Answer:
+        """Seconds a call, after WARM_SECONDS of calls. what: "case" or "control"."""
+        run, calls = self.runs[what], 0
+        begin = perf_counter()
+        while True:
+            start = perf_counter()
+            run()
+            end = perf_counter()
+            calls += 1
+            if end - begin > WARM_SECONDS and calls > 1:
+                return {"seconds": end - start}
+
+    def time(self, what: str, samples: int, calls: int) -> Answer:
+        """The median over `samples` of the seconds a call, each sample of so many `calls`; one call before them is not timed.
+
+        what: as for `speed`.
+        """
+        run, seconds = self.runs[what], []
+        gc.collect(0)
+        gc.disable()
+        run()  # the other side has used the core since
+        for _ in range(samples):
+            start = perf_counter()
+            for _ in range(calls):
+                run()
+            seconds.append((perf_counter() - start) / calls)
+        gc.enable()
+        return {"seconds": statistics.median(seconds)}
+
+    def _why_missing(self, case: Case) -> str:
+        """Why this side does not have the case's cell or backend, or cannot run it; empty if it can."""
+        try:
+            spec = case.spec
+            reason = backends.why_unavailable(case.backend)
+            return reason or backends.load(case.backend).why_unsupported(spec, case.direction) or ""
+        except (ValueError, backends.BackendUnavailable) as error:  # a CellError is a ValueError
+            return str(error)
+
+
+def _origin(module: str) -> str | None:
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return found.origin if found else None
+
+
+def main() -> None:
+    """Answer until standard input ends. Whatever the side prints goes to standard error, out of the way of the answers."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    np.seterr(all="ignore")
+    side = Side()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(side, request.pop("do"))(**request)
+        except Exception as error:  # of the side's code: a finding, that the gate reports
+            words = (str(error).strip() or "no message").splitlines()[0]
+            answer = {"status": "failed", "reason": f"{type(error).__name__}: {words}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The gate's end of its two workers: start them, ask them, and see to it that none outlives the gate."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rnnbench.bench.cases import Case
+from rnnbench.bench.gate.project import GateError, Project
+from rnnbench.bench.gate.sides import Side
+
+PATIENCE_SECONDS = 300.0  # for one answer; compiling a kernel takes the longest
+
+
+class WorkerDied(Exception):
+    """A worker ended or did not answer in time; the message says how."""
+
+
+class Worker:
+    """One worker process and its last words.
+
+    side: whose kernels it runs. project: whose cells and backends it registers. core: the processor that it stays on, or None.
+    padding: bytes added to its environment, which moves its stack: one more thing about a process that may matter by chance.
+
+    Raises GateError where the process cannot run this harness, or takes the project's modules from elsewhere.
+    """
+
+    def __init__(self, side: Side, project: Project, core: int | None = None, padding: int = 0) -> None:
+        self.side = side
+        environment = {**os.environ, **side.variables, "RNNBENCH_GATE_PADDING": "x" * padding}
+        # -P: the checkout, in which the process stands for the sake of cells in files, is not searched for packages
+        command = [sys.executable, "-P", "-m", "rnnbench.bench.gate.worker"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command,
+            cwd=side.checkout,
+            env=environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is the gate's to handle
+        )
+        self._answers: queue.Queue[str] = queue.Queue()
+        self._errors: list[str] = []
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_answers, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+        try:
+            self.about = self.ask("start", core=core, cells=project.cells, backends=project.backends)
+            if "package" not in self.about:
+                raise WorkerDied(self.about.get("reason", "it gave no answer"))
+            self._check_origins()
+        except WorkerDied as error:
+            self.close()
+            raise GateError(
+                f"{side}: this rnnbench cannot run its kernels ({error}); choose a revision that is nearer"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_origins(self) -> None:
+        """Numbers of the wrong code would be worse than none: everything has to come from this side's own folders."""
+        modules = {**self.about["modules"], **({"rnnbench": self.about["package"]} if self.side.own_rnnbench else {})}
+        for name, origin in modules.items():
+            inside = (self.side.site, self.side.checkout)
+            if origin is not None and not any(
+                Path(origin).resolve().is_relative_to(folder.resolve()) for folder in inside
+            ):
+                raise GateError(f"{self.side}: {name} comes from {origin} and not from what was built of this revision")
+
+    def ask(self, question: str, patience: float = PATIENCE_SECONDS, **details: Any) -> dict[str, Any]:
+        """The answer to one question of `worker`. Raises WorkerDied where there is none within `patience` seconds."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"do": question, **details}) + "\n")
+            self._process.stdin.flush()
+            line = self._answers.get(timeout=patience)
+        except queue.Empty:
+            self.close()
+            raise WorkerDied(f"it did not answer within {patience:.0f} seconds") from None
+        except (BrokenPipeError, OSError):
+            line = ""
+        if not line:
+            raise WorkerDied(self._last_words())
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def about_case(self, question: str, case: Case) -> dict[str, Any]:
+        """`ask` with a case; what the side's code raised, or a worker that died of it, is an answer of status "failed"."""
+        try:
+            return self.ask(question, case=asdict(case))
+        except WorkerDied as error:
+            return {"status": "failed", "reason": f"its process died: {error}", "died": True}
+
+    def _read_answers(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._errors = [*self._errors[-20:], line.strip()]
+
+    def _last_words(self) -> str:
+        self.close()
+        words = [line for line in self._errors if line]
+        return words[-1] if words else f"exit status {self._process.returncode}"
+
+    def close(self) -> None:
+        """End the process. It has nothing to lose."""
+        self._process.kill()
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(timeout=5)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except BrokenPipeError:  # a request that a dead process has never read
+                pass
+
+
+@contextmanager
+def workers(
+    base: Side, head: Side, project: Project, core: int | None, padding: int
+) -> Iterator[tuple[Worker, Worker]]:
+    """A fresh worker for each side, ended when the block is left. The arguments are those of `Worker`."""
+    first = Worker(base, project, core, padding)
+    try:
+        second = Worker(head, project, core, padding)
+        try:
+            yield first, second
+        finally:
+            second.close()
+    finally:
+        first.close()
+
+
+def last_core() -> int | None:
+    """The processor core that workers are pinned to: the last one that we may use, which has least to do with interrupts."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return max(os.sched_getaffinity(0))

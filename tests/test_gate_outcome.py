@@ -1,0 +1,185 @@
+"""From what workers say to verdicts, exit statuses, Markdown and JSON; workers that pretend, no clock."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from typing import Any
+
+import pytest
+from gate_projects import Pretender, case
+
+from rnnbench.bench.gate import pairs
+from rnnbench.bench.gate.outcome import INCONCLUSIVE, PASSED, REGRESSION, VERDICTS, Outcome, Result, slow_to_compile
+from rnnbench.bench.gate.output import markdown, memory, sentences
+from rnnbench.bench.gate.pairs import Samples, Timings, take_batch
+from rnnbench.bench.gate.verdict import judge
+from rnnbench.bench.gate.workers import WorkerDied
+
+CASE = case()
+
+
+def outcome(verdict: str, **about: Any) -> Outcome:
+    return Outcome(CASE, verdict, **{"reason": "", **about})
+
+
+def result(*outcomes: Outcome) -> Result:
+    return Result("main (1234)", "HEAD (5678)", 0.03, list(outcomes))
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict", "missing_on", "sentence"),
+    [
+        (("ok", "wrong"), "wrong", "", "head is wrong: the head's"),
+        (("wrong", "wrong"), "wrong", "", "head is wrong"),
+        (("missing", "failed"), "wrong", "", "head failed"),
+        (("ok", "missing"), "missing", "head", "the head's"),
+        (("ok", "skipped"), "missing", "head", "the head's"),
+        (("missing", "ok"), "missing", "base", "the base's"),
+        (("wrong", "ok"), "missing", "base", "base is wrong: the base's"),
+        (("missing", "missing"), "missing", "both", "the base's"),
+    ],
+)
+def test_what_is_not_timed_says_why(statuses: tuple, verdict: str, missing_on: str, sentence: str) -> None:
+    found = Outcome(CASE)
+    assert found.not_timed(statuses, ("the base's", "the head's"))
+    assert (found.verdict, found.missing_on) == (verdict, missing_on) and sentence in found.reason
+    assert found.fails == (verdict == "wrong" or missing_on == "head")
+
+
+def test_what_both_sides_can_is_timed() -> None:
+    assert not Outcome(CASE).not_timed(("ok", "ok"), ("", ""))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        (["same", "faster"], PASSED),
+        (["same", "slower"], REGRESSION),
+        (["same", "wrong"], REGRESSION),
+        (["same", "inconclusive"], INCONCLUSIVE),
+        (["slower", "inconclusive"], REGRESSION),
+        (["same", "missing"], PASSED),
+        (["missing"], INCONCLUSIVE),
+        ([], INCONCLUSIVE),
+    ],
+)
+def test_the_status_of_verdicts(verdicts: list[str], status: int) -> None:
+    assert result(*map(outcome, verdicts)).status == status
+
+
+def test_a_case_that_head_has_lost_fails_and_one_that_base_lacks_does_not() -> None:
+    assert result(outcome("same"), outcome("missing", missing_on="head")).status == REGRESSION
+    assert result(outcome("same"), outcome("missing", missing_on="base")).status == PASSED
+
+
+def test_more_memory_fails_whatever_the_time_says() -> None:
+    grown = outcome("faster", memory={"workspace_bytes": (100_000, 108_192), "tape_bytes": (5, 5)})
+    assert result(grown).status == REGRESSION and memory(grown) == "grew"
+    assert grown.grown == ["workspace grew from 100,000 to 108,192 bytes"]
+    assert "1 with more memory" in result(grown).sentence and grown.grown[0] in sentences(result(grown))[0]
+    tape = outcome("same", memory={"tape_bytes": (100_000, 104_097)})
+    assert tape.fails and "tape" in tape.grown[0]
+    for calm in ((100_000, 104_096), (100_000, 90_000)):
+        assert not outcome("same", memory={"workspace_bytes": calm}).fails
+
+
+def test_slow_compilation_is_advice() -> None:
+    slow = [outcome("same", compile=(4.0, 6.1)), outcome("same", compile=(0.1, 0.1))]
+    assert slow_to_compile(slow) == ["the first calls of lstm numba-cpu float32 forward take 6.2 s instead of 4.1 s"]
+    assert not slow_to_compile([outcome("same", compile=(4.0, 5.9))]) and not slow_to_compile([Outcome(CASE)])
+    assert not slow_to_compile([outcome("same", compile=(0.01, 0.1))])  # nothing was compiled
+    assert result(*slow).status == PASSED
+
+
+def test_markdown_shows_what_is_loud_first_and_a_strangers_text_as_text() -> None:
+    nasty = "head is wrong: <img src=x> @everyone [x](http://evil) | `code`\n# title"
+    text = markdown(
+        result(outcome("same"), outcome("wrong", reason=nasty), outcome("slower", ratio=1.1, lower=1.08, upper=1.12))
+    )
+    assert text.startswith("## ❌ rnnbench gate: regression: 1 wrong, 1 slower, 1 same")
+    assert "🔴 slower | 1.100 | 1.080 to 1.120" in text and text.index("🔴 slower") < text.index("<details>")
+    assert "<img" not in text and "@everyone" not in text and "[x](http" not in text and "\n# title" not in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in tables} == {9}
+    assert markdown(result(outcome("same"))).startswith("## ✅ rnnbench gate: pass: 1 same")
+    assert markdown(result(outcome("inconclusive", reason="noise"))).startswith("## ⚠️ rnnbench gate: inconclusive")
+
+
+def test_json_is_strict_and_whole() -> None:
+    every = result(*(outcome(verdict) for verdict in VERDICTS))
+    record = json.loads(json.dumps(every.record(), allow_nan=False))
+    assert [part["verdict"] for part in record["cases"]] == list(VERDICTS)
+    assert record["status"] == 1 and record["verdict"] == "regression" and record["cases"][0]["ratio"] is None
+    assert record["cases"][0]["seconds"] == {"base": None, "head": None}
+
+
+# --- pairs, with workers that pretend ---------------------------------------------------------------------------------
+
+
+def batch(base: Pretender, head: Pretender, **options: Any) -> Timings:
+    return take_batch(lambda restart: (base, head), [CASE], 3, **options)[CASE]  # type: ignore[arg-type, return-value]
+
+
+def test_pairs_are_there_and_back_and_the_other_way_round() -> None:
+    order: list[str] = []
+    sides = {}
+    for name, seconds in (("base", 0.002), ("head", 0.003)):
+        sides[name] = Pretender(lambda name=name, seconds=seconds: order.append(name) or seconds)  # type: ignore[misc]
+    timings = batch(sides["base"], sides["head"])
+    timed = order[2:]  # after the two of "speed"
+    assert timed[:8] == ["base", "head", "head", "base", "head", "base", "base", "head"]
+    assert timings.ok and [len(row) for row in timings.ratios] == [pairs.PAIRS] * 3
+    assert {ratio for row in timings.ratios for ratio in row} == {1.5}
+    assert {ratio for row in timings.control for ratio in row} == {1.0}
+    assert judge([timings.batch()] * 2).verdict == "slower"
+    plans = {
+        (d["samples"], d["calls"])
+        for q, d in sides["base"].asked + sides["head"].asked
+        if q == "time" and d["what"] == "case"
+    }
+    assert plans == {(2, 1)}  # the same on both sides, made for the slower one
+
+
+def test_an_even_drift_within_a_pair_cancels() -> None:
+    clock = itertools.count(100)
+    tick = lambda: next(clock) * 1e-5  # noqa: E731
+    timings = batch(Pretender(tick), Pretender(tick))
+    assert [ratio for row in timings.ratios for ratio in row] == pytest.approx([1.0] * 30)
+
+
+def test_samples_last_as_long_as_they_should() -> None:
+    assert Samples.lasting(0.006, 0.001) == Samples(6, 1)
+    assert Samples.lasting(0.006, 1.0) == Samples(1, 1)
+    assert Samples.lasting(0.006, 1e-5) == Samples(120, 5)
+
+
+def test_nothing_is_timed_that_is_not_right_on_both_sides() -> None:
+    wrong = Pretender(lambda: 0.001, prepare={"status": "wrong", "reason": "off by one"})
+    timings = batch(Pretender(lambda: 0.001), wrong)
+    assert timings.status == ("ok", "wrong") and not timings.ratios
+    assert not any(question == "time" for question, _ in wrong.asked)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_case_told() -> None:
+    started = []
+
+    def fresh(restart: int) -> tuple[Pretender, Pretender]:
+        def seconds() -> float:
+            if len(started) == 1:
+                raise WorkerDied("exit status -11")
+            return 0.001
+
+        started.append(restart)
+        return Pretender(seconds), Pretender(lambda: 0.001)
+
+    other = case("gru H=64")
+    found = take_batch(fresh, [CASE, other], 2)  # type: ignore[arg-type]
+    assert found[CASE].status == ("failed", "failed") and "exit status -11" in found[CASE].reasons[1]
+    assert found[other].ok and len(found[other].ratios) == 2 and started == [0, 0, 1]
+
+
+def test_when_time_is_up_nothing_more_is_timed() -> None:
+    timings = batch(Pretender(lambda: 0.001), Pretender(lambda: 0.001), until=-math.inf)
+    assert timings.ok and not timings.ratios

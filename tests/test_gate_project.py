@@ -1,0 +1,100 @@
+"""What pyproject.toml may say to the gate, and how a case is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gate_projects import project
+
+from rnnbench.bench.cases import Case
+from rnnbench.bench.gate.project import HEADLINE, GateError, cases, parse, read
+
+
+def written(root: Path, text: str) -> Path:
+    (root / "pyproject.toml").write_text(text)
+    return root
+
+
+def test_without_a_table_it_is_twelve_headline_cases_that_are_all_different(tmp_path: Path) -> None:
+    found = read(written(tmp_path, "[project]\nname = 'other'\n"))
+    assert found.cases == HEADLINE and found.name == "other" and (found.threshold, found.budget) == (0.03, 6)
+    headline = cases(found, found.cases)
+    assert len(set(headline)) == 12
+    assert {case.direction for case in headline} == {"forward", "train"} and {case.batch_size for case in headline} == {
+        1,
+        16,
+    }
+
+
+def test_the_table_names_cells_backends_cases_and_entry_points_count(tmp_path: Path) -> None:
+    text = """[project]
+name = "kernels"
+[project.entry-points."rnnbench.cells"]
+mgu = "kernels.cells:mgu"
+[tool.rnnbench]
+backends = { fast = "kernels.fast" }
+cases = ["mgu fast train H=64"]
+threshold = 0.1
+budget = 2
+"""
+    found = read(written(tmp_path, text))
+    assert found.cells == {"mgu": "kernels.cells:mgu"} and found.backends == {"fast": "kernels.fast"}
+    assert (found.threshold, found.budget) == (0.1, 2.0)
+    assert cases(found, found.cases) == [Case("mgu", "fast", direction="train", input_size=64, hidden_size=64)]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[tool.rnnbench]\ncell = {}", "has no key 'cell'; did you mean 'cells'"),
+        ("[tool.rnnbench]\ncells = ['a']", "cells in .* is a table"),
+        ("[tool.rnnbench]\ncases = 'lstm'", "cases in .* is a list of texts such as 'lstm"),
+        ("[tool.rnnbench]\ncases = []", "is a list"),
+        ("[tool.rnnbench]\nthreshold = 3", "threshold in .* is a fraction such as 0.03; got 3"),
+        ("[tool.rnnbench]\nbudget = 0", "budget in .* minutes above 0; got 0"),
+        ("[tool.rnnbench", "cannot be read"),
+    ],
+)
+def test_a_bad_table_is_told_in_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=sentence):
+        read(written(tmp_path, text))
+
+
+def test_no_pyproject_is_told(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="has no pyproject.toml"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("lstm", "numpy", "float64", "train", 3, 4, 5, 6),
+        Case("gru", "numba-cpu", num_layers=2, bidirectional=True, lengths="ragged"),
+        Case("lstm[clip=0.5,peepholes]", "torch"),
+    ],
+)
+def test_what_a_case_prints_is_how_it_is_written(case: Case) -> None:
+    assert parse(project(), str(case)) == case
+
+
+def test_words_may_stand_in_any_order_and_be_left_out() -> None:
+    assert parse(project(), "H=64 lstm") == Case("lstm", "numba-cpu", input_size=64, hidden_size=64)
+    assert parse(project(), "numpy train gru").backend == "numpy"
+    assert cases(project(), ["lstm H=64", "H=64 lstm"]) == [parse(project(), "lstm H=64")]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("lstm H=x", "'H=x'; H is a whole number"),
+        ("lstm H=0", "'H=0'; H is a whole number from 1"),
+        ("H=3", "names no cell; one is written as 'lstm numba-cpu forward"),
+        ("lstm nmpy", "'nmpy', which is neither a cell, a backend nor a size; did you mean 'numpy'"),
+        ("lstm gru", "'gru', which is neither"),
+        ("lstm Q=3", "'Q=3', which is neither"),
+    ],
+)
+def test_a_bad_case_is_told_in_a_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(GateError, match=sentence):
+        parse(project(), text)

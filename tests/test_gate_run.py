@@ -1,0 +1,245 @@
+"""The whole gate on small projects of one commit or two: real builds, real workers, real clocks; and what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from gate_projects import CELL, DIES, HOARDS, SLOW, TABLE, WRONG, backend, commit, git
+
+from rnnbench import cli
+from rnnbench.bench.gate import pairs, run, verdict
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKEND_TABLE = """[tool.rnnbench]
+cells = { mgu = "cells/mgu.py:mgu" }
+backends = { coat = "coat" }
+cases = ["mgu coat T=3 B=2 H=5"]
+"""
+PACKAGE = """[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "coats"
+version = "1"
+[project.entry-points."rnnbench.backends"]
+coat = "coats.backend"
+[tool.setuptools]
+packages = ["coats"]
+[tool.rnnbench]
+cases = ["lstm coat T=3 B=2 H=5"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Few restarts and pairs, and a lock of this test's own: somebody may hold a real gate on this machine."""
+    monkeypatch.setattr(pairs, "RESTARTS", 1)
+    monkeypatch.setattr(run, "BATCHES", 2)
+    monkeypatch.setattr(pairs, "PAIRS", 4)
+    monkeypatch.setattr(run, "LOCK", tmp_path_factory.mktemp("lock") / "gate.lock")
+    monkeypatch.setattr(verdict, "CONTROL_LIMIT", 0.5)  # tests run beside other things
+
+
+def gate(root: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """The command's exit status and the record it has written."""
+    monkeypatch.chdir(root)
+    status = cli.main(["gate", "--json", str(root / "gate.json"), *arguments])
+    record = json.loads((root / "gate.json").read_text()) if (root / "gate.json").exists() else {}
+    return status, record
+
+
+def two_commits(root: Path, base: dict[str, str], head: dict[str, str]) -> Path:
+    commit(root, {"pyproject.toml": BACKEND_TABLE, "cells/mgu.py": CELL, **base}, "before")
+    commit(root, head)
+    return root
+
+
+def changed(root: Path, extra: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[int, dict[str, Any]]:
+    """The one outcome of a gate on a head whose backend does something besides its work."""
+    two_commits(root, {"coat.py": backend()}, {"coat.py": backend(extra, **options)})
+    # the project is no package, so its module is found where the worker stands; a package's is in its wheel
+    monkeypatch.setenv("PYTHONPATH", ".")
+    status, record = gate(root, monkeypatch, "--base", "before")
+    return status, record["cases"][0]
+
+
+def test_a_slower_backend_is_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, found = changed(tmp_path, SLOW, monkeypatch)
+    assert (status, found["verdict"]) == (1, "slower") and found["lower"] > 2
+    assert found["restarts"] == 2 and found["pairs"] == 8  # two batches: it has recurred
+    assert found["seconds"]["head"] > found["seconds"]["base"] and found["case"].startswith(
+        "mgu coat float32 forward T=3"
+    )
+
+
+def test_what_is_wrong_in_head_is_wrong_and_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, found = changed(tmp_path, WRONG, monkeypatch)
+    assert (status, found["verdict"], found["pairs"]) == (1, "wrong", 0) and "head is wrong: output has" in found[
+        "reason"
+    ]
+
+
+def test_a_head_that_dies_is_wrong_and_the_gate_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, found = changed(tmp_path, DIES, monkeypatch)
+    assert (status, found["verdict"]) == (1, "wrong") and "its process died" in found["reason"]
+
+
+def test_what_head_has_lost_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, found = changed(tmp_path, "pass", monkeypatch, unsupported="only on Sundays")
+    assert (status, found["verdict"], found["missing_on"]) == (1, "missing", "head") and "only on Sundays" in found[
+        "reason"
+    ]
+
+
+def test_more_workspace_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, found = changed(tmp_path, HOARDS, monkeypatch)
+    assert status == 1 and "workspace grew" in found["grown"][0]
+    base, head = found["memory"]["workspace_bytes"]["base"], found["memory"]["workspace_bytes"]["head"]
+    assert 0 < base < 20_000 and 100_000 < head < 120_000
+
+
+def test_a_new_cell_is_missing_on_base_and_nothing_compared_is_inconclusive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(tmp_path, {"pyproject.toml": TABLE}, "before")
+    commit(tmp_path, {"cells/mgu.py": CELL})
+    status, record = gate(tmp_path, monkeypatch, "--base", "before")
+    assert (status, record["cases"][0]["missing_on"]) == (3, "base")
+    assert "there is no file" in record["cases"][0]["reason"]
+
+
+def test_a_package_is_built_and_its_entry_points_and_both_outputs_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"pyproject.toml": PACKAGE, "coats/__init__.py": "", "coats/backend.py": backend()}
+    commit(tmp_path, files, "before")
+    commit(tmp_path, {"coats/backend.py": backend() + "\n"})
+    status, record = gate(tmp_path, monkeypatch, "--base", "before", "--markdown", str(tmp_path / "out" / "gate.md"))
+    told = capsys.readouterr()
+    found = record["cases"][0]
+    assert found["verdict"] in ("same", "inconclusive") and found["pairs"] >= 4, told.err
+    assert status == (0 if found["verdict"] == "same" else 3) == record["status"]
+    assert 0.5 < found["ratio"] < 2 and found["memory"]["workspace_bytes"]["base"] > 0
+    assert "lstm coat float32 forward T=3 B=2 I=5 H=5" in told.out and "control" in told.out
+    assert (tmp_path / "out" / "gate.md").read_text().startswith("## ")
+    # nothing is left behind
+    assert git(tmp_path, "worktree", "list").count("\n") == 0
+    assert git(tmp_path, "status", "--porcelain") == "?? gate.json\n?? out/"
+
+
+# --- what it refuses --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    commit(tmp_path / "small", {"pyproject.toml": TABLE, "cells/mgu.py": CELL}, "before")
+    return tmp_path / "small"
+
+
+def refusal(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one sentence on standard error; nothing is written and nothing left."""
+    status, record = gate(root, monkeypatch, *arguments)
+    told = capsys.readouterr()
+    assert (status, record, told.out) == (2, {}, "") and told.err.count("\n") == 1
+    if (root / ".git").exists():
+        assert git(root, "worktree", "list").count("\n") == 0
+    return told.err
+
+
+def test_a_base_that_does_not_build(small: Path, monkeypatch: Any, capsys: Any) -> None:
+    broken = PACKAGE.replace('packages = ["coats"]', 'packages = ["gone"]')
+    commit(small, {"pyproject.toml": broken}, "broken")
+    commit(small, {"pyproject.toml": TABLE})
+    told = refusal(small, monkeypatch, capsys, "--base", "broken")
+    assert "base broken (" in told and "does not build: error: package directory 'gone' does not exist" in told
+
+
+def test_a_dirty_tree_is_refused_unless_head_is_named(small: Path, monkeypatch: Any, capsys: Any) -> None:
+    (small / "cells" / "mgu.py").write_text(CELL + "\n")
+    assert "cells/mgu.py in" in (told := refusal(small, monkeypatch, capsys, "--base", "before"))
+    assert "uncommitted changes" in told and "--head" in told
+    assert "there is no revision 'nope'" in refusal(small, monkeypatch, capsys, "--base", "nope", "--head", "HEAD")
+
+
+def test_a_shallow_clone_without_the_base(small: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    commit(small, {"more": "1"})
+    git(tmp_path, "clone", "--quiet", "--depth", "1", small.as_uri(), "clone")
+    told = refusal(tmp_path / "clone", monkeypatch, capsys, "--base", "before")
+    assert "not in this shallow clone" in told and "git fetch --unshallow" in told and "fetch-depth: 0" in told
+
+
+def test_two_gates_at_once(small: Path, monkeypatch: Any, capsys: Any) -> None:
+    with FileLock(run.LOCK):
+        assert "another rnnbench gate is running" in refusal(small, monkeypatch, capsys, "--base", "before")
+
+
+def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert "is not inside one" in refusal(tmp_path, monkeypatch, capsys, "--base", "main")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--cases", "lsm"], "did you mean 'lstm'"),
+        (["--threshold", "5"], "--threshold is a fraction below 1, as 0.03; got '5'"),
+        (["--budget", "0"], "--budget is a number above 0"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], sentence: str, small: Path, monkeypatch: Any, capsys: Any) -> None:
+    assert sentence in refusal(small, monkeypatch, capsys, "--base", "before", *arguments)
+
+
+def test_a_full_disk_leaves_what_was_there(small: Path, monkeypatch: Any, capsys: Any) -> None:
+    (small / "gate.json").write_text("the last gate's")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(small)
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(run, "compare", lambda *arguments: None)
+    assert cli.main(["gate", "--base", "before", "--json", "gate.json"]) == 2
+    assert "the gate cannot write what it needs: " in (told := capsys.readouterr().err) and "No space left" in told
+    assert (small / "gate.json").read_text() == "the last gate's"
+    assert sorted(path.name for path in small.iterdir()) == [".git", "cells", "gate.json", "pyproject.toml"]
+
+
+def test_kernels_from_elsewhere_are_refused(small: Path, monkeypatch: Any, capsys: Any) -> None:
+    table = TABLE.replace("[tool.rnnbench]\n", '[tool.rnnbench]\nbackends = { fast = "json" }\n')
+    commit(small, {"pyproject.toml": table})
+    told = refusal(small, monkeypatch, capsys, "--base", "before")
+    assert "json comes from" in told and "not from what was built" in told
+
+
+def test_control_c_keeps_what_is_settled_and_leaves_no_process(small: Path, tmp_path: Path) -> None:
+    slow = f"""import os, time
+open({str(tmp_path / "pids")!r}, "a").write(f"{{os.getpid()}} ")
+time.sleep(60)
+"""
+    commit(small, {"cells/mgu.py": slow + CELL})
+    command = [sys.executable, "-m", "rnnbench", "gate", "--base", "before", "--json", "gate.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        command, cwd=small, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    told, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the gate was interrupted" in told
+    assert json.loads((small / "gate.json").read_text())["cases"][0]["verdict"] == "inconclusive"
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert git(small, "worktree", "list").count("\n") == 0
