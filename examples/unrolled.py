@@ -9,21 +9,23 @@ the best possible loss is known.
 import time
 
 import numpy as np
-from pydoc_data.topics import topics
 
 from rnnbench.tasks.batches import windows
 from rnnbench.tasks.optimisers import Adam, clip_by_global_norm
+from rnnbench.tasks.text import default_text
 from rnnbench.tasks.unrolled import Unrolled
 
 B, T = 32, 50  # rows that are read side by side, steps in a chunk
 
 
 def main(letters=400_000, hidden_size=128, backend="numba-cpu"):
-    text = "\n".join(topics.values())[:letters]
+    text = default_text()[:letters]
     alphabet = sorted(set(text))
     numbers = np.array([alphabet.index(letter) for letter in text])
     model, optimiser = Unrolled(len(alphabet), hidden_size, backend=backend), Adam(5e-3)
-    print(f"{len(text):,} letters, {len(alphabet)} of them different: guessing has a loss of {np.log(len(alphabet)):.2f}")
+    print(
+        f"{len(text):,} letters, {len(alphabet)} of them different: guessing has a loss of {np.log(len(alphabet)):.2f}"
+    )
 
     start, state = time.perf_counter(), model.zero_state(B)
     chunks = zip(windows(numbers[:-1], B, T), windows(numbers[1:], B, T), strict=True)

@@ -120,13 +120,14 @@ class OriginalWords:
         return sum(self.loss(x, y) for x, y in sentences) / sum(len(y) for _, y in sentences)
 
     def train(self, sentences, epochs, learning_rate=0.005):
-        """Yield the mean loss before the first epoch and after each one; the rate halves whenever the loss has risen."""
-        losses = [self.mean_loss(sentences)]
-        yield losses[0]
+        """Yield the mean loss before the first epoch and after each one; the rate halves when an epoch's is above the last's."""
+        yield self.mean_loss(sentences)
+        last = np.inf
         for _ in range(epochs):
             for x, y in sentences:
                 self.step(x, y, learning_rate)
-            losses.append(self.mean_loss(sentences))
-            yield losses[-1]
-            if losses[-1] > losses[-2]:
+            loss = self.mean_loss(sentences)
+            yield loss
+            if loss > last:
                 learning_rate /= 2
+            last = loss

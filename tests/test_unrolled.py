@@ -1,0 +1,104 @@
+"""Truncated BPTT: values go on over a chunk's edge, gradients do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from model_checks import wrong_gradients
+from test_by_hand import backend_or_skip
+
+from rnnbench import backends
+from rnnbench.tasks.layers import Rows
+from rnnbench.tasks.optimisers import SGD, Adam
+from rnnbench.tasks.sources import Markov
+from rnnbench.tasks.unrolled import Unrolled, train
+
+S, H, T, B = 5, 6, 8, 3
+SYMBOLS = np.random.default_rng(0).integers(S, size=(T + 1, B))
+X, Y = SYMBOLS[:-1], SYMBOLS[1:]
+
+
+def model(backend: str = "numpy") -> Unrolled:
+    return Unrolled(S, H, backend=backend, dtype="float64", seed=1)
+
+
+def carried(network: Unrolled) -> tuple[np.ndarray, ...]:
+    """A state as a chunk leaves it, far from zero."""
+    return network.loss(np.random.default_rng(2).integers(S, size=(4, B)), Y[:4], network.zero_state(B))[1]
+
+
+def dense(gradients: dict) -> dict[str, np.ndarray]:
+    return {name: g.dense() if isinstance(g, Rows) else g for name, g in gradients.items()}
+
+
+@pytest.mark.parametrize("backend", backends.OWN)
+def test_chunks_and_single_steps_give_the_values_of_the_whole(backend: str) -> None:
+    network = model(backend_or_skip(backend))
+    whole, final = network.loss(X, Y, network.zero_state(B))
+    total, state = 0.0, network.zero_state(B)
+    for edges in (slice(0, 3), slice(3, 7), slice(7, 8)):
+        loss, state = network.loss(X[edges], Y[edges], state)
+        same, _, same_state = network.gradients(X[edges], Y[edges], carried(network))
+        total += loss.total
+    assert total == pytest.approx(whole.total, rel=1e-13)
+    total, state = 0.0, network.zero_state(B)
+    for x, y in zip(X, Y, strict=True):
+        logits, state = network.step(x, state)
+        total += (np.log(np.exp(logits).sum(1)) - logits[np.arange(B), y]).sum()
+    assert total == pytest.approx(whole.total, rel=1e-13)
+    for got, expected in zip(state, final, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-14)
+
+
+def test_gradients_of_a_chunk_behind_another() -> None:
+    """Of the loss summed over the steps and averaged over the rows, with the state that came in held fast."""
+    network = model()
+    state = carried(network)
+    loss, gradients, final = network.gradients(X, Y, state)
+    again, same = network.loss(X, Y, state)
+    assert loss.total == pytest.approx(again.total, rel=1e-13) and loss.count == T * B
+    np.testing.assert_allclose(final, same, rtol=0, atol=1e-14)
+    check = (network.params, network.changed, lambda: network.loss(X, Y, state)[0].total / B)
+    assert not wrong_gradients(*check, gradients)
+    _, without, _ = network.gradients(X, Y, network.zero_state(B))
+    assert "rnn.weight_hh_l0" in wrong_gradients(*check, without)
+
+
+def test_no_gradient_comes_back_over_an_edge() -> None:
+    """Two chunks' gradients add up to those of the whole for the output layer, and for nothing before the recurrence."""
+    network = model()
+    _, whole, _ = network.gradients(X, Y, network.zero_state(B))
+    _, first, state = network.gradients(X[:4], Y[:4], network.zero_state(B))
+    _, second, _ = network.gradients(X[4:], Y[4:], state)
+    whole, first, second = dense(whole), dense(first), dense(second)
+    for name, expected in whole.items():
+        close = np.allclose(first[name] + second[name], expected, rtol=0, atol=1e-12)
+        assert close is name.startswith("output.")
+
+
+def test_training_carries_the_state() -> None:
+    """The same, by hand: each chunk starts from what the one before ended with."""
+    sequence = np.random.default_rng(3).integers(S, size=B * 12 + 1)
+    trained, by_hand = model(), model()
+    losses = [loss.total for loss in train(trained, sequence, B, 4, SGD(0.1))]
+    rows, state, optimiser = sequence[:-1].reshape(B, 12).T, by_hand.zero_state(B), SGD(0.1)
+    targets = sequence[1:].reshape(B, 12).T
+    for k, total in enumerate(losses):
+        chunk = slice(4 * k, 4 * k + 4)
+        loss, gradients, state = by_hand.gradients(rows[chunk], targets[chunk], state)
+        assert loss.total == pytest.approx(total, rel=1e-12)
+        optimiser.step(by_hand.params, gradients)
+        by_hand.changed()
+    assert len(losses) == 3
+    for name, array in trained.params.items():
+        np.testing.assert_allclose(array, by_hand.params[name], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", [name for name in backends.OWN if name != "numpy"])
+def test_every_backend_has_the_same_curve(backend: str) -> None:
+    sequence = Markov().sample(B * 40 + 1, 1, seed=0)[:, 0]
+    expected, got = (
+        [loss.total for loss in train(model(name), sequence, B, 8, Adam(1e-2))]
+        for name in ("numpy", backend_or_skip(backend))
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
