@@ -11,7 +11,7 @@ from typing import IO
 def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that it is there whole or, if writing fails, as it was before.
 
-    path: of the file. write: gets it open. Raises what it raises, and OSError where the disk is full or the folder cannot be written.
+    path: of the file. write: gets it open. Raises what it raises, and OSError for a full disk or a folder that cannot be written.
     """
     target = Path(path)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
