@@ -88,7 +88,7 @@ def curve(model: SequenceModel, optimiser: Any, steps: int = 30) -> list[float]:
 @pytest.mark.parametrize("make", [lambda: Adam(0.02), lambda: SGD(0.3, momentum=0.5)], ids=["adam", "momentum"])
 def test_every_backend_gives_the_same_loss_curve(make: Any) -> None:
     right = curve(words_model(), make())
-    assert right[-1] < right[0] - 0.5
+    assert right[-1] < right[0] - 0.2
     for backend in OWN:
         np.testing.assert_allclose(curve(words_model(backend), make()), right, rtol=1e-9)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from numbers import Integral
 
 from threadpoolctl import ThreadpoolController
@@ -38,6 +41,22 @@ def set_threads(count: int) -> None:
 def limit_blas() -> None:
     """Hold BLAS to the number in force. A backend calls this in `prepare`, when its libraries are loaded."""
     ThreadpoolController().limit(limits=get_threads(), user_api="blas")
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within it a call of BLAS computes on the calling thread alone, so that several threads may each make one at once.
+
+    OpenBLAS's own threads go on spinning for 110 ms after a call, and a kernel of ours that runs meanwhile takes twice as long.
+    """
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    """Of the libraries that are loaded at its first use, NumPy's BLAS among them: looking for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def blas() -> str:

@@ -55,9 +55,9 @@ class Dense:
             self.bias: rng.uniform(-bound, bound, self.outputs).astype(dtype),
         }
 
-    def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-        """x (..., inputs) -> (..., outputs)."""
-        y = x.reshape(-1, self.inputs) @ params[self.weight].T
+    def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """x (..., inputs) -> (..., outputs), written into `out` if there is one, (rows of x, outputs) and contiguous."""
+        y = np.matmul(x.reshape(-1, self.inputs), params[self.weight].T, out=out)
         y += params[self.bias]
         return y.reshape(*x.shape[:-1], self.outputs)
 

@@ -85,17 +85,21 @@ def softmax_cross_entropy(
     return Loss(float(losses.sum(dtype=np.float64)), len(losses), int(np.count_nonzero(right))), gradient
 
 
-def mean_squared_error(outputs: np.ndarray, targets: np.ndarray, scale: float = 1.0) -> tuple[Loss, np.ndarray]:
+def mean_squared_error(
+    outputs: np.ndarray, targets: np.ndarray, scale: float = 1.0, out: np.ndarray | None = None
+) -> tuple[Loss, np.ndarray]:
     """The squared differences, summed over all elements, and `scale` times their gradient of `outputs`.
 
-    outputs, targets: arrays of one shape; a row of the first axis is one prediction. `correct` of the Loss is 0.
+    outputs, targets: arrays of one shape; a row of the first axis is one prediction. scale: see above. out: where the gradient
+    goes; outputs itself may be. `correct` of the Loss is 0.
     Raises ValueError where the shapes differ.
     """
     if outputs.shape != np.shape(targets):
         raise ValueError(f"outputs are {outputs.shape} and targets {np.shape(targets)}; they need the same shape")
-    difference = outputs - targets
+    difference = np.subtract(outputs, targets, out=out)
     loss = Loss(float(np.square(difference).sum(dtype=np.float64)), len(outputs))
-    return loss, difference * difference.dtype.type(2 * scale)
+    difference *= difference.dtype.type(2 * scale)
+    return loss, difference
 
 
 def _check(logits: np.ndarray, targets: np.ndarray, lengths: np.ndarray | None) -> None:

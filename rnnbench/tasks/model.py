@@ -9,9 +9,11 @@ import numpy as np
 from ..rnn import RNN
 from .layers import Dense, Embedding, Gradients, Params, Recurrent
 from .losses import Loss, mean_squared_error, softmax_cross_entropy, valid
+from .workers import divide
 
-# rows of the output layer that are worked on at a time
+# rows of the output layer that are worked on at a time, and that make another thread worth waking
 _ROWS = 256
+_WORTH_A_THREAD = 16
 LOSSES = {"softmax": softmax_cross_entropy, "squares": mean_squared_error}
 
 
@@ -79,6 +81,7 @@ class SequenceModel:
         if loss not in LOSSES or per not in ("prediction", "row"):
             raise ValueError(f"loss is {' or '.join(LOSSES)} and per is prediction or row, not {loss!r} and {per!r}")
         self._loss = LOSSES[loss]
+        self._kept: dict[int, np.ndarray] = {}
         rng = np.random.default_rng(seed)
         self.params: Params = first.initialise(rng, spec.dtype) if first is not None else {}
         self.params |= self.recurrent.initialise() | self.output.initialise(rng, spec.dtype)
@@ -99,11 +102,16 @@ class SequenceModel:
         """See `Model.loss`."""
         output, final = self.recurrent.infer(self._enter(batch.x), None, batch.lengths)
         features, targets, _ = self._predictions(batch, output, final)
-        total = Loss()
-        for rows in _chunks(len(features)):
-            predicted = self.output.forward(self.params, features[rows])
-            total += self._loss(predicted, targets[rows])[0]
-        return total
+
+        def some_rows(part: int, rows: slice) -> Loss:
+            total = Loss()
+            for some in _chunks(rows):
+                x = features[some]
+                predicted = self.output.forward(self.params, x, self._scratch(part, len(x)))
+                total += self._loss(predicted, targets[some], out=predicted)[0]
+            return total
+
+        return sum(divide(some_rows, len(features), _WORTH_A_THREAD), Loss())
 
     def gradients(self, batch: Batch) -> tuple[Loss, Gradients]:
         """See `Model.gradients`."""
@@ -158,22 +166,44 @@ class SequenceModel:
     def _output_gradients(
         self, features: np.ndarray, targets: np.ndarray, scale: float
     ) -> tuple[Loss, np.ndarray, Gradients]:
-        """The loss, `scale` times its gradient of `features`, and those of the output layer, some rows at a time: the logits of
-        thousands of classes then stay in cache from their product to their gradient.
+        """The loss, `scale` times its gradient of `features`, and those of the output layer. Threads divide the rows, and take some
+        at a time: logits of thousands of classes stay in cache from their product to their gradient.
         """
-        total, dfeatures, sums = Loss(), np.empty_like(features), {}
-        for rows in _chunks(len(features)):
-            predicted = self.output.forward(self.params, features[rows])
-            loss, dpredicted = self._loss(predicted, targets[rows], scale=scale)
-            total += loss
-            dfeatures[rows], found = self.output.backward(self.params, features[rows], dpredicted)
-            for name, gradient in found.items():
-                if name in sums:
-                    sums[name] += gradient
-                else:
-                    sums[name] = gradient
-        return total, dfeatures, sums
+        dfeatures = np.empty_like(features)
+
+        def some_rows(part: int, rows: slice) -> tuple[Loss, Gradients]:
+            total = Loss()
+            sums: Gradients = {}
+            for some in _chunks(rows):
+                x = features[some]
+                predicted = self.output.forward(self.params, x, self._scratch(part, len(x)))
+                loss, dpredicted = self._loss(predicted, targets[some], scale=scale, out=predicted)
+                dfeatures[some], found = self.output.backward(self.params, x, dpredicted)
+                total += loss
+                _add(sums, found)
+            return total, sums
+
+        (loss, gradients), *others = divide(some_rows, len(features), _WORTH_A_THREAD)
+        for other, found in others:
+            loss += other
+            _add(gradients, found)
+        return loss, dfeatures, gradients
+
+    def _scratch(self, part: int, rows: int) -> np.ndarray:
+        """(rows, outputs) for a thread's predictions, kept from step to step: fresh memory costs a page fault for each 4 KiB."""
+        kept = self._kept.get(part)
+        if kept is None or len(kept) < rows:
+            kept = self._kept[part] = np.empty((rows, self.output.outputs), self.recurrent.rnn.spec.dtype)
+        return kept[:rows]
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(start, start + _ROWS) for start in range(0, count, _ROWS)]
+def _chunks(rows: slice) -> list[slice]:
+    return [slice(start, min(start + _ROWS, rows.stop)) for start in range(rows.start, rows.stop, _ROWS)]
+
+
+def _add(sums: Gradients, gradients: Gradients) -> None:
+    for name, gradient in gradients.items():
+        if name in sums:
+            sums[name] += gradient
+        else:
+            sums[name] = gradient

@@ -6,15 +6,17 @@ What an optimiser remembers between steps is in `state()`, numbers and arrays by
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from .layers import Gradients, Params, Rows
+from .workers import divide
 
 # elements that are worked on at a time: what they need stays in the second-level cache from the first operation to the last
 _BLOCK = 32 * 1024
+_WORTH_A_THREAD = 4  # blocks
 
 
 class Optimiser(Protocol):
@@ -53,22 +55,25 @@ class SGD:
 
     def step(self, params: Params, gradients: Gradients) -> None:
         """See `Optimiser.step`. Without momentum, rows that a gradient does not have cost nothing."""
+
+        def move(p: np.ndarray, g: np.ndarray) -> None:
+            p -= p.dtype.type(self.learning_rate) * g
+
+        def move_on(p: np.ndarray, g: np.ndarray, v: np.ndarray) -> None:
+            v *= v.dtype.type(self.momentum)
+            v += g
+            move(p, v)
+
+        if self.momentum:
+            for name in gradients:
+                if name not in self._velocity:
+                    self._velocity[name] = np.zeros_like(params[name])
+            _each_block(move_on, [(params[n], _dense(g), self._velocity[n]) for n, g in gradients.items()])
+            return
         for name, gradient in gradients.items():
-            array = params[name]
-            rate = array.dtype.type(self.learning_rate)
-            if isinstance(gradient, Rows) and not self.momentum:
-                array[gradient.index] -= rate * gradient.values
-                continue
-            whole = _dense(gradient)
-            if self.momentum:
-                velocity = self._velocity.get(name)
-                if velocity is None:
-                    velocity = self._velocity[name] = np.zeros_like(array)
-                velocity *= array.dtype.type(self.momentum)
-                velocity += whole
-                whole = velocity
-            for p, g in _blocks(array, whole):
-                p -= rate * g
+            if isinstance(gradient, Rows):
+                params[name][gradient.index] -= params[name].dtype.type(self.learning_rate) * gradient.values
+        _each_block(move, [(params[n], g) for n, g in gradients.items() if not isinstance(g, Rows)])
 
     def end_of_epoch(self, loss: float) -> None:
         """Halve the learning rate if asked to and the loss rose."""
@@ -110,27 +115,29 @@ class Adam:
     def step(self, params: Params, gradients: Gradients) -> None:
         """See `Optimiser.step`. Rows that a gradient does not have move on by what is left of their mean."""
         self._steps += 1
-        corrected = 1 - self.beta1**self._steps, math.sqrt(1 - self.beta2**self._steps)
-        for name, gradient in gradients.items():
-            array = params[name]
+        unbiased = 1 - self.beta1**self._steps, math.sqrt(1 - self.beta2**self._steps)
+        # m / unbiased / (sqrt(v) / unbiased + epsilon), with the two constants taken out of the array's arithmetic
+        rate, epsilon = self.learning_rate * unbiased[1] / unbiased[0], self.epsilon * unbiased[1]
+
+        def move(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
+            number = p.dtype.type
+            change = g - m
+            change *= number(1 - self.beta1)
+            m += change
+            np.multiply(g, g, out=change)
+            change -= v
+            change *= number(1 - self.beta2)
+            v += change
+            np.sqrt(v, out=change)
+            change += number(epsilon)
+            np.divide(m, change, out=change)
+            change *= number(rate)
+            p -= change
+
+        for name in gradients:
             if name not in self._mean:
-                self._mean[name], self._square[name] = np.zeros_like(array), np.zeros_like(array)
-            kind = array.dtype.type
-            rate, root = kind(self.learning_rate / corrected[0]), kind(1 / corrected[1])
-            for p, g, m, v in _blocks(array, _dense(gradient), self._mean[name], self._square[name]):
-                scratch = g * kind(1 - self.beta1)
-                m *= kind(self.beta1)
-                m += scratch
-                np.multiply(g, g, out=scratch)
-                scratch *= kind(1 - self.beta2)
-                v *= kind(self.beta2)
-                v += scratch
-                np.sqrt(v, out=scratch)
-                scratch *= root
-                scratch += kind(self.epsilon)
-                np.divide(m, scratch, out=scratch)
-                scratch *= rate
-                p -= scratch
+                self._mean[name], self._square[name] = np.zeros_like(params[name]), np.zeros_like(params[name])
+        _each_block(move, [(params[n], _dense(g), self._mean[n], self._square[n]) for n, g in gradients.items()])
 
     def end_of_epoch(self, loss: float) -> None:
         """Nothing: the learning rate stays."""
@@ -154,12 +161,17 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     """
     _positive("limit", limit)
     arrays = [g.values if isinstance(g, Rows) else g for g in gradients.values()]
-    # the square of a large float32 is infinite, so they are added up as float64, a block at a time
-    squares = sum(float(np.square(b, dtype=np.float64).sum()) for a in arrays for (b,) in _blocks(a))
-    norm = math.sqrt(squares)
+    squares: list[float] = []
+    _each_block(lambda block: squares.append(float(block @ block)), [(a,) for a in arrays])
+    norm = math.sqrt(math.fsum(squares))
+    if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be
+        norm = math.sqrt(math.fsum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
     if limit < norm < math.inf:
-        for array in arrays:
-            array *= array.dtype.type(limit / norm)
+
+        def scale(block: np.ndarray) -> None:
+            block *= block.dtype.type(limit / norm)
+
+        _each_block(scale, [(a,) for a in arrays])
     return norm
 
 
@@ -167,11 +179,19 @@ def _dense(gradient: np.ndarray | Rows) -> np.ndarray:
     return gradient.dense() if isinstance(gradient, Rows) else gradient
 
 
-def _blocks(*arrays: np.ndarray):  # type: ignore[no-untyped-def]
-    """The arrays' elements in equal pieces; views, so the arrays have to be contiguous."""
-    flat = [a.reshape(-1) for a in arrays]
-    for start in range(0, flat[0].size, _BLOCK):
-        yield [f[start : start + _BLOCK] for f in flat]
+def _each_block(work: Callable[..., None], groups: Sequence[tuple[np.ndarray, ...]]) -> None:
+    """work(*blocks) for equal parts of the arrays of each group, which are contiguous; threads divide the blocks."""
+    blocks = [
+        [array.reshape(-1)[start : start + _BLOCK] for array in group]
+        for group in groups
+        for start in range(0, group[0].size, _BLOCK)
+    ]
+
+    def some_blocks(_: int, some: slice) -> None:
+        for arrays in blocks[some]:
+            work(*arrays)
+
+    divide(some_blocks, len(blocks), _WORTH_A_THREAD)
 
 
 def _prefixed(prefix: str, arrays: Params) -> dict[str, np.ndarray]:
