@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from gate_projects import CELL, DIES, HOARDS, SLOW, TABLE, WRONG, backend, commit, git
 
 from rnnbench import cli
 from rnnbench.bench.gate import pairs, run, verdict
+from rnnbench.bench.lock import only_one
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND_TABLE = """[tool.rnnbench]
@@ -42,11 +42,11 @@ cases = ["lstm coat T=3 B=2 H=5"]
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Few restarts and pairs, and a lock of this test's own: somebody may hold a real gate on this machine."""
+    """Few restarts and pairs, and a place of this test's own: somebody may hold a real gate on this machine."""
     monkeypatch.setattr(pairs, "RESTARTS", 1)
     monkeypatch.setattr(run, "BATCHES", 2)
     monkeypatch.setattr(pairs, "PAIRS", 4)
-    monkeypatch.setattr(run, "LOCK", tmp_path_factory.mktemp("lock") / "gate.lock")
+    monkeypatch.setattr(run, "PLACE", str(tmp_path_factory.mktemp("place")))
     monkeypatch.setattr(verdict, "CONTROL_LIMIT", 0.5)  # tests run beside other things
 
 
@@ -179,7 +179,7 @@ def test_a_shallow_clone_without_the_base(small: Path, tmp_path: Path, monkeypat
 
 
 def test_two_gates_at_once(small: Path, monkeypatch: Any, capsys: Any) -> None:
-    with FileLock(run.LOCK):
+    with only_one(run.PLACE):
         assert "another rnnbench gate is running" in refusal(small, monkeypatch, capsys, "--base", "before")
 
 

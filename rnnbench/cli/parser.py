@@ -184,8 +184,30 @@ def _report(parser: Parser) -> None:
     parser.add_argument("--results", metavar="DIR", help="where results are (default: results/)")
 
 
+def _backfill(parser: Parser) -> None:
+    """Measure commits of the past, each with its own benchmarks in a worktree of its own, so that the history shows a line: every
+    commit after a tag (or commit) up to HEAD along first parents, oldest first. Those that have results already are left out.
+
+      rnnbench backfill --since v0.1.0 --every 10
+    """
+    parser.add_argument("--since", required=True, metavar="TAG", help="the commit before the first one")
+    parser.add_argument(
+        "--every", type=values.number("--every"), default=1, metavar="N", help="only each N-th (default: 1)"
+    )
+    parser.add_argument("--suite", type=values.name("suite", tuple(SUITES)), default="quick", help="default: quick")
+    parser.add_argument(
+        "--bench", metavar="REGEX", action="append", default=[], help="only benchmarks whose name(parameters) match"
+    )
+    parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its host name)")
+    parser.add_argument("--results", metavar="DIR", help="where results go (default: results/ of the checkout)")
+    parser.add_argument("--again", action="store_true", help="also commits that have results")
+    parser.add_argument("--dry-run", action="store_true", help="only say which commits")
+
+
 def _publish(parser: Parser) -> None:
-    """Make the static site of airspeed velocity: every benchmark over the project's history, with detected steps."""
+    """Make the static site of airspeed velocity, every benchmark over the project's history with detected steps, and check that it
+    is whole: every graph is there and can be read, and the list of regressions names what the site has.
+    """
     parser.add_argument("--results", metavar="DIR", help="where results are (default: results/ of the checkout)")
     parser.add_argument("--html-dir", metavar="DIR", help="where the site goes (default: as asv.conf.json says)")
 
@@ -325,6 +347,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "compare": ("time backends in turn in one process, with intervals of their ratio", _compare),
     "gate": ("compare two revisions in pairs: is a kernel slower, wrong or larger than it was?", _gate),
     "report": ("show saved results as a table, text formats or one HTML page", _report),
+    "backfill": ("measure commits of the past, for a history that shows a line", _backfill),
     "publish": ("make airspeed velocity's site of all results over time", _publish),
     "show": ("a cell's equation, stages, gates, shapes, derived gradient and emitted code", _show),
     "example": ("run one of the programs that recurrent networks are taught with", _example),

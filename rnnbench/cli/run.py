@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from rnnbench.backends.threads import get_threads
 from rnnbench.bench import record
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
+from rnnbench.bench.lock import Taken, only_one
 from rnnbench.bench.machine import describe, peak_gflops
 from rnnbench.bench.startup import compile_kernels, kernel_groups
 from rnnbench.bench.suite import Measurement, Suite, case_of
@@ -22,6 +24,9 @@ from rnnbench.cli import report, values
 from rnnbench.cli.compare import duration
 from rnnbench.cli.terminal import Progress, paint
 from rnnbench.cli.values import UsageError
+
+# A disk that is full or over its quota, a folder that may not be written.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,11 +40,27 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         root = find_checkout(Path.cwd())
         if not arguments.dry_run:
-            return _measure(arguments, root, Path(arguments.results or root / "results"))
+            return _alone(arguments, root, Path(arguments.results or root / "results"))
         with tempfile.TemporaryDirectory(prefix="rnnbench-dry-run-") as folder:
             return _measure(arguments, root, Path(folder))
     except SuiteError as error:
         raise UsageError(str(error)) from error
+
+
+def _alone(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
+    """`_measure` while nobody else writes there, and a sentence where the disk does not take the results."""
+    folder = (results_dir / asv_machine(arguments.machine)["machine"]).resolve()
+    try:
+        with only_one(str(folder)):
+            return _measure(arguments, root, results_dir)
+    except Taken:
+        raise UsageError(f"another rnnbench run is writing into {folder}; wait until it is done") from None
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise UsageError(
+            f"results cannot be written into {folder}: {error}; what was written before is whole"
+        ) from error
 
 
 def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:

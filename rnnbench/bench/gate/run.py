@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from tempfile import gettempdir
+from contextlib import ExitStack
 from time import monotonic
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from rnnbench.bench.cases import Case
 from rnnbench.bench.gate import pairs, sides
@@ -20,9 +16,10 @@ from rnnbench.bench.gate.pairs import Timings, Workers
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.verdict import BATCHES, judge
 from rnnbench.bench.gate.workers import Worker, WorkerDied, last_core, workers
+from rnnbench.bench.lock import Taken, only_one
 
 Tell = Callable[[str], None]
-LOCK = Path(gettempdir()) / "rnnbench-gate.lock"
+PLACE = "gate"  # of which a machine has one
 PADDING = 4096  # bytes, at most, that a restart adds to its workers' environments
 
 
@@ -35,31 +32,19 @@ def gate(project: Project, base: str, head: str, cases: Sequence[Case], tell: Te
     Raises GateError where a revision is not there or does not build, or another gate is running.
     """
     start = monotonic()
-    with alone():
-        tell("building base and head")
-        with sides.built(project, base, head) as (one, other):
-            result = Result(str(one).removeprefix("base "), str(other).removeprefix("head "), project.threshold, [])
-            result.outcomes = [Outcome(case) for case in cases]
-            compare(result, one, other, project, start + 60 * project.budget, tell)
+    try:
+        with only_one(PLACE):
+            tell("building base and head")
+            with sides.built(project, base, head) as (one, other):
+                result = Result(str(one).removeprefix("base "), str(other).removeprefix("head "), project.threshold, [])
+                result.outcomes = [Outcome(case) for case in cases]
+                compare(result, one, other, project, start + 60 * project.budget, tell)
+    except Taken:
+        raise GateError(
+            "another rnnbench gate is running on this machine, and each would slow the other; wait until it is done"
+        ) from None
     result.seconds = monotonic() - start
     return result
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Hold the machine's one place for a gate. Raises GateError where another has it: both would time each other."""
-    lock = FileLock(LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise GateError(
-            f"another rnnbench gate is running on this machine ({lock.lock_file} is held), and each would slow the other; "
-            "wait until it is done"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def compare(result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell) -> None:

@@ -1,0 +1,69 @@
+"""Histories backwards: the benchmarks of earlier commits, each as it was, on this machine and with the libraries of today.
+
+Every commit is checked out as a git worktree in a temporary folder and runs its own `rnnbench run` there, into the results of
+this checkout. So a number is that of the commit's kernels and of its own benchmarks; where a benchmark has changed since, its
+version has too, and neither asv nor the report draws the two as one line.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rnnbench.bench.checkout import SuiteError, git
+from rnnbench.files import replace_file
+
+
+def commits(root: Path, since: str, every: int = 1) -> list[str]:
+    """The commits after `since` up to HEAD along first parents, oldest first: HEAD, and every `every`-th one before it.
+
+    Raises SuiteError where `since` is unknown, is no ancestor of HEAD, or has nothing after it.
+    """
+    shallow = git(root, "rev-parse", "--is-shallow-repository") == "true"
+    try:
+        git(root, "rev-parse", "--verify", "--quiet", f"{since}^{{commit}}")
+        git(root, "merge-base", "--is-ancestor", since, "HEAD")
+    except SuiteError:
+        hint = (
+            "this clone is shallow, so `git fetch --unshallow` may help"
+            if shallow
+            else "a tag or commit before it would do"
+        )
+        raise SuiteError(f"{since!r} is no commit before HEAD in {root}; {hint}") from None
+    newest_first = git(root, "rev-list", "--first-parent", f"{since}..HEAD").splitlines()
+    if not newest_first:
+        raise SuiteError(f"there is no commit after {since!r}: it is HEAD")
+    return newest_first[::every][::-1]
+
+
+def measured(results_dir: Path, machine: str, commit: str) -> bool:
+    """Whether the machine has a result file of a commit."""
+    return any((results_dir / machine).glob(f"{commit[:8]}-*.json"))
+
+
+def run(root: Path, results_dir: Path, machine: str, commit: str, options: Sequence[str]) -> int:
+    """Measure one commit and return the exit status of its `rnnbench run`.
+
+    options: for that command, besides the machine and the folder of results. asv's description of the benchmarks, which belongs to
+    the newest of them, stays as it was.
+    """
+    described = results_dir / "benchmarks.json"
+    before = described.read_bytes() if described.is_file() else None
+    with tempfile.TemporaryDirectory(prefix="rnnbench-backfill-", ignore_cleanup_errors=True) as folder:
+        checkout = Path(folder) / "checkout"
+        git(root, "worktree", "add", "--quiet", "--detach", str(checkout), commit)
+        try:
+            command = [sys.executable, "-m", "rnnbench", "run", "--machine", machine]
+            command += ["--results", str(results_dir.resolve()), *options]
+            environment = {**os.environ, "PYTHONPATH": str(checkout)}
+            return subprocess.run(command, cwd=checkout, env=environment, check=False).returncode
+        finally:
+            if before is not None:
+                replace_file(described, lambda file: file.write(before))
+            with suppress(SuiteError):  # the folder goes away anyhow, and git forgets worktrees whose folder is gone
+                git(root, "worktree", "remove", "--force", str(checkout))

@@ -1,0 +1,101 @@
+"""Is the site that asv has made whole? asv does not look back, and a browser shows what is missing as an empty graph."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asv.graph import Graph
+
+from rnnbench.bench.checkout import SuiteError
+
+PAGES = ("index.html", "error.html", "asv.js", "graphdisplay.js", "regressions.js", "summarygrid.js", "summarylist.js")
+
+
+@dataclass
+class Site:
+    """What a site holds: its benchmarks, commits, lines (a benchmark with one set of parameters on one machine) and their points.
+
+    regressions: entries of its list of regressions. empty: benchmarks without any number.
+    """
+
+    benchmarks: int
+    commits: int
+    lines: int = 0
+    points: int = 0
+    regressions: int = 0
+    empty: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        empty = f"; no number yet: {', '.join(self.empty)}" if self.empty else ""
+        return (
+            f"{self.benchmarks} benchmarks, {self.commits} commits, {self.lines} lines with {self.points} points, "
+            f"{self.regressions} regressions{empty}"
+        )
+
+
+def check(folder: Path) -> Site:
+    """Read a site as a browser would: its pages, its index, every graph that the index names, and the list of regressions.
+
+    Raises SuiteError, one sentence, for whatever is missing, damaged or names something that is not there.
+    """
+    for page in PAGES:
+        if not (folder / page).is_file():
+            raise SuiteError(f"the site in {folder} lacks {page}; make it again with rnnbench publish")
+    index = _json(folder / "index.json")
+    try:
+        benchmarks, commits = index["benchmarks"], index["revision_to_hash"]
+        graphs = [
+            (name, Graph.get_file_path(params, name)) for name in benchmarks for params in index["graph_param_list"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SuiteError(f"{folder / 'index.json'} is not an index of asv's: {error!r}") from error
+    dates = {int(revision) for revision in commits}
+    site = Site(len(benchmarks), len(commits))
+    for name, about in benchmarks.items():
+        points = 0
+        for path in [folder / f"{path}.json" for owner, path in graphs if owner == name]:
+            if not path.is_file():
+                continue  # a benchmark need not have run on every machine and with every library
+            for line in _lines(path, len(about["params"]) > 0, dates):
+                site.lines += bool(line)
+                points += line
+        site.points += points
+        if not points:
+            site.empty.append(name)
+    if not site.points:
+        raise SuiteError(
+            f"the site in {folder} shows no number at all; are there results of this project's benchmarks?"
+        )
+    found = _json(folder / "regressions.json").get("regressions", [])
+    for entry in found:
+        if entry[0].partition("(")[0] not in benchmarks:
+            raise SuiteError(f"{folder / 'regressions.json'} tells of {entry[0]!r}, which is no benchmark of the site")
+    site.regressions = len(found)
+    return site
+
+
+def _lines(path: Path, several: bool, revisions: set[int]) -> list[int]:
+    """How many numbers each line of a graph has. several: whether a point is a list, one number for each combination."""
+    lines: list[int] = []
+    for point in _json(path):
+        revision, value = point[0], point[1]
+        if revision not in revisions:
+            raise SuiteError(f"{path} has a point at revision {revision}, which the site does not know")
+        values = value if several and isinstance(value, list) else [value]
+        lines = lines or [0] * len(values)
+        if len(values) != len(lines):
+            raise SuiteError(f"{path} has {len(lines)} lines and, at revision {revision}, {len(values)} numbers")
+        for k, number in enumerate(values):
+            lines[k] += isinstance(number, int | float) and math.isfinite(number)
+    return lines
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SuiteError(f"{path} of the site cannot be read: {error}") from error

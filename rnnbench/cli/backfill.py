@@ -1,0 +1,38 @@
+"""`rnnbench backfill`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rnnbench.bench import backfill
+from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, git
+from rnnbench.cli.values import UsageError
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure earlier commits, one after the other; 1 where one of them could not be measured, 130 after Ctrl-C."""
+    try:
+        root = find_checkout(Path.cwd())
+        results_dir = Path(arguments.results or root / "results")
+        machine = asv_machine(arguments.machine)["machine"]
+        chosen = backfill.commits(root, arguments.since, arguments.every)
+        due = [c for c in chosen if arguments.again or not backfill.measured(results_dir, machine, c)]
+        print(f"{len(chosen)} commits after {arguments.since}, {len(due)} of them to be measured on {machine}")
+        failed = 0
+        for number, commit in enumerate(due, start=1):
+            subject = git(root, "log", "-1", "--format=%cs %s", commit)
+            print(f"[{number}/{len(due)}] {commit[:8]} {subject}", flush=True)
+            if arguments.dry_run:
+                continue
+            options = [part for pattern in arguments.bench for part in ("--bench", pattern)]
+            status = backfill.run(root, results_dir, machine, commit, ["--suite", arguments.suite, *options])
+            if status == 130:
+                return status
+            if status:
+                failed += 1
+                print(f"rnnbench: {commit[:8]} was not measured in full (exit status {status})", file=sys.stderr)
+    except SuiteError as error:
+        raise UsageError(str(error)) from error
+    return 1 if failed else 0

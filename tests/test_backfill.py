@@ -1,0 +1,115 @@
+"""`rnnbench backfill` on a project whose own `run` only notes what it was asked; and that two runs never write one folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from gate_projects import commit, git
+
+from rnnbench import cli
+from rnnbench.bench.lock import only_one
+from rnnbench.cli import run
+
+# What stands in for an old commit's rnnbench: it knows its own number, and breaks where that is 2.
+STAND_IN = """import pathlib, sys
+number = {number}
+arguments = sys.argv[1:]
+results = pathlib.Path(arguments[arguments.index("--results") + 1])
+machine = results / arguments[arguments.index("--machine") + 1]
+machine.mkdir(parents=True, exist_ok=True)
+with open(results / "asked", "a") as file:
+    print(number, pathlib.Path.cwd().name, *arguments[:1], *arguments[5:], file=file)
+(results / "benchmarks.json").write_text(f"those of {{number}}")
+commit = pathlib.Path(".git").exists() and __import__("subprocess").check_output(["git", "rev-parse", "HEAD"], text=True)
+(machine / f"{{commit[:8]}}-py3.json").write_text("{{}}")
+sys.exit(number == 2)
+"""
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six commits, the first of them tagged."""
+    root = tmp_path / "history"
+    for number in range(6):
+        files = {
+            "asv.conf.json": "{}",
+            "rnnbench/__init__.py": "",
+            "rnnbench/__main__.py": STAND_IN.format(number=number),
+        }
+        commit(root, files, "start" if number == 0 else "")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return root
+
+
+def backfill(*arguments: str) -> int:
+    return cli.main(["backfill", "--machine", "desk", "--since", *arguments])
+
+
+def asked(root: Path) -> list[str]:
+    return (root / "results" / "asked").read_text().splitlines()
+
+
+def test_every_commit_runs_its_own_benchmarks_oldest_first(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert backfill("start", "--bench", "Forward") == 1  # the second one breaks, the others are measured all the same
+    assert asked(history) == [f"{number} checkout run --suite quick --bench Forward" for number in range(1, 6)]
+    told = capsys.readouterr()
+    assert told.out.startswith("5 commits after start, 5 of them to be measured on desk\n[1/5] ")
+    assert "was not measured in full (exit status 1)" in told.err
+    assert git(history, "worktree", "list").count("\n") == 0
+
+
+def test_what_is_measured_is_left_out_and_descriptions_stay_those_of_the_newest(history: Path) -> None:
+    assert backfill("start", "--every", "2") == 0
+    assert [line.split()[0] for line in asked(history)] == ["1", "3", "5"]
+    (history / "results" / "benchmarks.json").write_text("the newest")
+    assert backfill("start") == 1
+    assert [line.split()[0] for line in asked(history)] == ["1", "3", "5", "2", "4"]
+    assert (history / "results" / "benchmarks.json").read_text() == "the newest"
+    assert backfill("start", "--again", "--every", "5") == 0
+    assert asked(history)[-1].startswith("5 ")
+
+
+def test_a_dry_run_only_tells(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert backfill("start", "--dry-run") == 0
+    assert capsys.readouterr().out.count("\n") == 6 and not (history / "results").exists()
+
+
+def test_bad_tags_are_told(
+    history: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert backfill("nope") == 2 and "'nope' is no commit before HEAD" in capsys.readouterr().err
+    assert backfill("HEAD") == 2 and "there is no commit after 'HEAD'" in capsys.readouterr().err
+    git(tmp_path, "clone", "--quiet", "--depth", "1", history.as_uri(), "shallow")
+    monkeypatch.chdir(tmp_path / "shallow")
+    assert backfill("start") == 2 and "git fetch --unshallow" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_one_folder(history: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_one(str((history / "results" / "desk").resolve())):
+        assert cli.main(["run", "--machine", "desk"]) == 2
+    assert "another rnnbench run is writing into" in (told := capsys.readouterr().err) and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_takes_nothing_is_told(
+    number: int, history: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run, "_measure", full)
+    assert cli.main(["run", "--machine", "desk"]) == 2
+    assert f"{os.strerror(number)}; what was written before is whole" in capsys.readouterr().err
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*arguments: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, "gone")
+
+    monkeypatch.setattr(run, "_measure", gone)
+    with pytest.raises(FileNotFoundError):
+        cli.main(["run", "--machine", "desk"])
