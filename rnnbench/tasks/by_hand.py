@@ -7,7 +7,7 @@ once, on their way into the RNN.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ OUTPUT_BIAS = 0.1
 
 
 @cell
-def rnn_that_shows(x, R, h, before):
+def rnn_that_shows(x: Any, R: Any, h: Any, before: Any) -> Any:
     """A simple recurrent network whose second state is what its tanh was given, so that a backend's own number can be seen."""
     before = x.h + R.h @ h
     return tanh(before), before

@@ -47,7 +47,7 @@ class Texts:
     Raises DataError for a single label or none, too few texts to hold some out, and a text without a word.
     """
 
-    metrics = ("loss", "accuracy")
+    metrics: tuple[str, ...] = ("loss", "accuracy")
 
     def __init__(
         self,

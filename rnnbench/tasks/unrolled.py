@@ -12,10 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..rnn import RNN
-from .batches import windows
 from .layers import Dense, Embedding, Gradients, Params, Recurrent
 from .losses import Loss, softmax_cross_entropy
-from .optimisers import Adam
+from .optimisers import Adam, Optimiser
 from .sources import Markov
 
 State = tuple[np.ndarray, ...]
@@ -78,16 +77,16 @@ class Unrolled:
         return loss, found | recurrent | self.embedding.backward(symbols, dembedded), final
 
 
-def train(model: Unrolled, sequence: np.ndarray, batch_size: int, seq_len: int, optimiser: Adam) -> Iterator[Loss]:
-    """Once through a long sequence, chunk by chunk; yields each chunk's loss, from before it was learnt from.
+def train(model: Unrolled, symbols: np.ndarray, seq_len: int, optimiser: Optimiser) -> Iterator[Loss]:
+    """Once through long sequences, chunk by chunk; yields each chunk's loss, from before it was learnt from.
 
-    model: whose parameters change. sequence: (N,) symbols, each of them the target of the one before. batch_size: parts of the
-    sequence that are read side by side. seq_len: steps in a chunk. optimiser: that changes them.
+    model: whose parameters change. symbols: (N, B), B sequences side by side, each symbol the target of the one before. seq_len:
+    steps in a chunk; what does not fill a last one is left out. optimiser: that changes the parameters.
     """
-    state = model.zero_state(batch_size)
-    chunks = zip(windows(sequence[:-1], batch_size, seq_len), windows(sequence[1:], batch_size, seq_len), strict=True)
-    for symbols, targets in chunks:
-        loss, gradients, state = model.gradients(symbols, targets, state)
+    state = model.zero_state(symbols.shape[1])
+    for start in range(0, len(symbols) - seq_len, seq_len):
+        chunk = symbols[start : start + seq_len + 1]
+        loss, gradients, state = model.gradients(chunk[:-1], chunk[1:], state)
         optimiser.step(model.params, gradients)
         model.changed()
         yield loss
@@ -100,7 +99,7 @@ def lines(backend: str) -> Iterator[str]:
     yield f"predict a random source of 4 symbols; the loss is in nats a symbol, guessing has {np.log(4):.4f}"
     model, optimiser = Unrolled(source.symbols, 32, backend=backend), Adam(1e-2)
     recent: list[Loss] = []
-    for chunk, loss in enumerate(train(model, source.sample(128_000, 1, seed=1)[:, 0], 32, 10, optimiser), 1):
+    for chunk, loss in enumerate(train(model, source.sample(4001, 32, seed=1), 10, optimiser), 1):
         recent.append(loss)
         if chunk % 50 == 0:
             yield f"chunk {chunk:3}: loss {sum(recent, Loss()).mean:.4f}"
