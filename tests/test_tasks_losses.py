@@ -117,3 +117,12 @@ def test_losses_add_up_and_no_loss_has_no_mean() -> None:
     assert Loss(1.0, 2, 1) + Loss(3.0, 2, 0) == Loss(4.0, 4, 1)
     assert math.isnan(Loss().mean) and math.isnan(Loss().accuracy) and math.isnan(Loss().perplexity)
     assert Loss(1e6, 1).perplexity < math.inf
+
+
+def test_many_classes_are_worked_on_in_blocks() -> None:
+    logits, targets = RNG.standard_normal((40, 5000)), RNG.integers(0, 5000, 40)
+    loss, gradient = softmax_cross_entropy(logits, targets)
+    assert loss.total == pytest.approx(by_definition(logits, targets), rel=1e-13)
+    soft = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    soft[np.arange(40), targets] -= 1
+    np.testing.assert_allclose(gradient, soft, atol=1e-15)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# logits that are worked on at a time: they stay in the second-level cache from the first operation to the last
+_BLOCK = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -68,21 +71,32 @@ def softmax_cross_entropy(
         raise ValueError(
             f"targets must lie between 0 and {classes - 1}; they span {flat_targets.min()} to {flat_targets.max()}"
         )
-    rows, result = np.arange(len(flat)), gradient.reshape(-1, classes)
-    with np.errstate(all="ignore"):  # what is not finite shows in the loss, where training looks for it
-        first = flat.argmax(1)
-        np.subtract(flat, flat[rows, first, None], out=result)
-        shifted = result[rows, flat_targets]
-        np.exp(result, out=result)
-        sums = result.sum(1)
-        losses = np.log(sums) - shifted
-        result *= (scale / sums)[:, None].astype(result.dtype)
-        result[rows, flat_targets] -= result.dtype.type(scale)
-    right = first == flat_targets
+    result = gradient.reshape(-1, classes)
+    losses, right = np.empty(len(flat), flat.dtype), np.empty(len(flat), bool)
+    step = max(1, _BLOCK // classes)
+    for start in range(0, len(flat), step):
+        rows = slice(start, start + step)
+        losses[rows], right[rows] = _softmax_rows(flat[rows], flat_targets[rows], scale, result[rows])
     if inside is not None:
         losses, right = losses[inside], right[inside]
         result[~inside] = 0
     return Loss(float(losses.sum(dtype=np.float64)), len(losses), int(np.count_nonzero(right))), gradient
+
+
+@np.errstate(all="ignore")  # what is not finite shows in the loss, where training looks for it
+def _softmax_rows(
+    logits: np.ndarray, targets: np.ndarray, scale: float, result: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's loss, and whether its target comes first; the gradient goes into `result`, all (rows, classes) or (rows,)."""
+    rows = np.arange(len(logits))
+    first = logits.argmax(1)
+    np.subtract(logits, logits[rows, first, None], out=result)
+    shifted = result[rows, targets]
+    np.exp(result, out=result)
+    sums = result.sum(1)
+    result *= (scale / sums)[:, None].astype(result.dtype)
+    result[rows, targets] -= result.dtype.type(scale)
+    return np.log(sums) - shifted, first == targets
 
 
 def mean_squared_error(

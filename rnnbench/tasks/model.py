@@ -12,7 +12,7 @@ from .losses import Loss, mean_squared_error, softmax_cross_entropy, valid
 from .workers import divide
 
 # rows of the output layer that are worked on at a time, and that make another thread worth waking
-_ROWS = 256
+_ROWS = 512
 _WORTH_A_THREAD = 16
 LOSSES = {"softmax": softmax_cross_entropy, "squares": mean_squared_error}
 

@@ -12,11 +12,9 @@ from typing import Protocol
 import numpy as np
 
 from .layers import Gradients, Params, Rows
-from .workers import divide
 
 # elements that are worked on at a time: what they need stays in the second-level cache from the first operation to the last
 _BLOCK = 32 * 1024
-_WORTH_A_THREAD = 4  # blocks
 
 
 class Optimiser(Protocol):
@@ -162,7 +160,8 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     _positive("limit", limit)
     arrays = [g.values if isinstance(g, Rows) else g for g in gradients.values()]
     squares: list[float] = []
-    _each_block(lambda block: squares.append(float(block @ block)), [(a,) for a in arrays])
+    with np.errstate(over="ignore"):
+        _each_block(lambda block: squares.append(float(block @ block)), [(a,) for a in arrays])
     norm = math.sqrt(math.fsum(squares))
     if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be
         norm = math.sqrt(math.fsum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
@@ -180,18 +179,14 @@ def _dense(gradient: np.ndarray | Rows) -> np.ndarray:
 
 
 def _each_block(work: Callable[..., None], groups: Sequence[tuple[np.ndarray, ...]]) -> None:
-    """work(*blocks) for equal parts of the arrays of each group, which are contiguous; threads divide the blocks."""
-    blocks = [
-        [array.reshape(-1)[start : start + _BLOCK] for array in group]
-        for group in groups
-        for start in range(0, group[0].size, _BLOCK)
-    ]
+    """work(*blocks) for equal parts of the arrays of each group, which are contiguous.
 
-    def some_blocks(_: int, some: slice) -> None:
-        for arrays in blocks[some]:
-            work(*arrays)
-
-    divide(some_blocks, len(blocks), _WORTH_A_THREAD)
+    On one thread: two take turns at Python's lock between these short operations, and were not faster.
+    """
+    for group in groups:
+        flat = [array.reshape(-1) for array in group]
+        for start in range(0, flat[0].size, _BLOCK):
+            work(*[array[start : start + _BLOCK] for array in flat])
 
 
 def _prefixed(prefix: str, arrays: Params) -> dict[str, np.ndarray]:
