@@ -4,10 +4,14 @@ One sentence, one word and one gate at a time, every gradient as large as its ma
 tutorial, told again in our own words and with its mistakes as switches: with none of them it is right, which finite differences
 show, and with all of them (`ORIGINAL`) it is the program that the tutorial's losses came from.
 
+python tests/original_words.py     # how many words a second it learns from, with 8,000 words and 100 units
+
 Arrays: H units, V words, T steps. x, y: lists of T word numbers; y is x one step later. Shares no line with rnnbench.
 """
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 
@@ -131,3 +135,18 @@ class OriginalWords:
             if loss > last:
                 learning_rate /= 2
             last = loss
+
+
+def words_per_second(words=8000, hidden_size=100, sentences=50, seq_len=20):
+    """How many words a second training learns from, over so many random sentences of seq_len words, the evaluation left out."""
+    rng, model = np.random.default_rng(0), OriginalWords(words, hidden_size, faults=ORIGINAL)
+    numbers = rng.integers(2, words, size=(sentences + 2, seq_len + 1))
+    for k, sentence in enumerate(numbers):
+        if k == 2:  # the first ones are to wake the machine
+            start = time.perf_counter()
+        model.step(sentence[:-1], sentence[1:], 0.005)
+    return sentences * seq_len / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    print(f"{words_per_second():,.0f} words/s")
