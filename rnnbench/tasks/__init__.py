@@ -6,5 +6,7 @@ optimisers   SGD that halves its rate, momentum, Adam, clipping by the global no
 batches      padding, batches of like lengths, windows of one long text
 model        what is trained: parameters in one flat dict, a loss, its gradients
 training     the loop: progress, early stop, checkpoints, metrics
-digits, words   the two programs
+digits, words   the two programs that `rnnbench train` runs
+by_hand, text_classifier, dynamic_rnn, unrolled   those that `rnnbench example` runs
+sources      made-up data of which the best possible loss is known
 """
