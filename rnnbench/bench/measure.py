@@ -16,12 +16,10 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter, process_time, sleep
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rnnbench.bench.session import Session
 
 TURNS = 20  # pairs of samples of each session
 FEWEST_TURNS = 5  # even where the budget is exceeded
@@ -32,8 +30,16 @@ LONGEST_WAIT_SECONDS = 0.3  # for a process that has other work, which ends when
 BUDGET_SECONDS = 4.0  # for all sessions together
 
 
+class Timed(Protocol):
+    """What is timed: `run` is a sample's unit of work, `case` what it is called, and nothing is timed unless `verified`."""
+
+    case: Any
+    verified: bool
+    run: Any
+
+
 def in_turn(
-    sessions: Sequence[Session], turns: int = TURNS, budget_seconds: float = BUDGET_SECONDS
+    sessions: Sequence[Timed], turns: int = TURNS, budget_seconds: float = BUDGET_SECONDS
 ) -> NDArray[np.float64]:
     """Seconds a call, shape (turns, sessions): each entry the mean of a session's two samples in that turn.
 
@@ -84,7 +90,7 @@ def quiet() -> Iterator[None]:
             gc.enable()
 
 
-def _sample(session: Session, calls: int) -> float:
+def _sample(session: Timed, calls: int) -> float:
     """Seconds that `calls` runs took. Results are dropped as they come, as in any loop over batches."""
     run: Any = session.run
     start = perf_counter()
@@ -93,7 +99,7 @@ def _sample(session: Session, calls: int) -> float:
     return perf_counter() - start
 
 
-def _calls_in_a_sample(session: Session) -> int:
+def _calls_in_a_sample(session: Timed) -> int:
     """Calls that take about SAMPLE_SECONDS; finding out warms the session up."""
     _sample(session, 1)
     calls = 1

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rnnbench import backends
@@ -18,12 +19,17 @@ from rnnbench.cli import values
 from rnnbench.cli.terminal import Progress, columns, paint
 
 Row = dict[str, Any]
+HIDDEN_SIZES, BATCH_SIZES, SEQ_LENS = [128], [16], [64]
 HEAD = ["cell", "backend", "dtype", *"TBIH", "time", "ratio", "99% interval", "GFLOP/s", "% peak", "error"]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare case after case, then print everything in the format asked for; after Ctrl-C, what has been measured."""
     values.use_threads(arguments.threads)
+    if arguments.task is not None:
+        from rnnbench.cli import compare_task
+
+        return compare_task.run(arguments)
     named = arguments.backends or [b for b in backends.OWN if backends.why_unavailable(b) is None]
     cases = _cases(arguments)
     progress, rows, status = Progress(len(cases)), [], 0
@@ -49,9 +55,9 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
         compare.cases(
             arguments.cells,
             arguments.dtypes,
-            arguments.seq_lens,
-            arguments.batch_sizes,
-            arguments.hidden_sizes,
+            arguments.seq_lens or SEQ_LENS,
+            arguments.batch_sizes or BATCH_SIZES,
+            arguments.hidden_sizes or HIDDEN_SIZES,
             arguments.input_sizes or (None,),
             direction=arguments.direction,
             num_layers=arguments.layers,
@@ -64,11 +70,16 @@ def _print(rows: list[Row], format: str) -> None:
     if format == "json":
         print(json.dumps(rows, indent=2))
     elif format == "csv":
-        writer = csv.DictWriter(sys.stdout, compare.KEYS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_csv(rows, compare.KEYS)
     else:
         _print_table(rows)
+
+
+def write_csv(rows: list[Row], keys: Sequence[str]) -> None:
+    """Print rows as CSV with these columns."""
+    writer = csv.DictWriter(sys.stdout, keys, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def _print_table(rows: list[Row]) -> None:

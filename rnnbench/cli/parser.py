@@ -150,11 +150,17 @@ def _compare(parser: Parser) -> None:
     interval comes from a bootstrap.
 
       rnnbench compare --cells lstm,gru --backends numba-cpu,numpy --hidden-sizes 128 --batch-sizes 1,16
+      rnnbench compare --task words --backends numba-cpu,torch
+
+    With --task whole training steps are compared, from the words to the new weights, with PyTorch where it is
+    installed; --input-sizes, --layers, --bidirectional and --direction are of the other comparison only.
     """
     _axes(parser, "lstm", "float32")
+    parser.add_argument("--task", choices=("words",), help="a whole training step of the word language model")
     for flag, default in (("--hidden-sizes", "128"), ("--batch-sizes", "16"), ("--seq-lens", "64")):
-        help_ = f"default: {default}"
-        parser.add_argument(flag, type=values.numbers(flag), default=default, metavar="N,...", help=help_)
+        of_task = {"--hidden-sizes": "100,512", "--batch-sizes": "32", "--seq-lens": "20"}[flag]
+        help_ = f"default: {default}; with --task {of_task}"
+        parser.add_argument(flag, type=values.numbers(flag), metavar="N,...", help=help_)
     parser.add_argument(
         "--input-sizes", type=values.numbers("--input-sizes"), metavar="N,...", help="default: the hidden size"
     )
@@ -250,10 +256,16 @@ def _show(parser: Parser) -> None:
     parser.add_argument("cell", type=values.cell, metavar="CELL", help=CELL)
     parser.add_argument(
         "--backend",
-        type=values.name("backend", backends.OWN),
+        type=values.name("backend", backends.OWN + backends.GPU),
         default="numpy",
         metavar="NAME",
-        help=f"whose code to show: {', '.join(backends.OWN)}",
+        help=f"whose code to show: {', '.join(backends.OWN + backends.GPU)}",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=values.number("--batch-size"),
+        metavar="B",
+        help="with H: which kernel a GPU would run, and why",
     )
     for flag, letter in (("--hidden-size", "H"), ("--input-size", "I")):
         parser.add_argument(flag, type=values.number(flag), metavar=letter, help="for shapes in numbers")

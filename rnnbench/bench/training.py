@@ -1,0 +1,279 @@
+"""Whole training steps of the word language model: ours on each backend, and PyTorch's, with the same weights and data.
+
+A step is what `training.Training` does with a batch: look words up, the recurrent network, the softmax over the dictionary, all
+gradients, clipping, the optimiser, and handing the new weights to the network. Sentences are of random words drawn by Zipf's law:
+a step's time does not depend on which words they are, and no corpus has to be there.
+
+Nothing is timed before its gradients agree with those of the same model in float64 on NumPy, which tests hold against differences,
+and before three steps have gone the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from rnnbench import backends
+from rnnbench.backends.threads import get_threads
+from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, in_turn
+from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.tolerance import GAIN, POINTWISE
+from rnnbench.tasks import digits, words
+from rnnbench.tasks.layers import Gradients, Rows
+from rnnbench.tasks.model import Batch
+from rnnbench.tasks.optimisers import SGD, Adam, Optimiser, clip_by_global_norm
+from rnnbench.tasks.training import Training
+
+PEERS = ("torch",)
+KEYS = (
+    "task", "cell", "backend", "dtype", "optimiser", "seq_len", "batch_size", "hidden_size", "words", "threads", "runs", "seconds",
+    "words_per_second", "ratio", "ratio_lower", "ratio_upper", "error", "tolerance", "status", "reason",
+)  # fmt: skip
+_BATCHES = 4
+_RATES = {"adam": 1e-3, "sgd": 0.005}
+_CURVE_TOLERANCE = 1e-4  # of three losses: rounding is 1e-6 of them, a learning rate that is off by a tenth 1e-3
+
+
+@dataclass(frozen=True)
+class WordCase:
+    """A training of the word model. backend: one of ours or "torch". words: in the dictionary. seq_len: the longest sentence's
+    words; the shortest has three quarters of that, as in batches of like lengths. optimiser: "adam", its gradients clipped to a
+    norm of 1, or "sgd" on the sum over a sentence, as the original has it.
+
+    Attribute task: "words".
+    """
+
+    cell: str = "lstm"
+    backend: str = "numba-cpu"
+    dtype: str = "float32"
+    optimiser: str = "adam"
+    seq_len: int = 20
+    batch_size: int = 32
+    hidden_size: int = 100
+    words: int = 8000
+    task: str = "words"
+
+    @property
+    def clip(self) -> float | None:
+        """The norm to which gradients are clipped."""
+        return 1.0 if self.optimiser == "adam" else None
+
+    def model(self, backend: str | None = None, dtype: str | None = None) -> words.SequenceModel:
+        """The model with the case's initial weights; those of float64 are of float32, widened."""
+        per = "prediction" if self.optimiser == "adam" else "row"
+        made = words.language_model(
+            self.words, self.cell, self.hidden_size, backend or self.backend, dtype or self.dtype, per=per
+        )
+        drawn = words.language_model(self.words, self.cell, self.hidden_size, "numpy", "float32", per=per).params
+        for name, array in made.params.items():
+            array[...] = drawn[name]
+        made.changed()
+        return made
+
+    def make_optimiser(self) -> Optimiser:
+        """A fresh one."""
+        return Adam(_RATES["adam"]) if self.optimiser == "adam" else SGD(_RATES["sgd"])
+
+    def batches(self) -> list[Batch]:
+        """Some batches of equally many words."""
+        rng = np.random.default_rng(0)
+        lengths = rng.integers(-(-3 * self.seq_len // 4), self.seq_len + 1, self.batch_size)
+        lengths[0] = self.seq_len
+        shape = (_BATCHES, 2, self.seq_len, self.batch_size)
+        drawn = np.minimum(rng.zipf(1.3, shape), self.words) - 1
+        return [Batch(x, targets, rng.permutation(lengths)) for x, targets in drawn]
+
+
+class WordSession:
+    """A case's training made ready to be timed: each `run` is one step, on one batch after the other.
+
+    Raises ValueError for a backend that cannot run it.
+    """
+
+    def __init__(self, case: WordCase) -> None:
+        self.case, self.verified, self._turn = case, False, 0
+        self._batches: list[Any] = case.batches()
+        self.predictions = int(self._batches[0].lengths.sum())
+        self._take = self._torch() if case.backend in PEERS else self._own()
+
+    def run(self) -> float:
+        """One step; returns its mean loss."""
+        batch = self._batches[self._turn % len(self._batches)]
+        self._turn += 1
+        return self._take(batch)
+
+    def _own(self) -> Callable[[Batch], float]:
+        model, optimiser, clip = self.case.model(), self.case.make_optimiser(), self.case.clip
+        self.runs = backends.load(self.case.backend).describe()
+        self.first_gradients = lambda: model.gradients(self._batches[0])[1]
+
+        def step(batch: Batch) -> float:
+            loss, gradients = model.gradients(batch)
+            if clip:
+                clip_by_global_norm(gradients, clip)
+            optimiser.step(model.params, gradients)
+            model.changed()
+            return loss.mean
+
+        return step
+
+    def _torch(self) -> Callable[[Any], float]:
+        from rnnbench.tasks.torch_twin import TorchTwin
+
+        case = self.case
+        twin = TorchTwin(case.model("numpy"), case.optimiser, _RATES[case.optimiser], case.clip)
+        self.runs = backends.load(case.backend).describe()
+        self._batches = [twin.put(batch) for batch in self._batches]
+
+        def first() -> Gradients:
+            twin.gradients(self._batches[0])
+            return dict(twin.named_gradients())
+
+        self.first_gradients = first
+        return twin.step
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the gradients of a first step are from float64's: the largest normwise relative error, and where. reason: of what
+    disagrees, empty when all is well.
+    """
+
+    error: float
+    tolerance: float
+    worst: str
+    reason: str
+
+
+class Judge:
+    """What is right for a case, whatever its backend: gradients of the first batch and the losses of three steps, in float64."""
+
+    def __init__(self, case: WordCase) -> None:
+        exact = WordSession(dataclasses.replace(case, backend="numpy", dtype="float64"))
+        self._gradients = {name: _whole(g) for name, g in exact.first_gradients().items()}
+        self._losses = [exact.run() for _ in range(3)]
+        # sums on the way from a word to a gradient: over inputs and units, over the dictionary, over the predictions; each
+        # rounds as a random walk does, and the network's part grows by GAIN over time (see bench/tolerance.py), there and back
+        sums = 2 * math.sqrt(2 * case.hidden_size) + math.sqrt(case.words) + math.sqrt(exact.predictions)
+        u = 2.0**-24 if case.dtype == "float32" else 2.0**-52
+        self.tolerance = 2 * GAIN * (sums + 2 * POINTWISE) * u
+
+    def look(self, session: WordSession) -> Agreement:
+        """Compare a fresh session, which goes three steps on; it is `verified` if it agrees."""
+        error, worst = 0.0, ""
+        found = session.first_gradients()
+        for name, right in self._gradients.items():
+            wrong = float(np.linalg.norm(_whole(found[name]).astype(np.float64) - right)) / float(np.linalg.norm(right))
+            if not wrong <= error:
+                error, worst = wrong, name
+        if not error <= self.tolerance:
+            return Agreement(
+                error, self.tolerance, worst, f"the gradient of {worst} has a relative error of {error:.1e}"
+            )
+        losses = [session.run() for _ in self._losses]
+        for step, (loss, right) in enumerate(zip(losses, self._losses, strict=True), 1):
+            if not abs(loss - right) <= _CURVE_TOLERANCE * right:
+                return Agreement(
+                    error, self.tolerance, worst, f"the loss of step {step} is {loss:.6f}, not {right:.6f}"
+                )
+        session.verified = True
+        return Agreement(error, self.tolerance, worst, "")
+
+
+def _whole(gradient: np.ndarray | Rows) -> np.ndarray:
+    return gradient.dense() if isinstance(gradient, Rows) else gradient
+
+
+def compare(
+    case: WordCase, named: Sequence[str], turns: int = TURNS, budget_seconds: float = 4 * BUDGET_SECONDS
+) -> list[dict[str, Any]]:
+    """Verify a case on each backend, then time those that passed in turn; rows as of `bench.compare`, with the keys KEYS."""
+    judge = Judge(case)
+    rows: list[dict[str, Any]] = []
+    sessions: list[tuple[dict[str, Any], WordSession]] = []
+    for backend in named:
+        row: dict[str, Any] = dict.fromkeys(KEYS)
+        row |= dataclasses.asdict(dataclasses.replace(case, backend=backend)) | {"threads": get_threads()}
+        rows.append(row)
+        try:
+            session = WordSession(dataclasses.replace(case, backend=backend))
+        except (ValueError, backends.BackendUnavailable) as error:
+            row |= {"status": "skipped", "reason": str(error)}
+            continue
+        agreement = judge.look(session)
+        row |= {"runs": session.runs, "error": agreement.error, "tolerance": agreement.tolerance}
+        row |= {"status": "ok" if session.verified else "wrong", "reason": agreement.reason}
+        if session.verified:
+            sessions.append((row, session))
+    if not sessions:
+        return rows
+    times = in_turn([session for _, session in sessions], turns, budget_seconds)
+    base = times[:, 0] if sessions[0][0] is rows[0] else None
+    for (row, session), seconds in zip(sessions, times.T, strict=True):
+        row["seconds"] = bootstrap_median(seconds).median
+        row["words_per_second"] = session.predictions / row["seconds"]
+        if base is not None:
+            row["ratio"], row["ratio_lower"], row["ratio_upper"] = bootstrap_median(seconds / base)
+    return rows
+
+
+def words_per_second(case: WordCase, budget_seconds: float = 2.0) -> float:
+    """Words that a verified training learns from in a second. Raises RuntimeError where it is wrong."""
+    session = WordSession(case)
+    agreement = Judge(case).look(session)
+    if agreement.reason:
+        raise RuntimeError(f"{case}: {agreement.reason}")
+    return session.predictions / bootstrap_median(in_turn([session], budget_seconds=budget_seconds)[:, 0]).median
+
+
+def seconds_to_perplexity(backend: str, limit: float, epochs: int = 10, seed: int = 0) -> float:
+    """Training seconds until the held-out perplexity of Python's language reference is below `limit`, LSTM 100 and Adam.
+
+    backend, seed: of the model. epochs: after which it raises RuntimeError, because it was not reached.
+    """
+    from rnnbench.tasks import text
+
+    corpus = words.Corpus(text.sentences(text.default_text(), 60), seed=seed)
+    model = words.language_model(len(corpus.dictionary), backend=backend, seed=seed)
+    return _seconds_until(Training(model, corpus, Adam(2e-3), clip=1.0), "held_out_perplexity", -limit, -1, epochs)
+
+
+def seconds_to_accuracy(
+    backend: str, cell: str = "lstm", limit: float = 0.97, epochs: int = 60, seed: int = 0
+) -> float:
+    """Training seconds until `limit` of the held-out digits are right; the other arguments are those of `seconds_to_perplexity`."""
+    data = digits.Digits(*digits.default_data(seed=seed), seed=seed)
+    model = digits.classifier(8, cell, backend=backend, seed=seed)
+    return _seconds_until(Training(model, data, Adam(1e-3)), "held_out_accuracy", limit, 1, epochs)
+
+
+def _seconds_until(training: Training, metric: str, limit: float, sign: int, epochs: int) -> float:
+    # kernels compile or load in a step of another training: what is learnt here starts afterwards
+    training.model.gradients(training.data.batches(0)[0])
+    training.held_out()
+    for epoch in range(epochs):
+        training.run(epoch + 1)
+        if sign * training.rows[-1][metric] >= limit:
+            return training.seconds
+    raise RuntimeError(
+        f"{metric} is {training.rows[-1][metric]:.4g} after {epochs} epochs, and {abs(limit):g} was expected"
+    )
+
+
+def pictures_per_second(backend: str, cell: str = "lstm", epochs: int = 2) -> float:
+    """Pictures that the digit classifier learns from in a second, after a first epoch. epochs: how many of them are timed."""
+    data = digits.Digits(*digits.default_data())
+    training = Training(digits.classifier(8, cell, backend=backend), data, Adam(1e-3))
+    training.run(1)
+    start, before = perf_counter(), training.seconds
+    training.run(1 + epochs)
+    seconds = training.seconds - before
+    if not 0 < seconds <= perf_counter() - start:
+        raise RuntimeError("the clock of the training disagrees with this one")
+    return epochs * len(data.train.labels) / seconds
