@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,6 +12,7 @@ from numbers import Integral
 from threadpoolctl import ThreadpoolController
 
 _chosen: int | None = None
+_limited: tuple[int, int] | None = None  # threads and modules when BLAS was last looked for
 
 
 def available_threads() -> int:
@@ -31,16 +33,24 @@ def set_threads(count: int) -> None:
 
     Raises ValueError unless 1 <= count <= available_threads().
     """
-    global _chosen
+    global _chosen, _limited
     if isinstance(count, bool) or not isinstance(count, Integral) or not 1 <= count <= available_threads():
         raise ValueError(f"threads must be a whole number from 1 to {available_threads()}, not {count!r}")
-    _chosen = int(count)
+    _chosen, _limited = int(count), None
     limit_blas()
 
 
 def limit_blas() -> None:
-    """Hold BLAS to the number in force. A backend calls this in `prepare`, when its libraries are loaded."""
-    ThreadpoolController().limit(limits=get_threads(), user_api="blas")
+    """Hold BLAS to the number in force. A backend calls this in `prepare`, when its libraries are loaded.
+
+    Looking for libraries takes milliseconds, and training prepares at each step: only where a module was imported since is looked
+    again, for that is how another BLAS comes in.
+    """
+    global _limited
+    now = get_threads(), len(sys.modules)
+    if now != _limited:
+        ThreadpoolController().limit(limits=get_threads(), user_api="blas")
+        _limited = now
 
 
 @contextmanager

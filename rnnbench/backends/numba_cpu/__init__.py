@@ -7,6 +7,7 @@ matrix product, vector_math.py the activations, cell_type.py how a cell becomes 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -37,6 +38,7 @@ def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
     return Stack(spec, params, KernelLayer)
 
 
+@lru_cache(maxsize=1)  # training prepares at each step
 def _start_numba() -> None:
     """Load Numba's own registries, half a second that it would otherwise spend inside the first call of any kernel."""
     cpu_target.typing_context.refresh()
