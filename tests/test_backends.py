@@ -15,7 +15,8 @@ from rnnbench import RNN, BackendUnavailable, backends
 
 def test_the_known_ones():
     assert backends.OWN == ("numpy", "numba-cpu")
-    assert backends.NAMES == backends.OWN + backends.PEERS
+    assert backends.GPU == ("numba-cuda", "numba-cuda-fast")
+    assert backends.NAMES == backends.OWN + backends.GPU + backends.PEERS
     assert backends.load("numpy").__name__ == "rnnbench.backends.numpy_backend"
     assert backends.why_unavailable("numpy") is None
 

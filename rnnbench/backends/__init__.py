@@ -11,6 +11,7 @@ import importlib.util
 from typing import NamedTuple, cast
 
 from .. import plugins
+from ..params import Spec
 from .base import Backend
 
 
@@ -25,10 +26,13 @@ class _Entry(NamedTuple):
     variant: str = ""
 
 
+_CUDA = ("numba_cuda", ("numba",), '"rnnbench[cuda]"')
 _TORCH = ("peers.torch", ("torch",), '"rnnbench[peers-torch]"')
 _MODULES = {
     "numpy": _Entry("numpy_backend", ("numpy",)),
     "numba-cpu": _Entry("numba_cpu", ("numba",)),
+    "numba-cuda": _Entry(*_CUDA, "PRECISE"),
+    "numba-cuda-fast": _Entry(*_CUDA, "FAST"),
     "torch": _Entry(*_TORCH, "CPU"),
     "torch-cuda": _Entry(*_TORCH, "CUDA"),
     "torch-cuda-tf32": _Entry(*_TORCH, "CUDA_TF32"),
@@ -37,8 +41,9 @@ _MODULES = {
     "keras": _Entry("peers.keras", ("keras",), '"rnnbench[peers-keras]"'),
 }
 OWN = ("numpy", "numba-cpu")
-PEERS = tuple(name for name in _MODULES if name not in OWN)
-NAMES = OWN + PEERS
+GPU = ("numba-cuda", "numba-cuda-fast")  # our own too, where there is a GPU
+PEERS = tuple(name for name in _MODULES if name not in OWN + GPU)
+NAMES = OWN + GPU + PEERS
 
 
 class BackendUnavailable(RuntimeError):
@@ -82,6 +87,16 @@ def why_unavailable(name: str) -> str | None:
         packages = " and ".join(entry.packages)
         return f"the backend {name} needs the package {packages}, which does not load: {type(error).__name__}: {error}"
     return _ask(backend)
+
+
+def explain(name: str, spec: Spec, batch_size: int) -> str | None:
+    """How the backend would run a layer of `spec`, as text for people; None where it has nothing to say. Needs no device.
+
+    name: one of NAMES. Raises ValueError for a kernel that is forced and does not suit.
+    """
+    backend = _import(_MODULES[name])
+    ask = getattr(backend, "explain", None)
+    return ask(spec, batch_size) if ask else None
 
 
 def _ask(backend: Backend) -> str | None:

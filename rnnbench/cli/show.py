@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from rnnbench import cells
+from rnnbench import backends, cells
+from rnnbench.cli.values import UsageError
+from rnnbench.params import Spec
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is derived from a cell's equation."""
-    cell = cells.find(arguments.cell)
-    print(cells.show(cell, arguments.backend, arguments.hidden_size, arguments.input_size))
+    """Print what is derived from a cell's equation, and how the backend would run it where that is a choice."""
+    cell, H, B = cells.find(arguments.cell), arguments.hidden_size, arguments.batch_size
+    if B and not H:
+        raise UsageError("--batch-size is for a plan, which needs --hidden-size too")
+    if H and B:
+        try:
+            plan = backends.explain(arguments.backend, Spec(cell, arguments.input_size or H, H), B)
+        except ValueError as error:  # a kernel that is forced and does not suit
+            raise UsageError(str(error)) from error
+        if plan is not None:
+            print(f"# Plan\n\n{plan}")
+    print(cells.show(cell, arguments.backend.removesuffix("-fast"), H, arguments.input_size))
     return 0

@@ -1,0 +1,80 @@
+"""CUDA kernels in Numba: the cells' equations as device functions inside kernels for one block, a whole grid, or a step.
+
+`PRECISE` and `FAST` are two backends, numba-cuda and numba-cuda-fast, that differ in the mathematics of their kernels (`maths`).
+`plan` decides how a layer runs, `buffers` is the legend of what kernels read and write; start there. Numba is imported by what
+runs kernels, not here: a plan can be shown without it.
+
+Everything here is tested in Numba's simulator and compiled for real devices; it has not been timed on one yet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...params import Spec
+from . import plan
+
+if TYPE_CHECKING:
+    from .network import DeviceNetwork
+
+VARIABLE = "RNNBENCH_CUDA_KERNEL"
+
+
+@dataclass(frozen=True)
+class CudaBackend:
+    """See `base.Backend`. fast: whether the mathematics is the approximate one."""
+
+    name: str
+    fast: bool
+
+    def describe(self) -> str:
+        """What runs: "numba-cuda 0.30.4 on NVIDIA H200, precise mathematics"."""
+        from . import device
+
+        mode = "fast" if self.fast else "precise"
+        forced = f", kernel {self.kernel}" if self.kernel else ""
+        return f"{device.version()} on {device.current().name}, {mode} mathematics{forced}"
+
+    @property
+    def kernel(self) -> str:
+        """The kernel that the environment variable RNNBENCH_CUDA_KERNEL names, for every layer; "" leaves it to the plan."""
+        return os.environ.get(VARIABLE, "")
+
+    def why_unavailable(self) -> str | None:
+        """Why there is no GPU that can be used, in a sentence, or None if there is one."""
+        from . import device
+
+        return device.why_unavailable(self.name)
+
+    def why_unsupported(self, spec: Spec, direction: str) -> str | None:
+        """None, or that the kernel that is forced does not suit. Every cell and size runs on some kernel."""
+        from . import device
+
+        try:
+            plan.plan(spec, 1, device.current(), self.kernel)
+        except plan.Unsuitable as error:
+            return str(error)
+        return None
+
+    def prepare(self, spec: Spec, params: Mapping[str, np.ndarray]) -> DeviceNetwork:
+        """The network on the current device; see `base.Backend.prepare`. Kernels compile at their first call."""
+        from .network import DeviceNetwork
+
+        return DeviceNetwork(spec, params, self.fast, self.kernel)
+
+    def explain(self, spec: Spec, batch_size: int) -> str:
+        """The plan for a layer, as text: of the GPU that is here, else of an H200."""
+        from . import device
+
+        usable = device.why_unavailable(self.name) is None and not device.SIMULATED
+        found = device.current() if usable else plan.H200
+        text = plan.explain(spec, batch_size, found, self.kernel)
+        return text if usable else text + "                  no GPU can be used here, so this is what one would run\n"
+
+
+PRECISE, FAST = CudaBackend("numba-cuda", False), CudaBackend("numba-cuda-fast", True)

@@ -1,0 +1,121 @@
+"""The GPU: whether there is one that can be used, what it is called, and its errors as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numba
+from numba import cuda
+
+from .maths import SIMULATED
+from .plan import Device
+
+OLDEST = (7, 5)  # Turing, the oldest that CUDA 13 compiles for
+SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=64, simulated=True)
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+
+
+def version() -> str:
+    """What runs kernels here, as in "numba-cuda 0.30.4"."""
+    try:
+        import numba_cuda  # type: ignore[import-not-found]
+    except ImportError:
+        return f"numba {numba.__version__}"
+    return f"numba-cuda {numba_cuda.__version__}"
+
+
+def why_unavailable(name: str) -> str | None:
+    """Why the backend `name` cannot run kernels in this process, in a sentence, or None if it can."""
+    if SIMULATED:
+        return None
+    if cuda.cuda_error():
+        return f"the backend {name} needs an NVIDIA GPU with its driver: {_first_sentence(cuda.cuda_error())}"
+    if not cuda.is_available():
+        return f"the backend {name} finds a driver, but no NVVM to compile with: pip install 'rnnbench[cuda]'"
+    driver, toolkit = _driver_version(), cuda.runtime.get_version()
+    if driver < toolkit:
+        return (
+            f"the backend {name} compiles with CUDA {_dotted(toolkit)}, and the driver here runs no newer than {_dotted(driver)}: "
+            f"pip install 'cuda-toolkit=={_dotted(driver)}.*', or a newer driver"
+        )
+    device = cuda.get_current_device()
+    if device.compute_capability < OLDEST:
+        found = f"{_name(device)} has {_dotted(device.compute_capability)}"
+        return f"the backend {name} needs compute capability {_dotted(OLDEST)} or more, and {found}"
+    return None
+
+
+@lru_cache(maxsize=1)
+def current() -> Device:
+    """The device that kernels run on. Ask `why_unavailable` before."""
+    if SIMULATED:
+        return SIMULATOR
+    device = cuda.get_current_device()
+    return Device(_name(device), device.MULTIPROCESSOR_COUNT)
+
+
+def _name(device: Any) -> str:
+    return device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+
+
+def _driver_version() -> tuple[int, int]:
+    from numba.cuda.cudadrv import driver
+
+    found = driver.get_version() if hasattr(driver, "get_version") else driver.driver.get_version()
+    return tuple(found)  # type: ignore[return-value]
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)
+
+
+def _first_sentence(message: Any) -> str:
+    text = " ".join(str(message).split())
+    return text.partition(". ")[0].rstrip(".")
+
+
+@contextmanager
+def memory_errors(what: str, needed: int) -> Iterator[None]:
+    """CUDA's "out of memory" inside as a MemoryError that says how much was needed and had. The process stays usable.
+
+    what: needs so much. needed: bytes.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise _short_of(what, needed) from error
+    except Exception as error:
+        if getattr(error, "code", None) != _OUT_OF_MEMORY:
+            raise
+        raise _short_of(what, needed) from error
+
+
+def _short_of(what: str, needed: int) -> MemoryError:
+    free, total = cuda.current_context().get_memory_info()
+    mib = 2**20
+    return MemoryError(
+        f"{what} need {needed / mib:,.1f} MiB on {current().name}, which has {free / mib:,.1f} MiB free of {total / mib:,.1f}; "
+        "choose smaller sizes"
+    )
+
+
+def is_native(array: object) -> bool:
+    """Whether it is an array of Numba's on the device (or on the simulated one)."""
+    return bool(getattr(array, "__cuda_ndarray__", False))
+
+
+def stream_of(stream: Any) -> Any:
+    """Numba's stream for one of Numba's, PyTorch's (`cuda_stream`), CuPy's (`ptr`), or an address.
+
+    Raises TypeError for anything else.
+    """
+    if hasattr(stream, "auto_synchronize"):
+        return stream
+    address = getattr(stream, "cuda_stream", getattr(stream, "ptr", stream))
+    if isinstance(address, bool) or not isinstance(address, int):
+        kinds = "a stream of Numba, PyTorch or CuPy, or its address as a whole number"
+        raise TypeError(f"stream is {kinds}, not {type(stream).__name__}")
+    return cuda.external_stream(address)

@@ -1,0 +1,122 @@
+"""Pointwise code of a stage as a device function for one item, from the equations' emitted text.
+
+`glue` is that text between loads and stores of the buffers' places, straight-line and without an index that is not a constant.
+`forward_item` and `backward_item` add what every cell has: the ends of ragged rows, the output, the gradient that arrives from it.
+
+Nothing here uses the `cuda` module inside a function: Numba's simulator exchanges a module's global `cuda` while a kernel of that
+module runs, and device functions of another module would do so at the same time in every thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import cuda
+
+from ...cells import Program
+from ...cells.emit import compile_function, emit, typed
+from ...cells.program import Pointwise
+from .maths import index, namespace
+
+FORWARD = ("pre", "state", "new", "saved", "vector", "number")
+BACKWARD = ("state", "new", "saved", "vector", "number", "dnew", "back", "dpre", "dstate", "dvector")
+
+
+def glue(program: Program, code: Pointwise, buffers: tuple[str, ...], dtype: str, fast: bool) -> Any:
+    """A device function of `buffers`, each but number followed by the index of the first place, and H: loads, computes, stores.
+
+    dtype, fast: of the mathematics, see `maths`. Gradients of vectors are added to what is there: they sum over time.
+    """
+    names = namespace(dtype, fast)
+    jit = cuda.jit(device=True, fastmath=fast)
+    if not code.stores:  # products alone
+        return jit(compile_function(glue_source(program, code, buffers), f"{code.name}_item", {"index": index}))
+    compute = jit(compile_function(emit(program, code, typed), code.name, names))
+    names = {"compute": compute, "index": index}
+    return jit(compile_function(glue_source(program, code, buffers), f"{code.name}_item", names))
+
+
+def glue_source(program: Program, code: Pointwise, buffers: tuple[str, ...]) -> str:
+    """The text of `glue`, whose `compute` is the emitted pointwise code."""
+    states = len(program.cell.states)
+
+    def place(buffer: str, at: int) -> str:
+        if buffer == "operand":  # computed operands stand behind the states, in the slot after the step
+            buffer, at = "new", states + at
+        return f"number[{at}]" if buffer == "number" else f"{buffer}[index({buffer}_at + {at} * H)]"
+
+    arguments = ", ".join(name if name == "number" else f"{name}, {name}_at" for name in buffers)
+    loads = ", ".join(place(*where) for where, _ in code.loads)
+    compute = f"values = compute({loads})" if code.stores else "pass"
+    lines = [f"def {code.name}_item({arguments}, H):", f"    {compute}"]
+    for i, (where, _) in enumerate(code.stores):
+        lines.append(f"    {place(*where)} {'+=' if where.buffer == 'dvector' else '='} values[{i}]")
+    return "\n".join(lines) + "\n"
+
+
+def forward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
+    """Device function (b: Forward, now: Now, row, unit, H): the pointwise code of the forward stage `stage` on one item."""
+    stages = program.forward
+    is_last = stage == len(stages) - 1
+    places, states, saved = len(program.pre), len(program.cell.states), max(1, len(program.saved))
+    values = states + len(program.computed)
+    run = glue(program, stages[stage].code, FORWARD, dtype, fast)
+    zero = namespace(dtype, fast)["real"](0)
+
+    def item(b, now, row, unit, H):
+        B = b.lengths.shape[0]
+        new = (now.new * B + row) * values * H + unit
+        prev = (now.prev * B + row) * values * H + unit
+        if now.t < b.lengths[row]:
+            pre = (now.t * B + row) * places * H + unit
+            kept = (now.kept * B + row) * saved * H + unit
+            run(b.pre, pre, b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, H)
+            if is_last and unit < b.width:
+                b.output[index((now.t * B + row) * b.output_row + b.column + unit)] = b.values[index(new)]
+        elif is_last:
+            # past a row's end states stay; computed operands are zero, for the products of BPTT read them
+            for s in range(states):
+                b.values[index(new + s * H)] = b.values[index(prev + s * H)]
+            for c in range(states, values):
+                b.values[index(new + c * H)] = zero
+            if unit < b.width:
+                b.output[index((now.t * B + row) * b.output_row + b.column + unit)] = zero
+
+    return cuda.jit(device=True, fastmath=fast)(item)
+
+
+def backward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
+    """Device function (b: Backward, now: Now, row, unit, H): the pointwise code of the backward stage `stage` on one item."""
+    stages = program.backward
+    is_first, is_last = stage == 0, stage == len(stages) - 1
+    places, states, saved = len(program.pre), len(program.cell.states), max(1, len(program.saved))
+    values, operands, vectors = states + len(program.computed), len(program.operands), len(program.cell.vectors)
+    run = glue(program, stages[stage].code, BACKWARD, dtype, fast)
+    zero = namespace(dtype, fast)["real"](0)
+
+    def item(b, now, row, unit, H):
+        B = b.lengths.shape[0]
+        pre = (now.t * B + row) * places * H + unit
+        after = (now.turn * B + row) * states * H + unit
+        before = ((1 - now.turn) * B + row) * states * H + unit
+        if now.t < b.lengths[row]:
+            if is_first and unit < b.width:
+                arrived = (now.t * B + row) * b.output_row + b.column + unit
+                b.dstate[index(after)] += b.doutput[index(arrived)]
+            prev = (now.prev * B + row) * values * H + unit
+            new = (now.new * B + row) * values * H + unit
+            kept = (now.kept * B + row) * saved * H + unit
+            run(
+                b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, b.dstate, after,
+                b.back, row * operands * H + unit, b.dpre, pre, b.dstate, before, b.dvector, row * vectors * H + unit, H,
+            )  # fmt: skip
+        else:
+            # the step did not happen: nothing reaches its pre-activations, and adjoints pass by
+            if is_first:
+                for p in range(places):
+                    b.dpre[index(pre + p * H)] = zero
+            if is_last:
+                for s in range(states):
+                    b.dstate[index(before + s * H)] = b.dstate[index(after + s * H)]
+
+    return cuda.jit(device=True, fastmath=fast)(item)

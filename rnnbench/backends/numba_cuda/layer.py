@@ -1,0 +1,215 @@
+"""One layer in one direction on the device: weights packed once, buffers, and the launches of the planned kernel."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...cells import Program, program
+from ...params import Spec
+from ..base import LayerWeights
+from .buffers import Backward, Forward, Now, in_backward, in_inference, in_training
+from .gradients import Gradients
+from .moves import copy_rows, pointwise
+from .persistent import persistent
+from .plan import Plan, plan
+from .product import ADD, FROM_BIAS
+from .queue import Queue
+from .segments import Segment, segments
+
+
+@dataclass
+class Tape:
+    """What BPTT needs of a layer's forward pass: its input x (T, B, I), lengths, values and saved as in `buffers`."""
+
+    x: Any
+    lengths: Any
+    values: Any
+    saved: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and saved; the input is another's."""
+        return int(self.values.nbytes + self.saved.nbytes)
+
+
+class DeviceLayer:
+    """Layer `row // D`, direction `row % D` of a network.
+
+    queue: where its weights go. spec: the network. weights: on the host. reverse: whether it reads from the sequences' ends.
+    forced: the kernel to use, "" for the plan's own.
+    """
+
+    def __init__(self, queue: Queue, spec: Spec, weights: LayerWeights, reverse: bool, row: int, forced: str) -> None:
+        self.spec, self.reverse, self.row, self.forced = spec, reverse, row, forced
+        self._program, self._training = program(spec.step, False), program(spec.step, True)
+        self._host = weights
+        P, H, I = weights.input.shape
+        self._blocks, self._input_size = P, I
+        self._bias = queue.upload(weights.bias.reshape(P * H))
+        self._vector = queue.upload(weights.vector)
+        self._number = queue.upload(np.array([spec.numbers[n] for n in spec.cell.numbers], spec.dtype))
+        self._input_t = queue.upload(weights.input.reshape(P * H, I).T)
+        self._input = queue.upload(weights.input.reshape(P * H, I))
+        self._packed: dict[tuple[str, bool], Any] = {}
+
+    def plan(self, queue: Queue, batch_size: int) -> Plan:
+        """How the layer runs with so many rows."""
+        return plan(self.spec, batch_size, queue.device, self.forced)
+
+    # ---- forward
+
+    def forward(
+        self, queue: Queue, x: Any, state: tuple[Any, ...] | None, lengths: Any, training: bool, output: Any,
+        final: tuple[Any, ...],
+    ) -> Tape | None:  # fmt: skip
+        """Enqueue the pass over x (T, B, I). state, final: the network's (L*D, B, width), of which this layer's row is read and
+        written; None for zeros. output (T, B, D*W): this direction's columns are written.
+        """
+        part = self._training if training else self._program
+        (T, B, _), H, S = x.shape, self.spec.hidden_size, len(self.spec.cell.states)
+        position = in_training if training else in_inference
+        slots, steps = (T + 1, T) if training else (2, 1)
+        kept = (slots, B, S + len(part.computed), H), (steps, B, max(1, len(part.saved)), H)
+        if training:
+            values, saved = (queue.empty(*shape) for shape in kept)
+        else:
+            values, saved = (queue.buffer(name, *shape) for name, shape in zip(("values", "saved"), kept, strict=True))
+        pre = queue.buffer("pre", T, B, self._blocks, H)
+        self._project(queue, x, pre)
+        self._put_states(queue, state, values, position(0, T, self.reverse).prev)
+        buffers = Forward(
+            _flat(pre), _flat(values), _flat(saved), _flat(output), _flat(self._vector), self._number, lengths,
+            output.shape[2], self._column, self.spec.state_sizes[0],
+        )  # fmt: skip
+        made = self.plan(queue, B)
+        if made.tile is not None:
+            self._persist(queue, made, buffers, part, False, T)
+        else:
+            for step, segment in itertools.product(range(T), segments(part, False, H)):
+                now = position(step, T, self.reverse)
+                self._multiply(queue, segment, now, _records(values), _records(pre), B)
+                queue.each(pointwise(part, False, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
+        self._get_states(queue, values, position(T - 1, T, self.reverse).new, final)
+        return Tape(x, lengths, values, saved) if training else None
+
+    @property
+    def _column(self) -> int:
+        """Where this direction's columns of the output start."""
+        return self.row % self.spec.num_directions * self.spec.state_sizes[0]
+
+    def _project(self, queue: Queue, x: Any, pre: Any) -> None:
+        """pre = input projections and biases of all steps at once; where a pre-activation has no input, its bias alone."""
+        (T, B, I), H = x.shape, self.spec.hidden_size
+        rows = x.reshape(T * B, I), pre.reshape(T * B, self._blocks * H)
+        for has_input, run in itertools.groupby(range(self._blocks), lambda p: self._program.pre[p].input is not None):
+            blocks = list(run)
+            at, depth = (0, blocks[0] * H), I if has_input else 0
+            queue.multiply(
+                rows[0], self._input_t, rows[1], T * B, len(blocks) * H, depth,
+                b_at=at, c_at=at, bias=self._bias, start=FROM_BIAS,
+            )  # fmt: skip
+
+    def _persist(self, queue: Queue, made: Plan, buffers: Any, part: Program, backward: bool, T: int) -> None:
+        """The whole time loop in one launch."""
+        assert made.tile is not None
+        kernel = persistent(part, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast)
+        threads = made.tile.units, made.tile.slices
+        weights = self._weights(queue, "held", backward)
+        queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
+
+    def _multiply(self, queue: Queue, segment: Segment, now: Now, values: Any, pre: Any, B: int) -> None:
+        """The segment's products of one step, by tiles."""
+        H = self.spec.hidden_size
+        for product in segment.products:
+            slot = now.new if product.at_new else now.prev
+            queue.multiply(
+                values, self._weights(queue, "tiles", False)[product.operand], pre, B, product.outs * H, H,
+                a_at=(slot * B, product.place * H), c_at=(now.t * B, product.first * H), start=ADD,
+            )  # fmt: skip
+
+    def _put_states(self, queue: Queue, state: tuple[Any, ...] | None, values: Any, slot: int) -> None:
+        """The given states into their slot: H columns, of which those past the state's width are 0."""
+        (_, B, _, H), target = values.shape, _records(values)
+        for s, width in enumerate(self.spec.state_sizes):
+            given, columns = (target, 0) if state is None else (state[s].reshape(state[s].size // width, width), width)
+            queue.each(copy_rows, B * H, given, (self.row * B, 0), columns, target, (slot * B, s * H), B, H)
+
+    def _get_states(self, queue: Queue, values: Any, slot: int, final: tuple[Any, ...]) -> None:
+        (_, B, _, H), source = values.shape, _records(values)
+        for s, width in enumerate(self.spec.state_sizes):
+            target = final[s].reshape(final[s].size // width, width)
+            queue.each(copy_rows, B * width, source, (slot * B, s * H), width, target, (self.row * B, 0), B, width)
+
+    # ---- weights
+
+    def _weights(self, queue: Queue, form: str, backward: bool) -> Any:
+        """The recurrent weights packed for a kernel and a direction, uploaded once.
+
+        held: (products * H, H), see `persistent`. tiles: for each operand a matrix that its row of values, or of dpre, multiplies.
+        """
+        key = form, backward
+        if key not in self._packed:
+            R, H = self._host.recurrent, self.spec.hidden_size
+            if form == "held":
+                blocks = R if backward else R.transpose(0, 2, 1)
+                self._packed[key] = queue.upload(blocks.reshape(-1, H))
+            else:
+                parts = [R[o.pre.start : o.pre.stop].reshape(-1, H) for o in self._program.operands]
+                self._packed[key] = [queue.upload(part if backward else part.T) for part in parts]
+        return self._packed[key]
+
+    # ---- backward
+
+    def backward(
+        self, queue: Queue, tape: Tape, doutput: Any, dstate: tuple[Any, ...] | None, dx: Any,
+        dinitial: tuple[Any, ...], suffix: str,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Enqueue BPTT. doutput (T, B, D*W); dstate, dinitial as state and final in `forward`. Adds to dx (T, B, I). Returns the
+        gradients under the parameters' names.
+        """
+        part, spec = self._training, self.spec
+        (T, B, _), H, S = tape.x.shape, spec.hidden_size, len(spec.cell.states)
+        dpre = queue.buffer("pre", T, B, self._blocks, H)
+        flowing = queue.buffer("dstate", 2, B, S, H)
+        back = queue.buffer("back", B, max(1, len(part.operands)), H)
+        dvector = queue.zeros(B, max(1, len(spec.cell.vectors)), H)
+        self._put_states(queue, dstate, flowing, in_backward(0, T, self.reverse).turn)
+        buffers = Backward(
+            _flat(dpre), _flat(tape.values), _flat(tape.saved), _flat(doutput), _flat(flowing), _flat(back), _flat(dvector),
+            _flat(self._vector), self._number, tape.lengths, doutput.shape[2], self._column, spec.state_sizes[0],
+        )  # fmt: skip
+        made = self.plan(queue, B)
+        if made.tile is not None:
+            self._persist(queue, made, buffers, part, True, T)
+        else:
+            for step, segment in itertools.product(range(T), segments(part, True, H)):
+                now = in_backward(step, T, self.reverse)
+                self._multiply_back(queue, segment, now, _records(dpre), back.reshape(B, back.size // B), B)
+                queue.each(pointwise(part, True, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
+        self._get_states(queue, flowing, 1 - in_backward(T - 1, T, self.reverse).turn, dinitial)
+        gradients = Gradients(queue, spec, part, self.reverse, suffix)
+        gradients.of_input(dpre, self._input, dx)
+        return gradients.of_parameters(dpre, dvector, tape.x, tape.values)
+
+    def _multiply_back(self, queue: Queue, segment: Segment, now: Now, dpre: Any, back: Any, B: int) -> None:
+        H = self.spec.hidden_size
+        for product in segment.products:
+            queue.multiply(
+                dpre, self._weights(queue, "tiles", True)[product.operand], back, B, H, product.depth,
+                a_at=(now.t * B, product.place * H), c_at=(0, product.operand * H),
+            )  # fmt: skip
+
+
+def _flat(array: Any) -> Any:
+    """The array in one dimension, as kernels take it."""
+    return array.reshape(array.size)
+
+
+def _records(array: Any) -> Any:
+    """(steps, B, places, H) as a matrix with a row for each step and row of the batch."""
+    steps, B, places, H = array.shape
+    return array.reshape(steps * B, places * H)

@@ -1,0 +1,96 @@
+"""Small kernels around the large ones: states in and out, padding, sums of columns. One thread an element unless said otherwise."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from numba import cuda
+
+from ...cells import Program
+from .items import backward_item, forward_item
+from .maths import REAL, jit
+
+THREADS = 256
+SUM_COLUMNS, SUM_ROWS = 32, 8  # of a block of `column_sums`
+
+
+@lru_cache(maxsize=256)
+def pointwise(program: Program, backward: bool, stage: int, dtype: str, fast: bool) -> Any:
+    """The kernel (b, now, rows, hidden_size): the pointwise code of one stage of one step, for every item."""
+    item = (backward_item if backward else forward_item)(program, stage, dtype, fast)
+
+    @jit(fast, THREADS)
+    def kernel(b, now, rows, hidden_size):
+        i = cuda.grid(1)
+        if i < rows * hidden_size:
+            item(b, now, i // hidden_size, i % hidden_size, hidden_size)
+
+    return kernel
+
+
+@cuda.jit
+def copy_rows(source, source_at, source_columns, target, target_at, rows, columns):
+    """target[target_at + (r, c)] = source[source_at + (r, c)] for r < rows and c < columns; 0 from c = `source_columns` on.
+
+    source, target: two dimensions. source_at, target_at: (row, column) where they start. rows, columns: how many.
+    """
+    i = cuda.grid(1)
+    if i < rows * columns:
+        r, c = i // columns, i % columns
+        if c < source_columns:
+            target[target_at[0] + r, target_at[1] + c] = source[source_at[0] + r, source_at[1] + c]
+        else:
+            target[target_at[0] + r, target_at[1] + c] = 0
+
+
+@cuda.jit
+def without_padding(x, lengths, out):
+    """out (T, B, I) = x, with zeros past each row's end, whatever lies there. lengths (B,)."""
+    i, B, I = cuda.grid(1), x.shape[1], x.shape[2]
+    if i < x.shape[0] * B * I:
+        t, b, k = i // (B * I), i // I % B, i % I
+        if t < lengths[b]:
+            out[t, b, k] = x[t, b, k]
+        else:
+            out[t, b, k] = 0
+
+
+@cuda.jit
+def fill(array, value):
+    """array (n,): every element becomes `value`."""
+    i = cuda.grid(1)
+    if i < array.shape[0]:
+        array[i] = value
+
+
+@cuda.jit
+def add_row(source, source_at, target, target_at, count):
+    """target[target_at + i] += source[source_at + i] for i < count, both (n,)."""
+    i = cuda.grid(1)
+    if i < count:
+        target[target_at + i] += source[source_at + i]
+
+
+@lru_cache(maxsize=4)
+def column_sums(dtype: str, columns: int, rows: int) -> Any:
+    """The kernel (a, out): out[c] = the sum of column c of a, by blocks of (columns, rows) threads. dtype: of both."""
+    real, shape = REAL[dtype], (rows, columns)
+
+    @cuda.jit
+    def kernel(a, out):
+        parts = cuda.shared.array(shape, real)
+        x, y = cuda.threadIdx.x, cuda.threadIdx.y
+        c = cuda.blockIdx.x * columns + x
+        total = real(0)
+        if c < a.shape[1]:
+            for r in range(y, a.shape[0], rows):
+                total += a[r, c]
+        parts[y, x] = total
+        cuda.syncthreads()
+        if y == 0 and c < a.shape[1]:
+            for r in range(1, rows):
+                total += parts[r, x]
+            out[c] = total
+
+    return kernel

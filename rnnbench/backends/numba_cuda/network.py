@@ -1,0 +1,133 @@
+"""Layers and directions on the device: the joins, arrays from other libraries, streams."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from ...cells import program
+from ...params import Spec
+from ..base import arrange
+from . import device
+from .layer import DeviceLayer
+from .layer import Tape as LayerTape
+from .moves import without_padding
+from .queue import Queue
+
+Arrays = tuple[Any, ...]
+
+
+@dataclass
+class Tape:
+    """What each layer kept. `nbytes` does not count the caller's input, nor the output."""
+
+    lengths: Any
+    layers: list[list[LayerTape]]
+    nbytes: int
+
+
+class DeviceNetwork:
+    """See `base.Network`. Native arrays are Numba's device arrays, which CuPy and PyTorch read without a copy through
+    `__cuda_array_interface__`.
+
+    spec, params: the network and its parameters. fast: the mode of mathematics. kernel: one for every layer, "" for the plan's own.
+    """
+
+    def __init__(self, spec: Spec, params: Mapping[str, np.ndarray], fast: bool, kernel: str = "") -> None:
+        self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast)
+        self._lock = threading.Lock()
+        part = program(spec.step, False)
+        self.layers: list[list[DeviceLayer]] = [[] for _ in range(spec.num_layers)]
+        for layer, d, suffix in spec.suffixes():
+            weights, row = arrange(part, spec, params, suffix), layer * spec.num_directions + d
+            self.layers[layer].append(DeviceLayer(self._queue, spec, weights, spec.reads_backwards(d), row, kernel))
+
+    def put(self, array: Any) -> Any:
+        """A copy of a host array on the device; a device array itself, wrapped.
+
+        Raises TypeError for a device array of another dtype or layout: converting it would be a copy that nobody asked for.
+        """
+        if isinstance(array, np.ndarray):
+            return self._queue.upload(array)
+        wrapped = array if device.is_native(array) else cuda.as_cuda_array(array)
+        if str(wrapped.dtype) != self.spec.dtype:
+            raise TypeError(f"the device array holds {wrapped.dtype}, and the network computes in {self.spec.dtype}")
+        if not wrapped.is_c_contiguous():
+            raise TypeError(
+                f"the device array of shape {tuple(wrapped.shape)} is not C-contiguous; copy it on the device first"
+            )
+        return wrapped
+
+    def get(self, native: Any) -> np.ndarray:
+        """A copy on the host."""
+        return native.copy_to_host()
+
+    def on_stream(self, stream: Any) -> DeviceNetwork:
+        """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls return at once; the
+        caller waits for the stream.
+        """
+        other = DeviceNetwork.__new__(DeviceNetwork)
+        other.__dict__.update(self.__dict__)
+        other._queue = replace(self._queue, stream=device.stream_of(stream), waits=False, buffers={})
+        return other
+
+    def forward(
+        self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[Any, Arrays, Tape | None]:
+        """See `Network.forward`. Raises MemoryError with what was needed and had; the network stays usable."""
+        spec, queue, (T, B, I) = self.spec, self._queue, x.shape
+        with self._lock:
+            ends = queue.upload(np.full(B, T, np.int64) if lengths is None else lengths)
+            if lengths is not None:
+                clean = queue.empty(T, B, I) if training else queue.buffer("x", T, B, I)
+                queue.each(without_padding, x.size, x, ends, clean)
+                x = clean
+            final = self._states(B)
+            tapes: list[list[LayerTape]] = []
+            between = 0
+            for directions in self.layers:
+                output = queue.empty(T, B, spec.output_size)
+                kept = [layer.forward(queue, x, state, ends, training, output, final) for layer in directions]
+                tapes.append([tape for tape in kept if tape is not None])
+                x, between = output, between + output.nbytes
+            queue.finish()
+        if not training:
+            return x, final, None
+        nbytes = sum(tape.nbytes for layer in tapes for tape in layer) + between - x.nbytes
+        return x, final, Tape(ends, tapes, nbytes + (clean.nbytes if lengths is not None else 0))
+
+    def backward(self, tape: Tape, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+        """See `Network.backward`."""
+        spec, queue = self.spec, self._queue
+        T, B, _ = tape.layers[0][0].x.shape
+        with self._lock:
+            if doutput is None:
+                doutput = queue.zeros(T, B, spec.output_size)
+            dinitial = self._states(B)
+            gradients: dict[str, Any] = {}
+            for layer, d, suffix in reversed(spec.suffixes()):
+                kept = tape.layers[layer][d]
+                if d == spec.num_directions - 1:
+                    dx = queue.zeros(*kept.x.shape)
+                gradients |= self.layers[layer][d].backward(queue, kept, doutput, dstate, dx, dinitial, suffix)
+                if d == 0:
+                    doutput = dx
+            gradients["x"] = doutput
+            gradients |= {f"{name}_0": d for name, d in zip(spec.cell.states, dinitial, strict=True)}
+            queue.finish()
+        return gradients
+
+    def explain(self, batch_size: int) -> list[str]:
+        """The kernel of each layer and direction, with why."""
+        made = [layer.plan(self._queue, batch_size) for directions in self.layers for layer in directions]
+        return [f"{plan.kernel}: {plan.why}" for plan in made]
+
+    def _states(self, B: int) -> Arrays:
+        """One array (L*D, B, width) for each state."""
+        rows = self.spec.num_layers * self.spec.num_directions
+        return tuple(self._queue.empty(rows, B, width) for width in self.spec.state_sizes)

@@ -1,0 +1,235 @@
+"""Which kernel runs a layer, how it is cut into blocks and threads, and why. Pure arithmetic: needs neither Numba nor a GPU.
+
+`block`  all recurrent weights of a layer in the registers of one multiprocessor; rows of the batch divided over blocks
+`grid`   hidden units divided over the multiprocessors, each keeping its weights in registers; a grid-wide barrier a product
+`step`   any shape: for each step a matrix product by tiles and a kernel of pointwise code
+
+The limits below are estimates, made without hardware to measure on. `make gpu` measures what they rest on (the grid's barrier, the
+matrix rate) and times all three kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...cells import Program, program
+from ...params import Spec
+from .segments import segments
+
+KERNELS = ("block", "grid", "step")
+# Weights a thread holds: of the 128 registers that 512 threads of a multiprocessor have each, what sums and addresses leave over.
+HELD_BYTES = 256
+# Static shared memory of a block, which every GPU has and which needs no attribute set on the kernel.
+SHARED_BYTES = 48 * 1024
+FEWEST_UNITS = 4  # of a block of the grid: 16 bytes of a row of weights or states, the least that is read at once
+GRID_ROWS = 64  # with more rows than this the tiles of `step` reuse weights better than groups of a few rows do
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a plan has to know of a GPU, or of a smaller one that it is to be made for.
+
+    multiprocessors: their number. threads: of a persistent block, from few to many. most_rows: of a group that passes through a
+    product at once. staged_bytes: of operands in a block's shared memory. simulated: Numba's simulator, where a CUDA thread is a
+    Python thread, so that all of these are tiny, and tiny inputs cross every border.
+    """
+
+    name: str
+    multiprocessors: int
+    threads: tuple[int, ...] = (256, 512)
+    most_rows: int = 4
+    staged_bytes: int = 16 * 1024
+    simulated: bool = False
+
+
+H200 = Device("NVIDIA H200", 132)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a persistent kernel is cut: groups of R rows, blocks of U units x S slices of the products' depth, which are threads.
+
+    itemsize: bytes of a number. staged_bytes: of an operand in shared memory. shared_by_grid: whether the units are divided over
+    blocks that meet at a grid-wide barrier.
+    """
+
+    rows: int
+    units: int
+    slices: int
+    itemsize: int
+    staged_bytes: int
+    shared_by_grid: bool = False
+
+    def each(self, depth: int) -> int:
+        """Rows of a matrix of `depth` rows that a thread takes."""
+        return -(-depth // self.slices)
+
+    def held(self, outs: int, depth: int) -> int:
+        """Weights that a thread holds for a product of `outs` sums of `depth` terms."""
+        return outs * self.each(depth)
+
+    def chunk(self, depth: int) -> int:
+        """Elements of an operand's row that are staged in shared memory at once, in even parts of `depth`."""
+        most = max(1, self.staged_bytes // (self.rows * self.slices * self.itemsize))
+        chunks = -(-self.each(depth) // most)
+        return self.slices * -(-self.each(depth) // chunks)
+
+
+@dataclass(frozen=True)
+class ProductTile:
+    """A block's tile of a matrix product: rows x columns of the result, depth at a time, each * each sums a thread."""
+
+    rows: int
+    columns: int
+    depth: int
+    each: int
+
+    @property
+    def threads(self) -> tuple[int, int]:
+        """Threads of a block, (x, y)."""
+        return self.columns // self.each, self.rows // self.each
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A layer's kernel, why, its tile (None for `step`), blocks (of units, of rows), rows of the batch a block, weights a thread
+    holds, and shared bytes of a block.
+    """
+
+    kernel: str
+    why: str
+    tile: Tile | None = None
+    blocks: tuple[int, int] = (0, 0)
+    rows: int = 0
+    held: int = 0
+    shared_bytes: int = 0
+
+
+class Unsuitable(ValueError):
+    """A kernel cannot run a layer; the message says why and what would work."""
+
+
+def plan(spec: Spec, batch_size: int, device: Device, forced: str = "") -> Plan:
+    """The kernel for the layers of `spec` with `batch_size` rows: the first of KERNELS that suits, or the one that is `forced`.
+
+    Raises Unsuitable, a ValueError, for a forced kernel that cannot run this, and ValueError for an unknown one.
+    """
+    if forced and forced not in KERNELS:
+        raise ValueError(f"there is no kernel {forced!r}; known are {', '.join(KERNELS)}")
+    against: list[str] = []
+    for name in (forced,) if forced else KERNELS:
+        try:
+            return _MAKE[name](program(spec.step, True), spec, batch_size, device, against)
+        except Unsuitable as error:
+            if forced:
+                raise Unsuitable(f"the kernel {forced!r} cannot run {_what(spec, batch_size)}: {error}") from None
+            against.append(f"not {name}: {error}")
+    raise AssertionError("the kernel step runs everything")
+
+
+def product_tile(rows: int, device: Device) -> ProductTile:
+    """The tile for a product with so many rows."""
+    if device.simulated:
+        return ProductTile(4, 4, 8, 2)
+    return ProductTile(64, 64, 16, 4) if rows > 16 else ProductTile(16, 64, 16, 4)
+
+
+def explain(spec: Spec, batch_size: int, device: Device, forced: str = "") -> str:
+    """The plan as text for people."""
+    made = plan(spec, batch_size, device, forced)
+    lines = [f"kernel            {made.kernel}", f"why               {made.why}"]
+    if made.tile is not None:
+        tile = made.tile
+        lines += [
+            f"blocks            {made.blocks[0]} of {tile.units} units x {made.blocks[1]} of {made.rows} rows",
+            f"threads           {tile.units} units x {tile.slices} slices = {tile.units * tile.slices} a block",
+            f"in registers      {made.held} weights a thread ({made.held * tile.itemsize} bytes)",
+            f"in shared memory  {made.shared_bytes:,} bytes a block",
+            f"rows at once      {tile.rows}",
+        ]
+    barriers = sum(bool(s.products) for s in segments(program(spec.step, True), False, spec.hidden_size))
+    meets = {"block": "of a block", "grid": "of the grid", "step": "by the end of a launch"}[made.kernel]
+    lines.append(f"barriers          {barriers} a step, {meets}")
+    lines.append(f"planned for       {device.name}, {device.multiprocessors} multiprocessors")
+    return "\n".join(lines) + "\n"
+
+
+def _block(program: Program, spec: Spec, batch_size: int, device: Device, against: list[str]) -> Plan:
+    H, most = spec.hidden_size, device.threads[-1]
+    if not program.operands:
+        # nothing is exchanged, so units may be divided as well
+        tile, held, shared = _tile(program, spec, device, 1, min(H, most), 1, False)
+        blocks = -(-H // tile.units), batch_size
+        return Plan("block", "the cell has no recurrent product, so no unit needs another", tile, blocks, 1, 0, shared)
+    if H > most:
+        raise Unsuitable(f"a block has {most} threads, fewer than the {H} hidden units")
+    rows = -(-batch_size // device.multiprocessors)
+    tile, held, shared = _tile(program, spec, device, rows, H, min(most // H, H), False)
+    blocks = 1, -(-batch_size // rows)
+    why = (
+        f"the recurrent weights fit the registers of one multiprocessor, {held} a thread; rows are divided over the blocks, "
+        "and no block waits for another"
+    )
+    return Plan("block", why, tile, blocks, rows, held, shared)
+
+
+def _grid(program: Program, spec: Spec, batch_size: int, device: Device, against: list[str]) -> Plan:
+    if not program.operands:
+        raise Unsuitable("the cell has no recurrent product, so there is nothing to share")
+    if batch_size > GRID_ROWS:
+        raise Unsuitable(f"{batch_size} rows are more than {GRID_ROWS}, beyond which tiles reuse the weights better")
+    H = spec.hidden_size
+    units = max(min(FEWEST_UNITS, H), -(-H // device.multiprocessors))
+    for threads in device.threads:
+        if threads >= units:
+            try:
+                tile, held, shared = _tile(program, spec, device, batch_size, units, min(threads // units, H), True)
+            except Unsuitable as error:
+                reason = error
+                continue
+            blocks = -(-H // units)
+            why = f"{blocks} blocks keep their units' recurrent weights in registers, {held} a thread, for the whole sequence"
+            return Plan("grid", "; ".join([why, *against]), tile, (blocks, 1), batch_size, held, shared)
+    raise Unsuitable(str(reason) if units <= device.threads[-1] else f"{units} units a block are too many")
+
+
+def _step(program: Program, spec: Spec, batch_size: int, device: Device, against: list[str]) -> Plan:
+    return Plan("step", "; ".join(["it runs any shape", *against]))
+
+
+_MAKE = {"block": _block, "grid": _grid, "step": _step}
+
+
+def _tile(
+    program: Program, spec: Spec, device: Device, batch_size: int, units: int, slices: int, shared_by_grid: bool
+) -> tuple[Tile, int, int]:
+    """The tile with the largest groups of rows that fit, the weights that a thread holds, and the shared bytes."""
+    itemsize = 4 if spec.dtype == "float32" else 8
+    directions = [
+        [p for s in segments(program, backward, spec.hidden_size) for p in s.products] for backward in (False, True)
+    ]
+    rows = next(r for r in (1, 2, 4) if r >= min(batch_size, device.most_rows))
+    while True:
+        tile = Tile(rows, units, slices, itemsize, device.staged_bytes, shared_by_grid)
+        held = max(sum(tile.held(p.outs, p.depth) for p in products) for products in directions)
+        if held * itemsize > HELD_BYTES:
+            raise Unsuitable(
+                f"each of {units * slices} threads would hold {held} weights; {HELD_BYTES // itemsize} in {spec.dtype} fit"
+            )
+        shared = max(_shared(tile, [(p.outs, p.depth) for p in products]) for products in directions)
+        if shared <= SHARED_BYTES:
+            return tile, held, shared
+        if rows == 1:
+            raise Unsuitable(f"a block would need {shared:,} bytes of shared memory; {SHARED_BYTES:,} are there")
+        rows //= 2
+
+
+def _shared(tile: Tile, products: list[tuple[int, int]]) -> int:
+    """Bytes of a block's shared memory: what is staged, and the sums of all slices."""
+    staged = tile.rows * max((tile.chunk(depth) for _, depth in products), default=1)
+    partial = tile.slices * tile.units * tile.rows * max((outs for outs, _ in products), default=1)
+    return (staged + partial) * tile.itemsize
+
+
+def _what(spec: Spec, batch_size: int) -> str:
+    return f"{spec.cell.name} with hidden_size {spec.hidden_size}, batch_size {batch_size}, {spec.dtype}"

@@ -1,0 +1,98 @@
+"""Where work goes: a stream of a device, in a dtype and a mode of mathematics; memory on it, and launches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from . import device
+from .moves import SUM_COLUMNS, SUM_ROWS, THREADS, column_sums, fill
+from .plan import Device, product_tile
+from .product import FROM_ZERO, product
+
+At = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Queue:
+    """Launches on `stream` (0: the device's default stream). dtype, fast: of every kernel. waits: whether `finish` waits."""
+
+    device: Device
+    dtype: str
+    fast: bool
+    stream: Any = 0
+    waits: bool = True
+    buffers: dict[str, Any] = field(default_factory=dict)
+
+    # ---- memory
+
+    def empty(self, *shape: int) -> Any:
+        """Memory on the device, whatever lies in it. Raises MemoryError with what was needed and had."""
+        needed = math.prod(shape) * np.dtype(self.dtype).itemsize
+        with device.memory_errors(f"arrays of shape {shape}", needed):
+            return cuda.device_array(shape, self.dtype)
+
+    def zeros(self, *shape: int) -> Any:
+        """Likewise, filled with zeros."""
+        array = self.empty(*shape)
+        self.each(fill, array.size, array.reshape(array.size), 0)
+        return array
+
+    def buffer(self, name: str, *shape: int) -> Any:
+        """Memory that is kept for the next call that names it, and grows: for what no caller sees."""
+        size = math.prod(shape)
+        kept = self.buffers.get(name)
+        if kept is None or kept.size < size:
+            self.buffers.pop(name, None)  # the old one goes before the new one comes
+            kept = self.buffers[name] = self.empty(size)
+        return kept[:size].reshape(shape)
+
+    def upload(self, array: np.ndarray) -> Any:
+        """A copy on the device; never empty, for Numba has no array without elements there."""
+        if array.size == 0:
+            array = np.zeros([max(1, n) for n in array.shape], array.dtype)
+        array = np.ascontiguousarray(array)
+        with device.memory_errors(f"an array of shape {array.shape}", array.nbytes):
+            return cuda.to_device(array)
+
+    # ---- launches
+
+    def launch(self, kernel: Any, blocks: At, threads: At, *arguments: Any) -> None:
+        """Enqueue a kernel."""
+        kernel[blocks, threads, self.stream](*arguments)
+
+    def each(self, kernel: Any, count: int, *arguments: Any) -> None:
+        """Enqueue a kernel with a thread for each of `count` elements."""
+        threads = 4 if self.device.simulated else THREADS
+        kernel[-(-count // threads), threads, self.stream](*arguments)
+
+    def multiply(
+        self, a: Any, b: Any, c: Any, rows: int, columns: int, depth: int, a_at: At = (0, 0), b_at: At = (0, 0),
+        c_at: At = (0, 0), bias: Any = None, start: int = FROM_ZERO, transposed: bool = False,
+    ) -> None:  # fmt: skip
+        """Enqueue a matrix product; the arguments are those of `product.product`'s kernel."""
+        tile = product_tile(rows, self.device)
+        kernel = product(tile, transposed, self.dtype, self.fast)
+        blocks = -(-columns // tile.columns), -(-rows // tile.rows)
+        if bias is None:
+            bias = self.buffer("no bias", 1)
+        self.launch(kernel, blocks, tile.threads, a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth)
+
+    def sum_rows(self, a: Any, out: Any) -> None:
+        """Enqueue out[c] = the sum of column c of a."""
+        columns, rows = (2, 2) if self.device.simulated else (SUM_COLUMNS, SUM_ROWS)
+        blocks = -(-a.shape[1] // columns), 1
+        self.launch(column_sums(self.dtype, columns, rows), blocks, (columns, rows), a, out)
+
+    def finish(self) -> None:
+        """Wait until all is done, unless the caller has a stream of its own to wait for."""
+        if not self.waits:
+            return
+        if self.stream == 0:
+            cuda.synchronize()
+        else:
+            self.stream.synchronize()

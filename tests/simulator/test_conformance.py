@@ -1,0 +1,58 @@
+"""Every kernel in the simulator, with blocks so small that these inputs cross every border, against the float64 reference."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from rnnbench import backends, cells
+from rnnbench.backends.numba_cuda import VARIABLE, plan
+from rnnbench.bench.cases import Case
+from rnnbench.bench.verify import verify
+
+RAGGED = {"seq_len": 3, "batch_size": 5, "input_size": 3, "hidden_size": 5, "lengths": "ragged"}
+SHAPES: dict[str, dict[str, Any]] = {
+    "one of everything": {"seq_len": 1, "batch_size": 1, "input_size": 1, "hidden_size": 1},
+    "two layers": {"seq_len": 2, "batch_size": 3, "input_size": 2, "hidden_size": 4, "num_layers": 2},
+    "both directions": {
+        "seq_len": 3, "batch_size": 2, "input_size": 3, "hidden_size": 3, "num_layers": 2, "bidirectional": True,
+        "lengths": "ragged",
+    },
+    "many inputs": {"seq_len": 2, "batch_size": 2, "input_size": 19, "hidden_size": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("direction", ["forward", "train"])
+@pytest.mark.parametrize("cell", cells.BUILT_IN)
+@pytest.mark.parametrize("kernel", plan.KERNELS)
+def test_every_cell_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: str, cell: str, direction: str) -> None:
+    monkeypatch.setenv(VARIABLE, kernel)
+    found = verify(Case(cell, "numba-cuda", "float64", direction, **RAGGED))
+    assert found.ok, found.reason
+    assert found.runs.endswith(f"on Numba's CUDA simulator, precise mathematics, kernel {kernel}")
+
+
+@pytest.mark.parametrize(("kernel", "shape"), list(itertools.product(plan.KERNELS, SHAPES)))
+def test_every_shape_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: str, shape: str) -> None:
+    monkeypatch.setenv(VARIABLE, kernel)
+    found = verify(Case("gru", "numba-cuda", "float32", "train", **SHAPES[shape]))
+    assert found.ok, found.reason
+
+
+@pytest.mark.parametrize("kernel", plan.KERNELS)
+def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    """A backend whose recurrent matrices are each transposed, which a cell of one unit would not show."""
+    monkeypatch.setenv(VARIABLE, kernel)
+    backend: Any = backends.load("numba-cuda")
+    prepare = type(backend).prepare
+
+    def transposed(self: Any, spec: Any, params: Any) -> Any:
+        H = spec.hidden_size
+        wrong = {n: w.reshape(-1, H, H).swapaxes(1, 2).reshape(w.shape) for n, w in params.items() if "weight_hh" in n}
+        return prepare(self, spec, params | wrong)
+
+    monkeypatch.setattr(type(backend), "prepare", transposed)
+    found = verify(Case("lstm", "numba-cuda", "float64", "train", **RAGGED))
+    assert found.status == "wrong" and "relative error" in found.reason
