@@ -66,7 +66,9 @@ ROOMS = {
         ("numpy", "torch", "keras", "onnx", "onnxruntime"),
     ),
     "rnnbench.interop.layouts": Room(CELLS, ("numpy",)),
-    "rnnbench.tasks": Room((*NETWORKS, FILES, "rnnbench.interop"), ("numpy", "matplotlib")),
+    "rnnbench.tasks": Room((*NETWORKS, FILES, "rnnbench.interop", "rnnbench.tasks.kernels"), ("numpy", "matplotlib")),
+    # compiled and kept on disk as the backend's own
+    "rnnbench.tasks.kernels": Room(("rnnbench.backends.numba_cpu",)),
     # the same training in PyTorch, weights and data ours
     "rnnbench.tasks.torch_twin": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "torch")),
     "rnnbench.bench": Room(

@@ -83,7 +83,7 @@ def test_a_restored_optimiser_goes_on_to_the_same_bits(make: Any, dtype: str) ->
         np.testing.assert_array_equal(params[name], halves[name])
 
 
-def test_large_arrays_are_worked_on_in_blocks() -> None:
+def test_large_arrays() -> None:
     big = np.random.default_rng(0).standard_normal((3, 50_000))
     params, right = {"weight": big.copy()}, big - 0.5 * np.cos(big)
     SGD(0.5).step(params, {"weight": np.cos(big)})

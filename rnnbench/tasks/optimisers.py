@@ -6,15 +6,16 @@ What an optimiser remembers between steps is in `state()`, numbers and arrays by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
+from ..backends.threads import one_blas_thread
+from . import kernels
 from .layers import Gradients, Params, Rows
 
-# elements that are worked on at a time: what they need stays in the second-level cache from the first operation to the last
-_BLOCK = 32 * 1024
+_PART = 32 * 1024
 
 
 class Optimiser(Protocol):
@@ -54,24 +55,18 @@ class SGD:
     def step(self, params: Params, gradients: Gradients) -> None:
         """See `Optimiser.step`. Without momentum, rows that a gradient does not have cost nothing."""
 
-        def move(p: np.ndarray, g: np.ndarray) -> None:
-            p -= p.dtype.type(self.learning_rate) * g
-
-        def move_on(p: np.ndarray, g: np.ndarray, v: np.ndarray) -> None:
-            v *= v.dtype.type(self.momentum)
-            v += g
-            move(p, v)
-
-        if self.momentum:
-            for name in gradients:
-                if name not in self._velocity:
-                    self._velocity[name] = np.zeros_like(params[name])
-            _each_block(move_on, [(params[n], _dense(g), self._velocity[n]) for n, g in gradients.items()])
-            return
         for name, gradient in gradients.items():
-            if isinstance(gradient, Rows):
-                params[name][gradient.index] -= params[name].dtype.type(self.learning_rate) * gradient.values
-        _each_block(move, [(params[n], g) for n, g in gradients.items() if not isinstance(g, Rows)])
+            array = params[name]
+            rate = array.dtype.type(self.learning_rate)
+            if self.momentum:
+                if name not in self._velocity:
+                    self._velocity[name] = np.zeros_like(array)
+                arrays = _flat(array, _dense(gradient), self._velocity[name])
+                kernels.descend_with_momentum(*arrays, rate, array.dtype.type(self.momentum))
+            elif isinstance(gradient, Rows):
+                array[gradient.index] -= rate * gradient.values
+            else:
+                kernels.descend(*_flat(array, gradient), rate)
 
     def end_of_epoch(self, loss: float) -> None:
         """Halve the learning rate if asked to and the loss rose."""
@@ -116,26 +111,13 @@ class Adam:
         unbiased = 1 - self.beta1**self._steps, math.sqrt(1 - self.beta2**self._steps)
         # m / unbiased / (sqrt(v) / unbiased + epsilon), with the two constants taken out of the array's arithmetic
         rate, epsilon = self.learning_rate * unbiased[1] / unbiased[0], self.epsilon * unbiased[1]
-
-        def move(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
-            number = p.dtype.type
-            change = g - m
-            change *= number(1 - self.beta1)
-            m += change
-            np.multiply(g, g, out=change)
-            change -= v
-            change *= number(1 - self.beta2)
-            v += change
-            np.sqrt(v, out=change)
-            change += number(epsilon)
-            np.divide(m, change, out=change)
-            change *= number(rate)
-            p -= change
-
-        for name in gradients:
+        numbers = (rate, epsilon, 1 - self.beta1, 1 - self.beta2)
+        for name, gradient in gradients.items():
+            array = params[name]
             if name not in self._mean:
-                self._mean[name], self._square[name] = np.zeros_like(params[name]), np.zeros_like(params[name])
-        _each_block(move, [(params[n], _dense(g), self._mean[n], self._square[n]) for n, g in gradients.items()])
+                self._mean[name], self._square[name] = np.zeros_like(array), np.zeros_like(array)
+            arrays = _flat(array, _dense(gradient), self._mean[name], self._square[name])
+            kernels.adam(*arrays, *map(array.dtype.type, numbers))
 
     def end_of_epoch(self, loss: float) -> None:
         """Nothing: the learning rate stays."""
@@ -159,18 +141,13 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     """
     _positive("limit", limit)
     arrays = [g.values if isinstance(g, Rows) else g for g in gradients.values()]
-    squares: list[float] = []
-    with np.errstate(over="ignore"):
-        _each_block(lambda block: squares.append(float(block @ block)), [(a,) for a in arrays])
-    norm = math.sqrt(math.fsum(squares))
+    with one_blas_thread(), np.errstate(over="ignore"):
+        norm = math.sqrt(sum(float(part @ part) for a in arrays for part in _parts(a)))
     if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be
-        norm = math.sqrt(math.fsum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
+        norm = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
     if limit < norm < math.inf:
-
-        def scale(block: np.ndarray) -> None:
-            block *= block.dtype.type(limit / norm)
-
-        _each_block(scale, [(a,) for a in arrays])
+        for array in arrays:
+            array *= array.dtype.type(limit / norm)
     return norm
 
 
@@ -178,15 +155,15 @@ def _dense(gradient: np.ndarray | Rows) -> np.ndarray:
     return gradient.dense() if isinstance(gradient, Rows) else gradient
 
 
-def _each_block(work: Callable[..., None], groups: Sequence[tuple[np.ndarray, ...]]) -> None:
-    """work(*blocks) for equal parts of the arrays of each group, which are contiguous.
+def _flat(*arrays: np.ndarray) -> list[np.ndarray]:
+    """The arrays, which are contiguous, as views with one dimension."""
+    return [array.reshape(-1) for array in arrays]
 
-    On one thread: two take turns at Python's lock between these short operations, and were not faster.
-    """
-    for group in groups:
-        flat = [array.reshape(-1) for array in group]
-        for start in range(0, flat[0].size, _BLOCK):
-            work(*[array[start : start + _BLOCK] for array in flat])
+
+def _parts(array: np.ndarray) -> list[np.ndarray]:
+    """Views of so few elements that their sum of squares rounds little."""
+    (flat,) = _flat(array)
+    return [flat[start : start + _PART] for start in range(0, flat.size, _PART)]
 
 
 def _prefixed(prefix: str, arrays: Params) -> dict[str, np.ndarray]:
