@@ -97,6 +97,9 @@ def test_help_loads_nothing_heavy() -> None:
         (["show"], "the following arguments are required: CELL"),
         (["show", "grru"], "did you mean 'gru'?"),
         (["completion", "zhs"], "did you mean 'zsh'?"),
+        (["example"], "the following arguments are required: NAME"),
+        (["example", "by-hnd"], "there is no example 'by-hnd'; did you mean 'by-hand'?"),
+        (["example", "by-hand", "--backend", "nunpy"], "there is no backend 'nunpy'; did you mean 'numpy'?"),
         (["report", "--results", "nowhere"], "nowhere"),
     ],
 )
