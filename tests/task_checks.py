@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from rnnbench import RNN
+from rnnbench import RNN, backends
 from rnnbench.tasks.layers import Dense, Embedding, Gradients, Rows
 from rnnbench.tasks.model import Batch, Model, SequenceModel
 
 STEP = 1e-5
+# the backends that give float64's numbers
+BACKENDS = (*backends.OWN, "numba-cuda")
+
+
+def backend_or_skip(name: str) -> str:
+    """The name, where this backend can be used."""
+    reason = backends.why_unavailable(name)
+    return pytest.skip(reason) if reason else name
 
 
 def whole(gradient: np.ndarray | Rows) -> np.ndarray:

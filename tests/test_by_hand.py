@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from task_checks import BACKENDS, backend_or_skip
 
-from rnnbench import backends
 from rnnbench.cli import main
 from rnnbench.tasks import by_hand
 
@@ -19,12 +19,7 @@ output: [2.72707101]
 """
 
 
-def backend_or_skip(name: str) -> str:
-    reason = backends.why_unavailable(name)
-    return pytest.skip(reason) if reason else name
-
-
-@pytest.mark.parametrize("backend", backends.OWN)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_prints_what_the_original_prints(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["example", "by-hand", "--backend", backend_or_skip(backend)]) == 0
     assert capsys.readouterr().out == PRINTED

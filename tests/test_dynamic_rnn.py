@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_by_hand import backend_or_skip
+from task_checks import BACKENDS, backend_or_skip
 
-from rnnbench import RNN, backends
+from rnnbench import RNN
 from rnnbench.interop import InteropError, from_tf1, to_tf1
 from rnnbench.tasks.dynamic_rnn import CELLS, LSTMStateTuple, dynamic_rnn, lines, new_cell, zero_state
 
@@ -136,7 +136,7 @@ def test_a_forget_bias_of_a_cell_without_forget_gate_is_refused() -> None:
         new_cell("GRUCell", 3, 4, forget_bias=1.0)
 
 
-@pytest.mark.parametrize("backend", backends.OWN)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_command_prints_each_cell(backend: str) -> None:
     printed = list(lines(backend_or_skip(backend)))
     assert [line.split(":")[0] for line in printed[::5]] == list(CELLS)

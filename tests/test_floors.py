@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_by_hand import backend_or_skip
+from task_checks import BACKENDS, backend_or_skip
 
-from rnnbench import RNN, backends
+from rnnbench import RNN
 from rnnbench.tasks.layers import Embedding
 from rnnbench.tasks.model import Batch, SequenceModel
 from rnnbench.tasks.optimisers import Adam, clip_by_global_norm
@@ -25,7 +25,7 @@ def trained(model: SequenceModel, batch_of, steps: int, learning_rate: float) ->
     return model
 
 
-@pytest.mark.parametrize("backend", backends.OWN)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_entropy_rate_of_a_markov_source_is_reached(backend: str) -> None:
     source, backend = Markov(symbols=4, order=2, seed=0), backend_or_skip(backend)
     least, memoryless = source.entropy_rate(), source.entropy_rate(seen=1)

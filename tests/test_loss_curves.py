@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from original_words import ORIGINAL, OriginalWords
-from test_by_hand import backend_or_skip
-
-from rnnbench import backends
+from task_checks import BACKENDS, backend_or_skip
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "loss_curves.py"
 EPOCHS, RATE = 4, 0.05
@@ -28,7 +26,7 @@ def script():
     return module
 
 
-@pytest.mark.parametrize("backend", backends.OWN)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_ours_and_the_original_with_right_gradients_have_one_curve(script, backend: str) -> None:
     pairs, words = script.corpus(6, 60)
     original = OriginalWords(words, 7)

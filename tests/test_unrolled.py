@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from task_checks import whole, worst_difference
-from test_by_hand import backend_or_skip
+from task_checks import BACKENDS, backend_or_skip, whole, worst_difference
 
-from rnnbench import backends
 from rnnbench.tasks.layers import Params
 from rnnbench.tasks.losses import Loss
 from rnnbench.tasks.optimisers import SGD, Adam
@@ -47,7 +45,7 @@ class FromState(NamedTuple):
         return self.network.loss(*chunk, self.state)[0]
 
 
-@pytest.mark.parametrize("backend", backends.OWN)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_chunks_and_single_steps_give_the_values_of_the_whole(backend: str) -> None:
     network = model(backend_or_skip(backend))
     whole, final = network.loss(X, Y, network.zero_state(B))
@@ -108,7 +106,7 @@ def test_training_carries_the_state() -> None:
         np.testing.assert_allclose(array, by_hand.params[name], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("backend", [name for name in backends.OWN if name != "numpy"])
+@pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_every_backend_has_the_same_curve(backend: str) -> None:
     symbols = Markov(S).sample(41, B, seed=0)
     expected, got = (

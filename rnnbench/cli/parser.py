@@ -284,7 +284,7 @@ def _example(parser: Parser) -> None:
         type=values.own_backend,
         default="numba-cpu",
         metavar="NAME",
-        help=f"of {', '.join(backends.OWN)}; default: numba-cpu",
+        help=f"of {', '.join(backends.OWN + backends.GPU)}; default: numba-cpu",
     )
     _threads(parser)
 

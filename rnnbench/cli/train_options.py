@@ -82,7 +82,7 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str, every: 
         type=values.own_backend,
         default="numba-cpu",
         metavar="NAME",
-        help=f"what runs the network, of {', '.join(backends.OWN)} (default: numba-cpu)",
+        help=f"what runs the network, of {', '.join(backends.OWN + backends.GPU)} (default: numba-cpu)",
     )
     add("--dtype", "precision", type=values.name("dtype", ("float32", "float64")), metavar="NAME")
     parser.add_argument(

@@ -123,7 +123,7 @@ def backend_list(text: str) -> list[str]:
 
 def own_backend(text: str) -> str:
     """One of our own backends, which can all train; one that cannot be used here is an error."""
-    found = _one_of("backend", text, backends.OWN)
+    found = _one_of("backend", text, backends.OWN + backends.GPU)
     reason = backends.why_unavailable(found)
     if reason:
         raise UsageError(reason)
