@@ -17,8 +17,10 @@ from .backends.base import Network
 class Tape:
     """What a forward pass kept for backpropagation through time. `nbytes` counts it, without input and output."""
 
-    def __init__(self, spec: params.Spec, network: Network, native: Any, seq_len: int, batch_size: int) -> None:
-        self._spec, self._network, self._native = spec, network, native
+    def __init__(
+        self, spec: params.Spec, network: Network, native: Any, seq_len: int, batch_size: int, on_device: bool = False
+    ) -> None:
+        self._spec, self._network, self._native, self._on_device = spec, network, native, on_device
         self.seq_len, self.batch_size = seq_len, batch_size
 
     @property
@@ -31,10 +33,10 @@ class RNN:
 
     cell: the name of a built-in cell, "path/to/file.py:name", or a function made with `@cell`. input_size I, hidden_size H,
     num_layers, bidirectional (D = 2 directions, else 1). batch_first: x and output are (B, T, ...) instead of (T, B, ...).
-    bias: whether the layers have biases. backend: "numpy" or "numba-cpu". dtype: "float32" or "float64". seed: of the initial
-    parameters, U(+-1/sqrt(H)). reverse: one direction, from each sequence's end to its start. proj_size: P, to which weight_hr
-    (P, H) projects the new h, for cells whose h enters by products alone; h and output are P wide then; 0 for none. numbers: the
-    cell's run-time numbers, such as forget_bias=1.0.
+    bias: whether the layers have biases. backend: "numpy", "numba-cpu" or, on a GPU, "numba-cuda". dtype: "float32" or "float64".
+    seed: of the initial parameters, U(+-1/sqrt(H)). reverse: one direction, from each sequence's end to its start. proj_size: P, to
+    which weight_hr (P, H) projects the new h, for cells whose h enters by products alone; h and output are P wide then; 0 for none.
+    numbers: the cell's run-time numbers, such as forget_bias=1.0.
 
     Raises ValueError for an unknown cell, backend, number or size, BackendUnavailable where a library is missing, MemoryError where
     the parameters would not fit.
@@ -103,53 +105,61 @@ class RNN:
         self._params = MappingProxyType(arrays)
         self.network = self._module.prepare(self.spec, arrays)
 
-    def __call__(self, x: Any, state: Any = None, lengths: Any = None) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def __call__(
+        self, x: Any, state: Any = None, lengths: Any = None, stream: Any = None
+    ) -> tuple[Any, tuple[Any, ...]]:
         """Inference.
 
         x: (T, B, I), or (B, T, I) with batch_first; floating point. state: a tuple with one array (layers * D, B, H) per
         state of the cell, zeros if None. lengths: (B,) whole numbers from 0 to T, T if None. Returns output (T, B, D*H), zero
         past a row's end, and the final state, a tuple like `state`, of each row's last valid step.
 
-        Raises ValueError for wrong shapes and lengths, TypeError for wrong dtypes.
+        With backend="numba-cuda", x and state may be arrays on the device (CuPy's, PyTorch's, whatever has
+        `__cuda_array_interface__`), C-contiguous in the RNN's dtype; they are not copied, and if x is one, so are the results.
+        stream: Numba's, CuPy's or PyTorch's, on which work on device arrays is then only enqueued; None waits for the results.
+
+        Raises ValueError for wrong shapes and lengths, TypeError for wrong dtypes and for device arrays that cannot be used.
         """
-        output, final, _ = self._forward(x, state, lengths, training=False)
+        output, final, _ = self._forward(x, state, lengths, stream, training=False)
         return output, final
 
     def forward(
-        self, x: Any, state: Any = None, lengths: Any = None
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Tape]:
+        self, x: Any, state: Any = None, lengths: Any = None, stream: Any = None
+    ) -> tuple[Any, tuple[Any, ...], Tape]:
         """As `__call__`, and the tape that `backward` needs. The tape may hold x itself: leave it as it is until then."""
         reason = self._module.why_unsupported(self.spec, "train")
         if reason is not None:
             raise ValueError(f"the backend {self.backend} cannot train this network: {reason}")
-        output, final, native = self._forward(x, state, lengths, training=True)
+        output, final, native = self._forward(x, state, lengths, stream, training=True)
         steps, rows = (1, 0) if self.batch_first else (0, 1)
-        return output, final, Tape(self.spec, self.network, native, output.shape[steps], output.shape[rows])
+        T, B = output.shape[steps], output.shape[rows]
+        return output, final, Tape(self.spec, self.network, native, T, B, _on_device(x))
 
-    def backward(self, tape: Tape, doutput: Any, dstate: Any = None) -> dict[str, np.ndarray]:
+    def backward(self, tape: Tape, doutput: Any, dstate: Any = None, stream: Any = None) -> dict[str, Any]:
         """Backpropagation through time.
 
         tape: of a `forward` of this RNN; its parameters are those of that pass even if others are loaded since. doutput: the
         gradient of the loss with respect to output, in its shape; None for zeros. dstate: likewise for the final state.
-        Returns gradients under the parameters' names, and "x", "h_0" (and "c_0", ...), shaped as what they belong to.
+        stream: as in `__call__`. Returns gradients under the parameters' names, and "x", "h_0" (and "c_0", ...), shaped as what
+        they belong to, on the device if x was there.
         """
         if not isinstance(tape, Tape):
             raise TypeError(f"tape must be what forward returned, not {type(tape).__name__}")
         if tape._spec is not self.spec:
             raise ValueError("the tape is another RNN's; only the one whose forward returned it can go backward on it")
-        spec, network = self.spec, tape._network
+        spec, network = self.spec, self._on(stream, tape._network)
         T, B = tape.seq_len, tape.batch_size
         if doutput is not None:
             shape = (B, T, spec.output_size) if self.batch_first else (T, B, spec.output_size)
             doutput = network.put(self._time_major(self._array("doutput", doutput, shape)))
         native = network.backward(tape._native, doutput, self._state("dstate", dstate, B, network))
-        gradients = {name: network.get(value) for name, value in native.items()}
+        gradients = native if tape._on_device else {name: network.get(value) for name, value in native.items()}
         gradients["x"] = self._user_layout(gradients["x"])
         return gradients
 
     def _forward(
-        self, x: Any, state: Any, lengths: Any, training: bool
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Any]:
+        self, x: Any, state: Any, lengths: Any, stream: Any, training: bool
+    ) -> tuple[Any, tuple[Any, ...], Any]:
         layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
         array = self._array("x", x)
         if array.ndim != 3 or array.shape[2] != self.spec.input_size:
@@ -158,23 +168,45 @@ class RNN:
             raise ValueError(f"x is {array.shape}; {layout} needs at least one step and one row")
         array = self._time_major(array)
         T, B, _ = array.shape
-        network = self.network
+        network = self._on(stream, self.network)
         native_state = self._state("state", state, B, network)
         output, final, tape = network.forward(network.put(array), native_state, _lengths(lengths, T, B), training)
+        if _on_device(x):
+            return output, final, tape
         return self._user_layout(network.get(output)), tuple(network.get(s) for s in final), tape
 
-    def _array(self, name: str, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    def _on(self, stream: Any, network: Network) -> Any:
+        """The network with its work on `stream`."""
+        if stream is None:
+            return network
+        if not hasattr(network, "on_stream"):
+            raise ValueError(f"stream is for backends on a CUDA device; {self.backend} has none")
+        return network.on_stream(stream)
+
+    def _array(self, name: str, value: Any, shape: tuple[int, ...] | None = None) -> Any:
         """`value` as an array of floating-point numbers, of this shape if one is given."""
-        array = params.as_array(name, value)
+        if _on_device(value):
+            if not hasattr(self.network, "on_stream"):
+                raise TypeError(f"{name} is on a CUDA device, and the backend {self.backend} computes on the host")
+            if self.batch_first:
+                raise TypeError(
+                    f"{name} is on a CUDA device, where arrays are time-major; make the RNN without batch_first"
+                )
+            try:
+                array = self.network.put(value)
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from error
+        else:
+            array = params.as_array(name, value)
         if array.dtype.kind != "f":
             raise TypeError(f"{name} holds {array.dtype}; convert it with .astype({self.spec.dtype!r})")
         if shape is not None and array.shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, not {array.shape}")
         return array
 
-    def _native(self, array: np.ndarray) -> np.ndarray:
+    def _native(self, array: Any) -> Any:
         """The array, C-contiguous in the RNN's dtype; itself if it is that already."""
-        return np.ascontiguousarray(array, self.spec.dtype)
+        return array if _on_device(array) else np.ascontiguousarray(array, self.spec.dtype)
 
     def _state(self, name: str, value: Any, batch_size: int, network: Network) -> tuple[Any, ...] | None:
         if value is None:
@@ -188,10 +220,10 @@ class RNN:
         arrays = [self._array(f"{name} {s}", v, w) for s, v, w in zip(states, value, shapes, strict=True)]
         return tuple(network.put(self._native(a)) for a in arrays)
 
-    def _time_major(self, array: np.ndarray) -> np.ndarray:
+    def _time_major(self, array: Any) -> Any:
         return self._native(array.swapaxes(0, 1) if self.batch_first else array)
 
-    def _user_layout(self, array: np.ndarray) -> np.ndarray:
+    def _user_layout(self, array: Any) -> Any:
         return array.swapaxes(0, 1) if self.batch_first else array
 
     def __repr__(self) -> str:
@@ -200,6 +232,11 @@ class RNN:
             f"<RNN {s.cell.name} {s.input_size}->{s.hidden_size}, layers {s.num_layers}, directions {s.num_directions}, "
             f"{s.dtype}, {self.backend}>"
         )
+
+
+def _on_device(array: Any) -> bool:
+    """Whether it is an array on a CUDA device; __cuda_ndarray__ is Numba's mark of its own, in its simulator too."""
+    return hasattr(array, "__cuda_array_interface__") or bool(getattr(array, "__cuda_ndarray__", False))
 
 
 def _check_keywords(cell: cells.Cell, numbers: Mapping[str, float]) -> None:

@@ -30,7 +30,7 @@ def refused(error: type[Exception], sentence: str, call, *arguments, **options) 
         (
             {"backend": "nunpy"},
             ValueError,
-            "there is no backend 'nunpy'; did you mean 'numpy'? known are numpy, numba-cpu, torch",
+            "there is no backend 'nunpy'; did you mean 'numpy'? known are numpy, numba-cpu, numba-cuda",
         ),
         ({"dtype": "float23"}, ValueError, "dtype is float32 or float64, not 'float23'"),
         ({"hidden_size": 0}, ValueError, "hidden_size must be a whole number of at least 1, not 0"),

@@ -14,7 +14,7 @@ from .maths import SIMULATED
 from .plan import Device
 
 OLDEST = (7, 5)  # Turing, the oldest that CUDA 13 compiles for
-SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=64, simulated=True)
+SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=32, simulated=True)
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 
 

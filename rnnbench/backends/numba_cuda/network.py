@@ -64,7 +64,9 @@ class DeviceNetwork:
         return wrapped
 
     def get(self, native: Any) -> np.ndarray:
-        """A copy on the host."""
+        """A copy on the host, made when all work before it is done."""
+        if self._queue.stream != 0:
+            self._queue.stream.synchronize()
         return native.copy_to_host()
 
     def on_stream(self, stream: Any) -> DeviceNetwork:
@@ -121,11 +123,6 @@ class DeviceNetwork:
             gradients |= {f"{name}_0": d for name, d in zip(spec.cell.states, dinitial, strict=True)}
             queue.finish()
         return gradients
-
-    def explain(self, batch_size: int) -> list[str]:
-        """The kernel of each layer and direction, with why."""
-        made = [layer.plan(self._queue, batch_size) for directions in self.layers for layer in directions]
-        return [f"{plan.kernel}: {plan.why}" for plan in made]
 
     def _states(self, B: int) -> Arrays:
         """One array (L*D, B, width) for each state."""
