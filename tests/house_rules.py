@@ -72,7 +72,7 @@ ROOMS = {
     # the same training in PyTorch, weights and data ours
     "rnnbench.tasks.torch_twin": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "torch")),
     "rnnbench.bench": Room(
-        (*NETWORKS, "rnnbench.tasks", PLUGINS, FILES),
+        (*NETWORKS, "rnnbench.tasks", "rnnbench.tasks.torch_twin", PLUGINS, FILES),
         ("numpy", "threadpoolctl", "asv", "asv_runner", "filelock", "packaging"),
     ),
     "rnnbench.report": Room((FILES,), ("numpy", "pandas", "asv", "matplotlib", "jinja2", "tabulate", "pyarrow")),

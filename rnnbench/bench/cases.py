@@ -141,6 +141,12 @@ def _with_peers(grids: dict[str, Grid]) -> dict[str, Grid]:
     return {name: dataclasses.replace(grid, backends=_SIDE_BY_SIDE) for name, grid in grids.items()}
 
 
+# End-to-end trainings; the sizes are those of bench/training.py. PyTorch has a twin of the word model only.
+_PROGRAMS = {
+    "Words": Grid(cells=("lstm", "gru"), backends=(*OWN, "torch")),
+    "WordsToPerplexity": Grid(cells=("lstm",)),
+    "Digits": Grid(cells=("lstm", "gru", "rnn_tanh")),
+}
 SUITES: dict[str, dict[str, Grid]] = {
     # Every benchmark once, tiny: for tests and continuous integration.
     "smoke": {
@@ -151,6 +157,9 @@ SUITES: dict[str, dict[str, Grid]] = {
         "Throughput": _TINY,
         "Memory": _TINY,
         "Startup": Grid(cells=("rnn_tanh",)),
+        "Words": Grid(cells=("lstm",)),
+        "WordsToPerplexity": Grid(cells=("lstm",)),
+        "Digits": Grid(cells=("lstm",)),
     },
     # `make bench`: at most three minutes on two cores, compilation included. Hidden sizes from 64 share their kernels;
     # a smaller one would compile others, at several seconds each.
@@ -162,6 +171,8 @@ SUITES: dict[str, dict[str, Grid]] = {
         "Throughput": Grid(cells=("lstm",)),
         "Memory": Grid(cells=("lstm", "gru")),
         "Startup": Grid(cells=("lstm",)),
+        "Words": Grid(cells=("lstm",)),
+        "Digits": Grid(cells=("lstm",)),
     },
     # Half an hour's comparison with the peers: one column of the head-to-head table each.
     "standard": _with_peers(
@@ -174,7 +185,8 @@ SUITES: dict[str, dict[str, Grid]] = {
             "Memory": Grid(cells=("lstm",)),
             "Startup": Grid(cells=("lstm",)),
         }
-    ),
+    )
+    | _PROGRAMS,
     # Both precisions, odd and large sizes: a day.
     "full": _with_peers(
         {
@@ -192,7 +204,8 @@ SUITES: dict[str, dict[str, Grid]] = {
             "Memory": Grid(_ALL, ("float32", "float64"), hidden_sizes=(32, 128, 512)),
             "Startup": Grid(_ALL),
         }
-    ),
+    )
+    | _PROGRAMS,
 }
 
 
