@@ -1,0 +1,200 @@
+"""Every CUDA kernel compiled for real devices, without one: to PTX by NVVM, then assembled by nvJitLink with a budget of registers.
+
+What the simulator cannot see shows here: types that NVVM refuses, an array that became local memory because an index of it was no
+constant, registers that spill. Skipped, by name, where numba-cuda is not installed: pip install "rnnbench[cuda]".
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="the package numba-cuda is not installed")
+
+import numba.cuda.dispatcher  # noqa: E402
+from numba import cuda, types  # noqa: E402
+
+from rnnbench import cells  # noqa: E402
+from rnnbench.backends.numba_cuda import moves, plan, product  # noqa: E402
+from rnnbench.backends.numba_cuda.buffers import Backward, Forward, Now  # noqa: E402
+from rnnbench.backends.numba_cuda.persistent import persistent  # noqa: E402
+from rnnbench.cells import program  # noqa: E402
+from rnnbench.params import Spec  # noqa: E402
+
+CAPABILITIES = ((7, 5), (8, 0), (9, 0))
+REAL = {"float32": types.float32, "float64": types.float64}
+INT, PAIR = types.int64, types.UniTuple(types.int64, 2)
+BACKWARD_BUFFERS, FORWARD_BUFFERS = 9, 6  # of numbers; then lengths and three sizes
+
+# (cell, dtype, hidden size, batch size, kernel): the largest that still fits is in it. H = 1024 keeps 64 weights a thread, and
+# lets go of some addresses; nothing else may spill.
+LAYERS = [
+    ("lstm", "float32", 64, 4, "block"),
+    ("lstm", "float32", 512, 4, "grid"),
+    pytest.param(("gru", "float32", 80, 300, "block"), marks=pytest.mark.full),
+    pytest.param(("rnn_tanh", "float32", 128, 1, "block"), marks=pytest.mark.full),
+    pytest.param(("gru", "float32", 256, 64, "grid"), marks=pytest.mark.full),
+    pytest.param(("gru_reset_before", "float32", 256, 4, "grid"), marks=pytest.mark.full),
+    pytest.param(("lstm_peephole", "float64", 40, 4, "block"), marks=pytest.mark.full),
+    pytest.param(("lstm", "float32", 768, 16, "grid"), marks=pytest.mark.full),
+    pytest.param(("lstm", "float32", 1024, 4, "grid"), marks=pytest.mark.full),
+    pytest.param(("lstm", "float64", 256, 4, "grid"), marks=pytest.mark.full),
+]
+MOST_SPILLED_BYTES = {1024: 256}
+
+
+class StandIn:
+    """In place of the device that Numba asks for when it compiles device functions."""
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        self.compute_capability = capability
+
+
+@pytest.fixture(autouse=True)
+def _no_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(numba.cuda.dispatcher, "get_current_device", lambda: StandIn((7, 5)))
+    yield
+
+
+def ptx(kernel: Any, signature: tuple[Any, ...], capability: tuple[int, int]) -> str:
+    options = kernel.targetoptions
+    bounds, fast = options.get("launch_bounds"), bool(options.get("fastmath"))
+    text, returned = cuda.compile_ptx(kernel.py_func, signature, cc=capability, fastmath=fast, launch_bounds=bounds)
+    assert returned == types.void and f".target sm_{capability[0]}{capability[1]}" in text
+    return text
+
+
+def array(ndim: int, dtype: Any) -> Any:
+    return types.Array(dtype, ndim, "C")
+
+
+def buffers(backward: bool, dtype: Any) -> Any:
+    kind, count = (Backward, BACKWARD_BUFFERS) if backward else (Forward, FORWARD_BUFFERS)
+    return types.NamedTuple([array(1, dtype)] * count + [array(1, INT)] + [INT] * 3, kind)
+
+
+def persistent_ptx(layer: Any, backward: bool, training: bool, capability: tuple[int, int], fast: bool = False) -> str:
+    name, dtype, hidden_size, batch_size, forced = layer
+    spec = Spec(cells.find(name), hidden_size, hidden_size, dtype=dtype)
+    tile = plan.plan(spec, batch_size, plan.H200, forced).tile
+    assert tile is not None
+    kernel = persistent(program(spec.step, training), backward, tile, hidden_size, dtype, fast)
+    signature = buffers(backward, REAL[dtype]), array(2, REAL[dtype]), INT, types.boolean, INT
+    return ptx(kernel, signature, capability)
+
+
+def assembled(text: str) -> dict[str, int]:
+    """Registers, spilled bytes and shared bytes that ptxas reports for the kernel in a PTX text, for compute capability 9.0."""
+    nvjitlink = pytest.importorskip("cuda.bindings.nvjitlink", reason="the package cuda-bindings is not installed")
+    options = ["-arch=sm_90", "-verbose"]
+    linker = nvjitlink.create(len(options), options)
+    code = text.encode() + b"\0"
+    nvjitlink.add_data(linker, nvjitlink.InputType.PTX, code, len(code), "kernel")
+    if "cudaCG" in text:  # the grid's barrier is a function of the device runtime
+        (library,) = glob.glob(f"{sys.prefix}/lib/python3*/site-packages/nvidia/**/libcudadevrt.a", recursive=True)
+        with open(library, "rb") as file:
+            runtime = file.read()
+        nvjitlink.add_data(linker, nvjitlink.InputType.LIBRARY, runtime, len(runtime), "cudadevrt")
+    nvjitlink.complete(linker)
+    log = bytearray(nvjitlink.get_info_log_size(linker))
+    nvjitlink.get_info_log(linker, log)
+    nvjitlink.destroy(linker)
+    report = log.decode()
+    (spilled,) = re.findall(r"(\d+) bytes spill stores", report)
+    registers = re.search(r"ptxas info\s+: Used (\d+) registers", report)
+    assert registers is not None, report
+    return {"registers": int(registers[1]), "spilled": int(spilled)}
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))
+@pytest.mark.parametrize("direction", ["inference", "training", "backward"])
+def test_a_persistent_kernel_keeps_its_weights_in_registers(layer: Any, direction: str) -> None:
+    text = persistent_ptx(layer, direction == "backward", direction != "inference", (9, 0))
+    hidden_size = layer[2]
+    assert ".local" not in text, "an array whose indices are no constants lies in local memory"
+    assert ("cudaCG" in text) == (layer[4] == "grid")
+    used = assembled(text)
+    threads = int(re.findall(r"\.maxntid (\d+)", text)[0])
+    assert used["registers"] * threads <= 65536
+    assert used["spilled"] <= MOST_SPILLED_BYTES.get(hidden_size, 0), used
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_step_kernels_compile(capability: tuple[int, int]) -> None:
+    real, tile = types.float32, plan.product_tile(64, plan.H200)
+    for transposed in (False, True):
+        kernel = product.product(tile, transposed, "float32", False)
+        matrix = array(2, real), PAIR
+        text = ptx(kernel, (*matrix, *matrix, *matrix, array(1, real), INT, INT, INT, INT), capability)
+        assert ".local" not in text
+        if capability == (9, 0):
+            assert assembled(text)["spilled"] == 0
+    for backward in (False, True):
+        part = program(cells.find("gru"), True)
+        kernel = moves.pointwise(part, backward, 0, "float32", False)
+        ptx(kernel, (buffers(backward, real), types.NamedTuple([INT] * 5, Now), INT, INT), capability)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_small_kernels_compile(capability: tuple[int, int]) -> None:
+    real = types.float64
+    matrix = array(2, real)
+    ptx(moves.copy_rows, (matrix, PAIR, INT, matrix, PAIR, INT, INT), capability)
+    ptx(moves.without_padding, (array(3, real), array(1, INT), array(3, real)), capability)
+    ptx(moves.fill, (array(1, real), INT), capability)
+    ptx(moves.add_row, (array(1, real), INT, array(1, real), INT, INT), capability)
+    ptx(moves.column_sums("float64", moves.SUM_COLUMNS, moves.SUM_ROWS), (matrix, array(1, real)), capability)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cell", cells.BUILT_IN)
+@pytest.mark.parametrize("dtype", REAL)
+def test_every_cells_pointwise_code_compiles(cell: str, dtype: str) -> None:
+    part, here = program(cells.find(cell), True), types.NamedTuple([INT] * 5, Now)
+    for backward, stages in ((False, part.forward), (True, part.backward)):
+        for stage in range(len(stages)):
+            text = ptx(
+                moves.pointwise(part, backward, stage, dtype, False),
+                (buffers(backward, REAL[dtype]), here, INT, INT),
+                (9, 0),
+            )
+            if dtype == "float32":
+                assert ".f64" not in text, "a constant without a type makes float64 of float32"
+
+
+def test_fast_mathematics_are_the_approximate_instructions_and_precise_are_not() -> None:
+    fast, precise = (
+        persistent_ptx(("lstm", "float32", 8, 4, "block"), False, False, (9, 0), mode) for mode in (True, False)
+    )
+    assert "tanh.approx" in fast and "tanh.approx" not in precise
+    assert ".f64" not in precise
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("capability", CAPABILITIES[:2])
+@pytest.mark.parametrize("kernel", ["block", "grid"])
+def test_older_devices_are_compiled_for(capability: tuple[int, int], kernel: str) -> None:
+    for backward in (False, True):
+        persistent_ptx(("gru", "float32", 64, 4, kernel), backward, True, capability)
+
+
+def test_the_gate_sees_local_memory_and_spills() -> None:
+    """A kernel whose array is indexed by what is known at run time only, and one that has too few registers."""
+
+    @cuda.jit
+    def indexed(values, at):
+        kept = cuda.local.array(64, types.float32)
+        for i in range(64):
+            kept[i] = values[i]
+        values[0] = kept[at]
+
+    assert ".local" in ptx(indexed, (array(1, types.float32), INT), (9, 0))
+    tight = plan.Tile(rows=1, units=128, slices=4, itemsize=4, staged_bytes=4096)  # 128 weights for each of 512 threads
+    kernel = persistent(program(cells.find("lstm"), True), True, tight, 128, "float32", False)
+    text = ptx(kernel, (buffers(True, types.float32), array(2, types.float32), INT, types.boolean, INT), (9, 0))
+    assert ".local" in text or assembled(text)["spilled"] > MOST_SPILLED_BYTES[1024]
