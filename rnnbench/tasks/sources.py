@@ -19,7 +19,7 @@ class Markov:
     """A random source of symbols 0 to S-1, each drawn from a distribution that the last `order` ones decide.
 
     symbols: S. order: how many symbols back the next one depends on. seed: of the distributions. concentration: of the Dirichlet
-    law that they are drawn from: the smaller, the more predictable. Attribute transition (S^order, S): the distributions, a row a
+    law that they are drawn from: the smaller, the more predictable. transition: (S^order, S), the distributions, a row a
     context, of which the newest symbol is the last digit in base S. Raises ValueError for sizes that leave nothing to learn.
     """
 
@@ -48,7 +48,7 @@ class Markov:
         """The least possible mean loss of predicting the next symbol, in nats; exp of it is the least perplexity.
 
         seen: for a model that knows only the last `seen` symbols, from 0 to order; None for one that knows all of them.
-        Source: Cover and Thomas, Elements of Information Theory, theorem 4.2.4.
+        As in Cover and Thomas, Elements of Information Theory, theorem 4.2.4.
         """
         known = self.order if seen is None else seen
         if not 0 <= known <= self.order:
@@ -81,7 +81,7 @@ def adding(seq_len: int, batch_size: int, seed: int, dtype: str = "float32") -> 
 
     Channel 0 holds numbers from 0 to 1, channel 1 marks two of them, one in each half; the answer is the sum of these two. The best
     constant answer is 1, with the mean squared error 1/6 (`ADDING_FLOOR`). seed: of the numbers and marks.
-    Source: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997, experiment 4, in the form of Arjovsky, Shah, Bengio,
+    From Hochreiter and Schmidhuber, Long Short-Term Memory, 1997, experiment 4, in the form of Arjovsky, Shah, Bengio,
     arXiv:1511.06464. Raises ValueError for fewer than two steps.
     """
     if seq_len < 2:
@@ -100,7 +100,7 @@ def copy_memory(delay: int, batch_size: int, seed: int) -> tuple[np.ndarray, np.
 
     Ten symbols below 8 are shown, then T blanks (8), of which the last is the delimiter (9) that asks for them, then ten blanks,
     during which the ten are to be repeated; everywhere else the answer is blank. seed: of the symbols.
-    Source: Arjovsky, Shah, Bengio, Unitary Evolution Recurrent Neural Networks, arXiv:1511.06464, section 5.1.
+    From Arjovsky, Shah, Bengio, Unitary Evolution Recurrent Neural Networks, arXiv:1511.06464, section 5.1.
     Raises ValueError for a delay below 1.
     """
     if delay < 1:

@@ -43,7 +43,7 @@ class Texts:
     after which a text is cut. batch_size: texts in a batch, of like lengths. held_out: the share that is held out. seed: of the
     split and of the order of batches.
 
-    Attributes: dictionary; names, the different labels in alphabetical order, whose places are the classes.
+    dictionary: of what is learnt from. names: the different labels in alphabetical order, whose places are the classes.
     Raises DataError for a single label or none, too few texts to hold some out, and a text without a word.
     """
 
