@@ -17,7 +17,7 @@ from rnnbench.bench import record
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
 from rnnbench.bench.lock import Taken, only_one
-from rnnbench.bench.machine import describe, peak_gflops
+from rnnbench.bench.machine import copy_gbytes_per_s, describe, peak_gflops
 from rnnbench.bench.startup import compile_kernels, kernel_groups
 from rnnbench.bench.suite import Measurement, Suite, case_of
 from rnnbench.cli import report, values
@@ -78,7 +78,9 @@ def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> in
     print(f"{arguments.suite}: {len(plan)} measurements {what}, {threads} threads", flush=True)
     rough = arguments.dry_run or arguments.suite == "smoke"  # numbers that nobody will look at
     peaks = {dtype: peak_gflops(dtype, threads, 0.05 if rough else 1.0) for dtype in DTYPES}
-    record.append({"record": "machine", "threads": threads, "peak_gflops": peaks} | describe(), suite.prepare_folder())
+    about = {"record": "machine", "threads": threads, "peak_gflops": peaks}
+    about["copy_gbytes_per_s"] = copy_gbytes_per_s(threads, 0.05 if rough else 0.5)
+    record.append(about | describe(), suite.prepare_folder())
     _compile([m for _, _, m in plan])
     done, interrupted = _follow(suite, plan)
     failed = [m for m in done if m.status == "failed"]

@@ -22,9 +22,12 @@ sentence for the user, when there is nothing to show, when a machine, commit or 
 of the extra `report` is missing; the command line prints it and exits with 2.
 
 **Which results.** By default the newest commit of each machine. `machine` is the name of one, `commit` a hash or its
-first characters, or "all". Files that cannot be used are named in `Results.problems` and in every output.
+first characters, or "all": then trends over the commits come first, with the steps that asv's detection finds, machine against
+machine and the best of all; of more than six runs only the newest of each machine are shown in detail. Files that cannot be used
+are named in `Results.problems` and in every output.
 
-**The tidy frame** has one row a measurement and the columns of `report.COLUMNS`. `metric` is "time" (seconds a call),
+**The tidy frame** has one row a measurement and the columns of `report.COLUMNS`, whose meanings and units are in
+`report.MEANINGS`. `metric` is "time" (seconds a call),
 "steps_per_second" (seq_len * batch_size / time), "gflops", "percent_of_peak", "workspace_bytes", "tape_bytes",
 "peak_bytes", "empty_process_bytes", "compile_seconds", "first_call_seconds", "import_seconds" or "verification" (one
 row a verified case, its value the relative error). `status` is "ok",
@@ -36,14 +39,15 @@ A line whose "record" is "machine" separates one run from the next; a later run'
 one, and within one run the worst status counts.
 """
 
-from rnnbench.report.base import COLUMNS, ReportError, Results
+from rnnbench.report.across import tables
+from rnnbench.report.base import COLUMNS, MEANINGS, UNITS, ReportError, Results
 from rnnbench.report.loader import load, read
 from rnnbench.report.make import FORMATS, main
 from rnnbench.report.page import html
-from rnnbench.report.table import Table, tables
+from rnnbench.report.table import Table
 from rnnbench.report.text import csv, markdown, parquet, terminal
 
 __all__ = [
-    "COLUMNS", "FORMATS", "ReportError", "Results", "Table", "csv", "html", "load", "main", "markdown", "parquet",
-    "read", "tables", "terminal",
+    "COLUMNS", "FORMATS", "MEANINGS", "UNITS", "ReportError", "Results", "Table", "csv", "html", "load", "main",
+    "markdown", "parquet", "read", "tables", "terminal",
 ]  # fmt: skip

@@ -18,6 +18,35 @@ COLUMNS = [
     "cell", "backend", "device", "dtype", "direction", *SIZES, "threads", "metric", "value", "unit", "lower", "upper",
     "n", "status", "reason", "error", "tolerance", "flops", "commit", "date", "machine", "environment", "benchmark",
 ]  # fmt: skip
+# What each column holds, and in which unit.
+MEANINGS = {
+    "cell": "name of the cell, or path/to/file.py:name",
+    "backend": "what computed it",
+    "device": "cpu or gpu",
+    "dtype": "float32 or float64",
+    "direction": "forward (inference) or train (forward and backward)",
+    "seq_len": "T, time steps",
+    "batch_size": "B, rows",
+    "input_size": "I, units",
+    "hidden_size": "H, units",
+    "threads": "threads that it was allowed, a number",
+    "metric": "what was measured, one of UNITS",
+    "value": "the number, in the row's unit",
+    "unit": "of value, lower and upper: seconds, steps/s, GFLOP/s, percent, bytes or relative error",
+    "lower": "lower end of the 99% interval of the median, in the row's unit; NaN where there are too few samples",
+    "upper": "upper end of it, likewise",
+    "n": "samples behind the median",
+    "status": "ok, skipped, failed, wrong (disagrees with the reference) or unverified (no record of a check)",
+    "reason": "a sentence, where the status is not ok",
+    "error": "largest error against the reference, relative, of the tensor that uses most of its tolerance",
+    "tolerance": "what that error may be, relative",
+    "flops": "floating-point operations of the matrix products of one call",
+    "commit": "hash of the commit that was measured",
+    "date": "when that commit was made, UTC",
+    "machine": "name of the machine",
+    "environment": "asv's name of Python and library versions",
+    "benchmark": "asv's name of the benchmark",
+}
 UNITS = {
     "time": "seconds",
     "steps_per_second": "steps/s",
@@ -34,6 +63,8 @@ UNITS = {
 }
 # Other projects' implementations, with which ours are compared; as rnnbench.backends has them, which a report does not load.
 PEERS = ("torch", "torch-cuda", "torch-cuda-tf32", "onnxruntime", "jax", "keras")
+# With more runs than that, only the newest of each machine are shown in detail.
+MOST_RUNS = 6
 # From harmless to alarming: the status of a case is the last of its rows' statuses in this order.
 STATUSES = ["skipped", "ok", "unverified", "failed", "wrong"]
 
@@ -54,6 +85,16 @@ class Results:
     frame: pd.DataFrame
     machines: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+def detailed(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs that have tables and plots of their own: all while they are few, then each machine's and environment's newest."""
+    if len(machines) <= MOST_RUNS:
+        return machines
+    newest = {
+        (about["machine"], about["environment"]): about for about in sorted(machines, key=lambda about: about["date"])
+    }
+    return [about for about in machines if any(about is one for one in newest.values())]
 
 
 def need(library: str, purpose: str) -> ModuleType:

@@ -20,7 +20,7 @@ def with_derived(frame: pd.DataFrame, machines: list[dict[str, Any]]) -> pd.Data
     steps = _over_time(times, "steps_per_second", (times["seq_len"] * times["batch_size"]).astype("float64"))
     gflops = _over_time(times, "gflops", times["flops"].astype("Float64").astype("float64") / 1e9)
     percent = gflops.assign(metric="percent_of_peak", unit=UNITS["percent_of_peak"])
-    peaks = pd.Series([_peak(row, machines) for _, row in percent.iterrows()], index=percent.index, dtype="float64")
+    peaks = _peaks(percent, machines)
     for name in ("value", "lower", "upper"):
         percent[name] = 100 * percent[name] / peaks
     parts = [part for part in (frame, steps, gflops, percent.dropna(subset="value")) if len(part)]
@@ -35,9 +35,14 @@ def _over_time(times: pd.DataFrame, metric: str, work: pd.Series) -> pd.DataFram
     return derived.astype({"metric": "string", "unit": "string"}).dropna(subset="value")
 
 
-def _peak(row: pd.Series, machines: list[dict[str, Any]]) -> float | None:
-    """The measured peak in GFLOP/s that a row may be held against, or None."""
-    machine = next(about for about in machines if all(about[name] == row[name] for name in RUN))
-    if machine.get("threads") != row["threads"]:
-        return None
-    return machine.get("peak_gflops", {}).get(row["dtype"])
+def _peaks(rows: pd.DataFrame, machines: list[dict[str, Any]]) -> pd.Series:
+    """The measured peak in GFLOP/s that each row may be held against, NaN where there is none."""
+    known = [
+        {**{name: about[name] for name in RUN}, "threads": about.get("threads"), "dtype": dtype, "peak": peak}
+        for about in machines
+        for dtype, peak in about.get("peak_gflops", {}).items()
+    ]
+    keys = [*RUN, "threads", "dtype"]
+    peaks = {tuple(about[name] for name in keys): about["peak"] for about in known}
+    columns = [rows[name].astype(object) for name in keys]
+    return pd.Series([peaks.get(key) for key in zip(*columns, strict=True)], index=rows.index, dtype="float64")

@@ -46,7 +46,9 @@ def read(results_dir: str | Path = "results", machine: str | None = None, commit
         measured = list(rows(run, described, record, problems))
         if measured:
             found += measured
-            machines.append(_machine(run, record, several=len(environments) > 1))
+            about = _machine(run, record, several=len(environments) > 1)
+            about["files"] = [str(root / run._filename), str(folder / f"{run.commit_hash[:8]}-rnnbench.jsonl")]
+            machines.append(about)
     if not any(row["metric"] != "verification" for row in found):
         raise ReportError(_nothing(root, problems))
     return Results(with_derived(_frame(found), machines), machines, problems)
@@ -128,7 +130,7 @@ def _frame(found: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(found).reindex(columns=COLUMNS)
     frame["device"] = ["gpu" if "cuda" in str(name) else "cpu" for name in frame["backend"]]
     for name in [*SIZES, "threads", "n", "flops"]:
-        frame[name] = pd.array([None if pd.isna(value) else int(value) for value in frame[name]], dtype="Int64")
+        frame[name] = pd.to_numeric(frame[name]).astype("Int64")
     for name in ("value", "lower", "upper", "error", "tolerance"):
         frame[name] = pd.to_numeric(frame[name]).astype("float64")
     texts = [name for name in COLUMNS if name in {*CASE[:4], *RUN, "metric", "unit", "status", "reason", "benchmark"}]

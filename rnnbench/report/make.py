@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from rnnbench.files import replace_text
 from rnnbench.report import page, text
 from rnnbench.report.base import ReportError
 from rnnbench.report.loader import read
@@ -57,8 +58,7 @@ def main(
             if output is None:
                 stream.write(shown)
             else:
-                Path(output).parent.mkdir(parents=True, exist_ok=True)
-                Path(output).write_text(shown, encoding="utf-8")
+                replace_text(output, shown)
                 print(f"Report: {output}", file=stream)
         for path in pages:
             print(f"Report: {page.html(results, path, baseline).resolve()}", file=stream)

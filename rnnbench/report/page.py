@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from rnnbench.report import plots, views
-from rnnbench.report.base import Results, need
+import pandas as pd
+
+from rnnbench.files import replace_text
+from rnnbench.report import across, plots, roofline, views
+from rnnbench.report.base import Results, detailed, need
 from rnnbench.report.table import LEGEND, SECTIONS, interval, of_run, rows_of
 from rnnbench.report.text import machine_lines
 from rnnbench.report.units import ratio
 
 FOLDER = Path(__file__).parent
+# A page stays below 5 MB: runs that find no room on it are in its overview only. The newest is always shown.
+ROOM_BYTES, CELL_BYTES = 4_200_000, 40
 HEADINGS = {
     "head to head": "Side by side with the peers",
     "throughput": "Throughput",
     "time": "Time over sequence length",
     "speed-up": "Speed-up",
-    "peak": "Percent of peak",
+    "peak": "Percent of peak and roofline",
     "memory": "Memory",
+    "scaling": "Scaling",
     "start-up": "Start-up and break-even",
     "left out": "Not measured or not verified",
 }
@@ -38,18 +46,64 @@ def html(results: Results, path: str | Path, baseline: str | None = None) -> Pat
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    runs = [_run(results, machine, baseline) for machine in results.machines]
+    overview = _across(results)
+    runs, room = [], ROOM_BYTES - _size(overview)
+    for machine in sorted(detailed(results.machines), key=lambda about: about["date"], reverse=True):
+        run = _run(results, machine, baseline, Path(path).parent)
+        room -= _size(run["sections"])
+        if runs and room < 0:
+            break
+        runs.append((results.machines.index(machine), run))
+    runs = [run for _, run in sorted(runs, key=lambda pair: pair[0])]
     text = environment.get_template("page.html").render(
         css=(FOLDER / "page.css").read_text(encoding="utf-8"), runs=runs, problems=results.problems, legend=LEGEND,
+        across=overview, count=len(results.machines), backends=_legend(results.frame),
         good=all(run["verdict"].good for run in runs) and not results.problems,
     )  # fmt: skip
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")
+    replace_text(path, text)
     return Path(path)
 
 
-def _run(results: Results, machine: dict[str, Any], baseline: str | None) -> dict[str, Any]:
-    """Everything the template shows of one run."""
+def _size(sections: list[dict[str, Any]]) -> int:
+    """About how many bytes some sections take on the page."""
+    pictures = sum(len(plot.svg) for section in sections for plot in section["plots"])
+    cells = sum(table.frame.size for section in sections for table in section["tables"])
+    return pictures + CELL_BYTES * int(cells)
+
+
+def _across(results: Results) -> list[dict[str, Any]]:
+    """What the template shows of all runs together; nothing of a single one."""
+    if len(results.machines) < 2:
+        return []
+    tables = list(across.over_runs(results))
+    sections = [{"name": "trend", "heading": "Over the commits", "tables": [], "plots": across.trends(results)}]
+    for name, heading in across.SECTIONS.items():
+        sections.append(
+            {"name": name, "heading": heading, "plots": [], "tables": [t for t in tables if t.section == name]}
+        )
+    return [
+        {**section, "id": f"all-{section['name']}"} for section in sections if section["tables"] or section["plots"]
+    ]
+
+
+def _legend(rows: pd.DataFrame) -> list[tuple[str, int, str]]:
+    return [(name, i, plots.MARKERS[i]) for name, i in plots.series(rows).items()]
+
+
+def _raw(machine: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
+    """(name, address) of the files that a run was read from, as seen from the page's folder."""
+    found = []
+    for file in map(Path, machine.get("files", [])):
+        try:
+            seen = os.path.relpath(file.resolve(), folder.resolve())
+        except ValueError:  # another drive of Windows
+            seen = str(file.resolve())
+        found.append((file.name, quote(Path(seen).as_posix())))
+    return found
+
+
+def _run(results: Results, machine: dict[str, Any], baseline: str | None, folder: Path) -> dict[str, Any]:
+    """Everything the template shows of one run. folder: where the page will be."""
     rows = rows_of(results, machine)
     shown = list(of_run(rows, machine, baseline))
     chosen = views.baseline_of_run(rows, baseline)
@@ -58,6 +112,8 @@ def _run(results: Results, machine: dict[str, Any], baseline: str | None) -> dic
         "throughput": plots.throughput(rows),
         "time": plots.times(rows),
         "speed-up": plots.heat_maps(rows, chosen),
+        "peak": roofline.plots(rows, machine),
+        "memory": plots.memory(rows),
     }
     verdict = views.verdict(rows)
     order = SECTIONS if verdict.good else ("left out", *SECTIONS[:-1])  # bad news first
@@ -77,7 +133,8 @@ def _run(results: Results, machine: dict[str, Any], baseline: str | None) -> dic
         "verdict": verdict,
         "cards": _cards(rows, chosen),
         "sections": [section for section in sections if section["tables"] or section["plots"]],
-        "backends": [(name, i, plots.MARKERS[i]) for name, i in plots.series(rows).items()],
+        "raw": _raw(machine, folder),
+        "backends": _legend(rows),
         "batches": [(size, " ".join(map(str, plots.DASHES[i]))) for size, i in plots.batches(rows).items()],
         "heat": _heat_legend(),
     }

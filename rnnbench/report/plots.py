@@ -17,7 +17,7 @@ import pandas as pd
 
 from rnnbench.report import views
 from rnnbench.report.base import RUN, need
-from rnnbench.report.units import seconds, si, significant
+from rnnbench.report.units import seconds, si, significant, size
 
 # Colours that occur in no palette, each standing for a CSS variable.
 TOKENS = {"ink": "#010203", "grid": "#010204"}
@@ -63,6 +63,14 @@ def times(rows: pd.DataFrame) -> list[Plot]:
     return _lines(rows, "time", "seq_len", "sequence length T (steps)", "time a call (seconds)", seconds)
 
 
+def memory(rows: pd.DataFrame) -> list[Plot]:
+    """Bytes of the tape over sequence length, log-log, a plot for each dtype and cell; none for one length."""
+    cases, _ = views.sweep(rows, "tape_bytes", "seq_len")
+    if cases["seq_len"].nunique() < 2:
+        return []
+    return _lines(rows, "tape_bytes", "seq_len", "sequence length T (steps)", "tape (bytes)", size)
+
+
 def _lines(
     rows: pd.DataFrame, metric: str, over: str, xlabel: str, ylabel: str, show: Callable[[float], str]
 ) -> list[Plot]:
@@ -72,7 +80,7 @@ def _lines(
         # One scale for a direction, so that cells can be compared across its plots.
         limits = (parts[["value", "lower"]].min().min() / 1.4, parts[["value", "upper"]].max().max() * 1.4)
         for (_, dtype, cell), part in parts.groupby(panel):
-            figure, axes = _figure(2.9)
+            picture, axes = figure(2.9)
             for _, line in part.groupby([name for name in keys if name not in panel]):
                 _draw(axes, line.sort_values(over), over, series(rows), batches(rows))
             axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, ylim=limits)
@@ -81,13 +89,13 @@ def _lines(
             axes.set_xticks([], minor=True)
             _label_log_axis(axes, show)
             title = f"{cell}, {direction}, {dtype}"
-            best = part.sort_values("value", ascending=metric == "time").iloc[0]
+            best = part.sort_values("value", ascending=metric in ("time", "tape_bytes")).iloc[0]
             alt = (
                 f"Line chart of {ylabel} over {xlabel} for {title}: {', '.join(sorted(part['backend'].unique()))}. "
                 f"The best value is {show(best['value'])} by {best['backend']} at {best[over]}; "
                 "the table below has every number."
             )
-            found.append(Plot(title, _svg(figure, rows, xlabel + title, alt), alt))
+            found.append(Plot(title, svg(picture, rows, xlabel + title, alt), alt))
     return found
 
 
@@ -142,7 +150,7 @@ def lead_over_peers(rows: pd.DataFrame) -> list[Plot]:
 def _heat_map(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Plot:
     """The column "speedup" of some cases as colours and numbers."""
     grid = part.pivot_table(index=["hidden_size", "seq_len", "batch_size"], columns="cell", values="speedup")
-    figure, axes = _figure(0.8 + 0.27 * len(grid))
+    picture, axes = figure(0.8 + 0.27 * len(grid))
     for row, values in enumerate(grid.to_numpy()):
         for column, speedup in enumerate(values):
             _box(axes, row, column, speedup)
@@ -157,7 +165,7 @@ def _heat_map(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Plot:
         f"Heat map of the speed-up of {title}: from {significant(part['speedup'].min())} to "
         f"{significant(part['speedup'].max())} times over {len(part)} cases; the tables below have every number."
     )
-    return Plot(title, _svg(figure, rows, "speed-up" + title, alt), alt)
+    return Plot(title, svg(picture, rows, "speed-up" + title, alt), alt)
 
 
 def _box(axes: Any, row: int, column: int, speedup: float) -> None:
@@ -180,11 +188,11 @@ def _shorter(cell: str) -> str:
     return f"{first}\n{rest}" if rest else name
 
 
-def _figure(height: float) -> tuple[Any, Any]:
-    """An empty figure WIDTH_INCHES wide, and its axes in the page's ink. Needs matplotlib."""
-    figure = need("matplotlib.figure", "The HTML page").Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
+def figure(height: float) -> tuple[Any, Any]:
+    """An empty figure WIDTH_INCHES wide and `height` inches high, and its axes in the page's ink. Needs matplotlib."""
+    empty = need("matplotlib.figure", "The HTML page").Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
+    empty.patch.set_alpha(0)
+    axes = empty.add_subplot()
     axes.patch.set_alpha(0)
     axes.grid(True, color=TOKENS["grid"], linewidth=0.7)
     axes.set_axisbelow(True)
@@ -195,11 +203,17 @@ def _figure(height: float) -> tuple[Any, Any]:
     axes.yaxis.label.set_color(TOKENS["ink"])
     axes.xaxis.label.set_size(9)
     axes.yaxis.label.set_size(9)
-    return figure, axes
+    return empty, axes
 
 
-def _svg(figure: Any, rows: pd.DataFrame, kind: str, alt: str) -> str:
-    """The figure as an <svg> element without fixed size, with its alternative text and CSS variables for colours.
+def _shorter_tag(tag: str) -> str:
+    """A tag with coordinates to a hundredth of a point, and without the names of fonts, which the page decides."""
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    return " ".join(re.sub(r"(\d\.\d\d)\d+", r"\1", tag).split())
+
+
+def svg(picture: Any, rows: pd.DataFrame, kind: str, alt: str) -> str:
+    """The figure `picture` as an <svg> element without fixed size, with its alternative text `alt` and CSS variables for colours.
 
     rows: of the run, whose name and `kind` keep the ids of one picture apart from those of the others on a page.
     """
@@ -208,13 +222,15 @@ def _svg(figure: Any, rows: pd.DataFrame, kind: str, alt: str) -> str:
     buffer = io.StringIO()
     salt = " ".join([*rows.iloc[0][RUN], kind])  # and no random one: a page is the same whenever its numbers are
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    for size in ("width", "height"):  # the page decides; the viewBox keeps the shape
-        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
-    used = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
+        picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for side in ("width", "height"):  # the page decides; the viewBox keeps the shape
+        text = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", text, count=1)
+    used = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)
+    text = re.sub(r"<[^>]*>", lambda tag: _shorter_tag(tag[0]), text)
+    text = re.sub(r">\s+<", "><", text)
     for name, colour in TOKENS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+        text = text.replace(colour, f"var(--{name})")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)

@@ -6,13 +6,14 @@ import ast
 import itertools
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 from asv.results import Results as AsvResults
 from asv.util import UserError
 
-from rnnbench.report.base import CASE, COLUMNS, SIZES, UNITS
+from rnnbench.report.base import CASE, SIZES, UNITS
 from rnnbench.report.records import Records
 
 # What a file that is not what it claims to be can raise inside asv's readers, which trust their input. Each use names
@@ -41,14 +42,15 @@ def rows(
             if run.benchmark_version.get(name) != about.get("version", run.benchmark_version.get(name)):
                 problems.append(f"{where}: {name} was measured by an older version of the benchmark and is left out.")
                 continue
-            found = [_row(name, about, *measured, record) for measured in _measurements(run, name)]
+            names = _parameter_names(name, about, len(run.get_result_params(name) or []))
+            if names is None:
+                foreign.append(name)
+                continue
+            found = [_row(name, names, *measured, record) for measured in _measurements(run, name)]
         except DAMAGED as error:
             problems.append(f"{where}: {name} is damaged ({short(error)}) and left out.")
             continue
-        if None in found:
-            foreign.append(name)
-            continue
-        yield from ({**row, **common} for row in found if row is not None)
+        yield from ({**row, **common} for row in found)
     if foreign:
         shown = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
         problems.append(f"{where}: not benchmarks of rnnbench, left out: {shown}.")
@@ -77,28 +79,24 @@ def _literal(text: str) -> Any:
 
 
 def _row(
-    name: str, about: dict[str, Any], values: list[Any], value: Any, stats: dict[str, Any], record: Records
-) -> dict[str, Any] | None:
-    """One measurement as a row, or None when the benchmark is not one of rnnbench's."""
-    names = _parameter_names(name, about, len(values))
-    if names is None:
-        return None
+    name: str, names: list[str], values: list[Any], value: Any, stats: dict[str, Any], record: Records
+) -> dict[str, Any]:
+    """One measurement of the benchmark `name` as a row; `names` of its parameters with their `values`."""
     metric, direction = _metric(name)
     row: dict[str, Any] = dict(zip(names, values, strict=True))
-    verified = None
-    if "hidden_size" in row:
+    verified, cased = None, "hidden_size" in row
+    if cased:
         row.setdefault("input_size", row["hidden_size"])
         row.setdefault("direction", direction)
         if not all(isinstance(row.get(size), int) for size in SIZES):
             raise ValueError(f"a size among {values} is not a whole number")
         verified = record.cases.get(tuple(row.get(part) for part in CASE))
-    row = {part: row[part] for part in row if part in COLUMNS}
-    row.update(_outcome(value, verified, needs_record="hidden_size" in row))
+    row.update(_outcome(value, verified, needs_record=cased))
     if metric == "compile_seconds" and row["status"] == "skipped":
         row["reason"] = "nothing to compile, or not available here"
     measured = isinstance(value, int | float) and math.isfinite(value)
-    low, high = (stats.get(end, math.nan) for end in ("ci_99_a", "ci_99_b"))
-    if not measured or not (math.isfinite(low) and math.isfinite(high)):
+    low, high = (stats.get("ci_99_a"), stats.get("ci_99_b")) if measured else (None, None)
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         low = high = None  # with few samples asv's interval is infinite: no interval is honest, that one is not
     return row | {
         "metric": metric, "value": value if measured else None, "unit": UNITS[metric], "lower": low, "upper": high,
@@ -126,6 +124,7 @@ def _parameter_names(name: str, about: dict[str, Any], count: int) -> list[str] 
     return names if {"cell", "backend"} <= set(names) else None
 
 
+@lru_cache(maxsize=256)
 def _metric(name: str) -> tuple[str, str]:
     """(metric, direction) from a benchmark's name such as `speed.TrainOverSeqLen.time_train`."""
     method = name.rpartition(".")[2]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from rnnbench.report import views
+from rnnbench.report import scaling, views
 from rnnbench.report.base import RUN, Results
 from rnnbench.report.units import NOTHING, count, ratio, seconds, si, significant, size
 
 HEADINGS = {"seq_len": "T", "batch_size": "B", "input_size": "I", "hidden_size": "H"}
 LEGEND = "T sequence length, B batch size, H hidden size (and input size, where no I is given)"
-SECTIONS = ("head to head", "throughput", "time", "speed-up", "peak", "memory", "start-up", "left out")
+SECTIONS = ("head to head", "throughput", "time", "speed-up", "peak", "memory", "scaling", "start-up", "left out")
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,6 @@ class Row:
     best: frozenset[int]
 
 
-def tables(results: Results, baseline: str | None = None) -> list[Table]:
-    """All tables of all runs, without those that have nothing to show.
-
-    results: from `read`. baseline: the backend that others are compared with (default: numpy if it is there, else the
-    first by name); raises ReportError when no run has it.
-    """
-    views.choose_baseline(results.frame, baseline)
-    found: list[Table] = []
-    for machine in results.machines:
-        found += of_run(rows_of(results, machine), machine, baseline)
-    return found
-
-
 def rows_of(results: Results, machine: dict[str, Any]) -> pd.DataFrame:
     """The tidy rows of one run."""
     return results.frame[(results.frame[RUN] == [machine[name] for name in RUN]).all(axis=1)]
@@ -90,6 +77,7 @@ def of_run(rows: pd.DataFrame, machine: dict[str, Any], baseline: str | None) ->
     peak = f"% of the matrix-product rate measured here ({known}, {machine.get('threads')} threads)" if known else "%"
     yield from _pivots(rows, run, "percent_of_peak", "hidden_size", "peak", "Percent of peak", peak, significant)
     yield from _memory_table(rows, run)
+    yield from _scaling_table(rows, run)
     yield from _start_up_table(rows, run, baseline)
     yield from _left_out_table(rows, run)
 
@@ -108,7 +96,7 @@ def _pivots(
         best = part == compared.transform("min" if metric == "time" else "max")
         best &= compared.transform("count") > 1
         part = part.rename(columns=lambda size: f"{HEADINGS[over]}={size}")
-        yield _table(run, section, f"{title}, {direction}", unit, part.map(show), best)
+        yield text_table(run, section, f"{title}, {direction}", unit, part.map(show), best)
 
 
 def _side_by_side_tables(rows: pd.DataFrame, run: str) -> Iterable[Table]:
@@ -124,7 +112,7 @@ def _side_by_side_tables(rows: pd.DataFrame, run: str) -> Iterable[Table]:
         if len(lead):
             what += f" (geometric mean {ratio(views.geometric_mean(lead))}, ahead in {(lead > 1).sum()} of {len(lead)} cases)"
         shown = times.map(seconds).assign(**{"ours to best peer": part["ours"].map(ratio)})
-        yield _table(run, "head to head", f"Side by side with the peers, {direction}", what, shown, best)
+        yield text_table(run, "head to head", f"Side by side with the peers, {direction}", what, shown, best)
 
 
 def _speedup_tables(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Table]:
@@ -140,7 +128,7 @@ def _speedup_tables(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Tab
             "cases": [f"{has} of {asked}" for has, asked in zip(summary["cases"], summary["asked"], strict=True)],
         }
     ).set_index(pd.MultiIndex.from_frame(summary[["direction", "dtype", "cell", "backend"]]))  # fmt: skip
-    yield _table(run, "speed-up", title, how, frame)
+    yield text_table(run, "speed-up", title, how, frame)
     pairs = views.speedups(rows, baseline)
     if pairs.empty:
         return
@@ -153,7 +141,7 @@ def _speedup_tables(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Tab
             "speed-up": pairs["speedup"].map(ratio), "interval": pairs.apply(interval, axis=1),
         }
     ).set_index(pd.MultiIndex.from_frame(pairs[[*keys, "backend"]]))  # fmt: skip
-    yield _table(run, "speed-up", f"{title}, case by case", "median seconds a call", detail, detail=True)
+    yield text_table(run, "speed-up", f"{title}, case by case", "median seconds a call", detail, detail=True)
 
 
 def _memory_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
@@ -170,12 +158,30 @@ def _memory_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
     empty = rows.loc[rows["metric"] == "empty_process_bytes", "value"].dropna()
     what = "workspace: a forward call's buffers; tape: what training keeps; process peak: everything, Python included"
     what += f"; an empty process: {size(empty.iloc[0])}" if len(empty) else ""
-    yield _table(run, "memory", "Memory", what, wide.map(size))
+    yield text_table(run, "memory", "Memory", what, wide.map(size))
 
 
 def _differ(frame: pd.DataFrame) -> bool:
     index = frame.index
     return list(index.get_level_values("input_size")) != list(index.get_level_values("hidden_size"))
+
+
+def _scaling_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
+    found = scaling.exponents(rows)
+    if found.empty:
+        return
+    what = "time grows as size to the power of the exponent; interval: every time at the far end of its own"
+    frame = pd.DataFrame(
+        {
+            "from": found["least"].astype(str), "to": found["greatest"].astype(str),
+            "exponent": found["exponent"].map(lambda value: f"{value:.2f}"), "interval": found.apply(_exponents, axis=1),
+        }
+    ).set_index(pd.MultiIndex.from_frame(found[["over", "direction", "dtype", "cell", "fixed", "backend"]]))  # fmt: skip
+    yield text_table(run, "scaling", "Scaling with T, B and H", what, frame, detail=len(frame) > 24)
+
+
+def _exponents(row: pd.Series) -> str:
+    return NOTHING if math.isnan(row["lower"]) else f"{row['lower']:.2f} to {row['upper']:.2f}"
 
 
 def _start_up_table(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Table]:
@@ -191,7 +197,7 @@ def _start_up_table(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Tab
     imports = rows.loc[rows["metric"] == "import_seconds", "value"].dropna()
     what = f"fewest, median, most: inference calls until the time won over {baseline} has repaid the compilation"
     what += f"; import rnnbench takes {seconds(imports.iloc[0])}" if len(imports) else ""
-    yield _table(run, "start-up", "Start-up and break-even", what, frame)
+    yield text_table(run, "start-up", "Start-up and break-even", what, frame)
 
 
 def _left_out_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
@@ -203,11 +209,14 @@ def _left_out_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
         yield Table(run, "left out", "Not measured or not verified", caption, text, len(text.columns))
 
 
-def _table(
+def text_table(
     run: str, section: str, title: str, caption: str, frame: pd.DataFrame, best: pd.DataFrame | None = None,
     detail: bool = False,
 ) -> Table:  # fmt: skip
-    """Index levels become the first columns, except those with one value, which go into the caption."""
+    """A Table of text. The levels of the index become its first columns, except those with one value, which go into the caption.
+
+    best: where True, the number is the best of its comparison. The other arguments are those of `Table`.
+    """
     names = [str(name) for name in frame.index.names]
     constant = [name for name in names if len(frame) > 1 and frame.index.get_level_values(name).nunique() == 1]
     constant = [name for name in constant if name != names[-1]]

@@ -7,9 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from rnnbench.files import replace_file
 from rnnbench.report import views
-from rnnbench.report.base import Results, need
-from rnnbench.report.table import LEGEND, Table, rows_of, tables
+from rnnbench.report.across import tables
+from rnnbench.report.base import Results, detailed, need
+from rnnbench.report.table import LEGEND, Table, rows_of
 from rnnbench.report.units import NOTHING, size
 
 
@@ -66,7 +68,7 @@ def parquet(results: Results, path: str | Path) -> Path:
     """Write the tidy frame as Parquet and return the path. Raises ReportError when pyarrow is missing."""
     need("pyarrow", "Parquet")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    results.frame.to_parquet(path, engine="pyarrow", index=False)
+    replace_file(path, lambda file: results.frame.to_parquet(file, engine="pyarrow", index=False))
     return Path(path)
 
 
@@ -97,8 +99,13 @@ def machine_lines(machine: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _head(results: Results) -> list[str]:
     """For each run, its machine in one line and its verdict in another."""
-    lines = []
-    for machine in results.machines:
+    shown = detailed(results.machines)
+    lines = (
+        []
+        if len(shown) == len(results.machines)
+        else [f"{len(results.machines)} runs; in detail the newest of each machine:"]
+    )
+    for machine in shown:
         facts = dict(machine_lines(machine))
         named = [f"{facts.pop('machine')}, commit {facts.pop('commit')} of {facts.pop('committed')}"]
         lines.append("; ".join(named + [f"{name} {value}" for name, value in facts.items()]))

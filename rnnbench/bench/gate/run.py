@@ -52,7 +52,7 @@ def compare(result: Result, base: sides.Side, head: sides.Side, project: Project
     try:
         tell("compiling and checking every case on both sides")
         _first_calls(result, base, head, project)
-        _batches(result, base, head, project, until, tell)
+        time_cases(result, base, head, project, until, tell)
     except KeyboardInterrupt:
         result.interrupted = True
         for outcome in result.outcomes:
@@ -121,8 +121,10 @@ class _FirstCalls:
             self._worker.close()
 
 
-def _batches(result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell) -> None:
-    """Batch after batch for the cases that are not settled."""
+def time_cases(
+    result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell = lambda what: None
+) -> None:
+    """Batch after batch for the outcomes that are inconclusive, until they are settled. The arguments are those of `compare`."""
     taken: dict[Case, list[Timings]] = {}
     pending = [outcome for outcome in result.outcomes if outcome.verdict == "inconclusive"]
     core, chance = last_core(), random.Random(0)

@@ -1,0 +1,128 @@
+"""What many runs show together, as tables and plots: trends, steps, machine against machine, the best of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from rnnbench.report import history, views
+from rnnbench.report.base import Results, detailed
+from rnnbench.report.plots import MARKERS, TOKENS, Plot, figure, series, svg
+from rnnbench.report.table import Table, of_run, rows_of, text_table
+from rnnbench.report.units import ratio, seconds, significant
+
+ALL_RUNS = "all runs"
+SECTIONS = {"steps": "What has changed", "machines": "Machine against machine", "best": "Best of all runs"}
+SHOWN = 60  # rows of a table in sight; the rest is counted in its caption
+
+
+def tables(results: Results, baseline: str | None = None) -> list[Table]:
+    """All tables: those over all runs, then those of each run in detail, without those that have nothing to show.
+
+    results: from `read`. baseline: the backend that others are compared with (default: numpy if it is there, else the
+    first by name); raises ReportError when no run has it.
+    """
+    views.choose_baseline(results.frame, baseline)
+    found = list(over_runs(results))
+    for machine in detailed(results.machines):
+        found += of_run(rows_of(results, machine), machine, baseline)
+    return found
+
+
+def over_runs(results: Results) -> Iterator[Table]:
+    """The tables over all runs; none where there is only one."""
+    if len(results.machines) < 2:
+        return
+    frame = results.frame
+    yield from _steps(frame)
+    yield from _machines(frame)
+    yield from _best(frame)
+
+
+def _steps(frame: pd.DataFrame) -> Iterator[Table]:
+    found = history.steps(frame)
+    if found.empty:
+        return
+    slower = int((found["ratio"] > 1).sum())
+    caption = f"steps that asv's detection finds over the commits: {slower} slower, {len(found) - slower} faster{_rest(found)}"
+    found = found.head(SHOWN)
+    keys = ["direction", "dtype", "cell", "backend", "seq_len", "batch_size", "hidden_size", "machine"]
+    shown = pd.DataFrame(
+        {
+            "commit": found["commit"].str[:8], "of": found["date"].dt.strftime("%Y-%m-%d"),
+            "before": found["before"].map(seconds), "after": found["after"].map(seconds), "time": found["ratio"].map(ratio),
+        }
+    ).set_index(pd.MultiIndex.from_frame(found[keys]))  # fmt: skip
+    yield text_table(ALL_RUNS, "steps", "Steps over the commits", caption, shown)
+
+
+def _machines(frame: pd.DataFrame) -> Iterator[Table]:
+    found = history.machines(frame)
+    if found.empty:
+        return
+    caption = (
+        "geometric mean over the cases that both have measured at their newest commit; above 1 the first is faster"
+    )
+    shown = pd.DataFrame(
+        {
+            "as fast as the other": found["ratio"].map(ratio), "least": found["least"].map(ratio),
+            "greatest": found["greatest"].map(ratio), "cases": found["cases"].astype(str),
+        }
+    ).set_index(pd.MultiIndex.from_frame(found[["machine", "other", "direction", "dtype", "backend"]]))  # fmt: skip
+    yield text_table(ALL_RUNS, "machines", "Machine against machine", caption, shown)
+
+
+def _best(frame: pd.DataFrame) -> Iterator[Table]:
+    found = history.best(frame)
+    if found.empty:
+        return
+    keys = ["direction", "dtype", "cell", "seq_len", "batch_size", "hidden_size"]
+    shown = pd.DataFrame(
+        {
+            "time": found["seconds"].map(seconds), "backend": found["backend"], "machine": found["machine"],
+            "commit": found["commit"].str[:8], "ahead of the next": found["ahead"].map(ratio),
+        }
+    ).set_index(pd.MultiIndex.from_frame(found[keys]))  # fmt: skip
+    caption = (
+        f"the least time of each case in all runs; ahead: the next best backend's best time divided by it{_rest(found)}"
+    )
+    yield text_table(ALL_RUNS, "best", "Best of all runs", caption, shown.head(SHOWN), detail=len(found) > 20)
+
+
+def _rest(found: pd.DataFrame) -> str:
+    return f"; {SHOWN} of {len(found)} shown, the whole is in `report.load`" if len(found) > SHOWN else ""
+
+
+def trends(results: Results) -> list[Plot]:
+    """The backends' relative time over the commits, a plot for each machine, environment, direction and dtype."""
+    trend = history.trend(results.frame)
+    keys = ["machine", "environment", "direction", "dtype"]
+    several = trend["environment"].nunique() > 1
+    return [
+        _trend(results.frame, part, [str(value) for name, value in zip(keys, values, strict=True) if several or name != keys[1]])
+        for values, part in trend.groupby(keys, sort=True)
+    ]  # fmt: skip
+
+
+def _trend(frame: pd.DataFrame, part: pd.DataFrame, words: list[str]) -> Plot:
+    commits = part.drop_duplicates("commit").sort_values("date", kind="stable")["commit"].to_list()
+    place = {commit: number for number, commit in enumerate(commits)}
+    picture, axes = figure(2.7)
+    for backend, line in part.groupby("backend"):
+        number = series(frame)[str(backend)]
+        line = line.sort_values("date", kind="stable")
+        x = [place[commit] for commit in line["commit"]]
+        axes.plot(
+            x, line["relative"], color=TOKENS[f"series-{number}"], marker=MARKERS[number], markersize=4, linewidth=1.6
+        )
+    axes.axhline(1, color=TOKENS["grid"], linewidth=1)
+    low, high = part["relative"].min(), part["relative"].max()
+    axes.set(ylim=(min(0.9, low / 1.03), max(1.1, high * 1.03)), ylabel="time, as usual = 1")
+    shown = sorted({0, len(commits) // 2, len(commits) - 1})
+    axes.set_xticks(shown, [commits[k][:8] for k in shown], parse_math=False)
+    title = ", ".join(words)
+    last = part.sort_values("date", kind="stable").groupby("backend")["relative"].last()
+    told = ", ".join(f"{backend} {significant(value)}" for backend, value in last.items())
+    alt = f"Line chart of the time relative to the median over {len(commits)} commits, {title}. At the newest: {told}."
+    return Plot(title, svg(picture, frame, "trend" + title, alt), alt)
