@@ -147,6 +147,7 @@ def test_a_small_grammar_is_learnt_and_spoken(original: bool) -> None:
     assert words.sample(model, corpus.dictionary, 40, temperature=0.8) == spoken
     assert words.sample(model, corpus.dictionary, 40, temperature=0.8, seed=1) != spoken
     assert len(set(words.sample(model, corpus.dictionary, 20, temperature=1e-3))) == 1
+    assert words.sample(model, corpus.dictionary, 0) == []
     assert all(len(s.split()) <= 2 for s in words.sample(model, corpus.dictionary, 5, longest=2))
     with pytest.raises(ValueError, match="temperature must be above 0, not 0"):
         words.sample(model, corpus.dictionary, 1, temperature=0)

@@ -6,14 +6,16 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..backends.threads import one_blas_thread
 from ..rnn import RNN
 from .layers import Dense, Embedding, Gradients, Params, Recurrent
 from .losses import Loss, mean_squared_error, softmax_cross_entropy, valid
 from .workers import divide
 
-# rows of the output layer that are worked on at a time, and that make another thread worth waking
+# rows of the output layer that are worked on at a time
 _ROWS = 512
-_WORTH_A_THREAD = 16
+# weights times rows that make another thread worth waking, which takes 0.1 ms
+_WORTH_A_THREAD = 4_000_000
 LOSSES = {"softmax": softmax_cross_entropy, "squares": mean_squared_error}
 
 
@@ -111,7 +113,7 @@ class SequenceModel:
                 total += self._loss(predicted, targets[some], out=predicted)[0]
             return total
 
-        return sum(divide(some_rows, len(features), _WORTH_A_THREAD), Loss())
+        return sum(divide(some_rows, len(features), self._fewest_rows()), Loss())
 
     def gradients(self, batch: Batch) -> tuple[Loss, Gradients]:
         """See `Model.gradients`."""
@@ -132,7 +134,8 @@ class SequenceModel:
         if isinstance(self.first, Embedding):
             gradients |= self.first.backward(batch.x, dx)
         elif self.first is not None:
-            gradients |= self.first.backward(self.params, batch.x, dx)[1]
+            with one_blas_thread():
+                gradients |= self.first.backward(self.params, batch.x, dx)[1]
         return loss, gradients
 
     @property
@@ -140,7 +143,10 @@ class SequenceModel:
         return self.recurrent.rnn.spec.num_directions
 
     def _enter(self, x: np.ndarray) -> np.ndarray:
-        return x if self.first is None else self.first.forward(self.params, x)
+        if self.first is None:
+            return x
+        with one_blas_thread():
+            return self.first.forward(self.params, x)
 
     def _last_rows(self, h: np.ndarray) -> np.ndarray:
         """The last layer's part (D, B, H) of an h_n (layers * D, B, H)."""
@@ -183,11 +189,14 @@ class SequenceModel:
                 _add(sums, found)
             return total, sums
 
-        (loss, gradients), *others = divide(some_rows, len(features), _WORTH_A_THREAD)
+        (loss, gradients), *others = divide(some_rows, len(features), self._fewest_rows())
         for other, found in others:
             loss += other
             _add(gradients, found)
         return loss, dfeatures, gradients
+
+    def _fewest_rows(self) -> int:
+        return max(8, _WORTH_A_THREAD // self.params[self.output.weight].size)
 
     def _scratch(self, part: int, rows: int) -> np.ndarray:
         """(rows, outputs) for a thread's predictions, kept from step to step: fresh memory costs a page fault for each 4 KiB."""

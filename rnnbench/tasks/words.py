@@ -121,6 +121,8 @@ def sample(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
+    if not count:
+        return []
     rng = np.random.default_rng(seed)
     tokens = np.full(count, dictionary.start)
     state, drawn = None, []

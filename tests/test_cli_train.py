@@ -1,0 +1,197 @@
+"""`rnnbench train` and `rnnbench compare --task`: what they print, write and refuse, and Ctrl-C in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rnnbench.backends.threads import available_threads, set_threads
+from rnnbench.cli import main
+from rnnbench.tasks import checkpoint
+
+QUICKLY = ["--backend", "numpy", "--hidden-size", "8", "--threads", "1"]
+VERSES = "The cat eats fish. The dogs eat bread! Who eats the fish? The cat eats bread.\n\n" * 8
+
+
+@pytest.fixture(autouse=True)
+def all_threads_afterwards() -> Iterator[None]:
+    yield
+    set_threads(available_threads())
+
+
+@pytest.fixture
+def verses(tmp_path: Path) -> Path:
+    path = tmp_path / "verses.txt"
+    path.write_text(VERSES)
+    return path
+
+
+def words(*arguments: str) -> list[str]:
+    return ["train", "words", *QUICKLY, *arguments]
+
+
+def test_words(verses: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = {name: tmp_path / name for name in ("run.npz", "metrics.json", "loss.svg")}
+    options = [
+        "--save",
+        str(paths["run.npz"]),
+        "--metrics",
+        str(paths["metrics.json"]),
+        "--plot",
+        str(paths["loss.svg"]),
+    ]
+    assert main(words("--text", str(verses), "--epochs", "3", "--sample", "2", *options)) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert re.match(
+        r"32 sentences, \d+ words to learn from, a dictionary of 14, to which 0.0% .* unknown; lstm 8, numpy, 1",
+        told[0],
+    )
+    assert re.fullmatch(
+        r"epoch 1/3  loss 2\.\d+  perplexity \d+\.\d  held out: loss 2\.\d+, perplexity \d+\.\d  learning rate 0.002  "
+        r"[\d,]+ words/s",
+        told[1],
+    )
+    assert len(told) == 1 + 3 + 2 and all(line.startswith("> ") for line in told[4:])
+    rows = json.loads(paths["metrics.json"].read_text())
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and rows[2]["loss"] < rows[0]["loss"]
+    assert "</svg>" in paths["loss.svg"].read_text()
+
+
+def test_a_resumed_training_goes_on_to_the_same_curve(
+    verses: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def losses(epochs: int, *options: str) -> list[str]:
+        assert main(words("--epochs", str(epochs), "--seed", "3", *options)) == 0
+        return re.findall(r"loss (\S+)  perp.* held out: loss (\S+),", capsys.readouterr().out)
+
+    whole = losses(4, "--text", str(verses))
+    path = str(tmp_path / "run.npz")
+    first = losses(2, "--text", str(verses), "--save", path)
+    second = losses(4, "--resume", path)
+    assert first + second == whole and len(whole) == 4
+    assert losses(4, "--resume", path)[2:] == []  # nothing is left to do but to speak
+    kept = checkpoint.load(path)[0]
+    assert kept["about"]["settings"]["seed"] == 3 and kept["progress"]["epoch"] == 2
+
+
+def test_the_originals_steps(verses: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "run.npz")
+    assert main(words("--text", str(verses), "--optimiser", "sgd", "--epochs", "1", "--save", path)) == 0
+    assert "learning rate 0.005" in capsys.readouterr().out
+    settings = checkpoint.load(path)[0]["about"]["settings"]
+    assert (settings["batch_size"], settings["clip"], settings["optimiser"]) == (1, None, "sgd")
+
+
+def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = tmp_path / "metrics.csv"
+    assert main(["train", "digits", *QUICKLY, "--cell", "gru", "--epochs", "2", "--metrics", str(metrics)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "1,438 pictures of 8 rows of 8, 359 held out; gru 8, numpy, 1 thread"
+    assert re.fullmatch(r"epoch 2/2  step    20  loss 2\.\d+  accuracy \d+\.\d%", told[2])
+    assert re.search(r"held out: loss 2\.\d+, accuracy \d+\.\d%  learning rate 0.001  [\d,]+ pictures/s", told[3])
+    assert len(metrics.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "the following arguments are required: TASK"),
+        (["train", "digit"], "invalid choice: 'digit' (choose from"),
+        (["train", "words", "--hiddensize", "3"], "did you mean '--hidden-size'? see rnnbench train words --help"),
+        (["train", "words", "--text", "no.txt"], "no.txt: No such file or directory"),
+        (["train", "words", "--column", "body"], "--column names a column of a CSV file; give the file with --text"),
+        (["train", "words", "--learning-rate", "0"], "--learning-rate is a number above 0, as 0.001; got '0'"),
+        (["train", "words", "--learning-rate", "nan"], "--learning-rate is a number above 0"),
+        (["train", "words", "--optimiser", "adm"], "there is no optimiser 'adm'; did you mean 'adam'?"),
+        (["train", "words", "--metrics", "m.txt"], "metrics are written as .csv or .json, not to 'm.txt'"),
+        (["train", "words", "--plot", "p.docx"], "matplotlib cannot draw into 'p.docx'"),
+        (["train", "words", "--save", "nowhere/run.npz"], "nowhere/run.npz cannot be written: there is no folder"),
+        (["train", "words", "--resume", "no.npz"], "no.npz: No such file or directory"),
+        (["train", "digits", "--mnist", "nowhere"], "nowhere is no folder"),
+        (["train", "digits", "--backend", "onnxruntime"], "there is no backend 'onnxruntime'"),
+        (["compare", "--task", "words", "--backends", "onnxruntime"], "a whole training on onnxruntime is not written"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "onnxruntime" in arguments:
+        pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert message in told.err and told.err.count("\n") == 1 and not told.out
+
+
+def test_data_and_checkpoints_that_do_not_do(verses: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(message: str, *arguments: str) -> None:
+        assert main(list(arguments)) == 2
+        assert message in capsys.readouterr().err
+
+    refused("a dictionary of 9000 is larger than the corpus", *words("--text", str(verses), "--dictionary", "9000"))
+    refused("has no column 'body'", *words("--text", str(verses), "--column", "body"))
+    (tmp_path / "short.txt").write_text("One sentence.")
+    refused("a text of 1 sentences is too short", *words("--text", str(tmp_path / "short.txt")))
+    path = str(tmp_path / "run.npz")
+    assert main(words("--text", str(verses), "--epochs", "1", "--save", path, "--sample", "0")) == 0
+    capsys.readouterr()
+    refused(
+        "was made with --cell lstm, not gru; leave --cell out, or train anew", *words("--resume", path, "--cell", "gru")
+    )
+    refused("is a checkpoint of 'words', not of 'digits'", "train", "digits", "--resume", path)
+    with open(verses, "a") as file:
+        file.write("More words. More.")
+    refused(
+        "was trained on other data than what is there now", "train", "words", "--backend", "numpy", "--resume", path
+    )
+    Path(path).write_bytes(Path(path).read_bytes()[:-50])
+    refused("no .npz file, or the end of it is missing", *words("--resume", path))
+
+
+def test_a_training_that_diverges_says_what_to_try(verses: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words("--text", str(verses), "--learning-rate", "1e308", "--optimiser", "sgd")) == 1
+    told = capsys.readouterr()
+    assert re.search(r"the loss is (nan|inf) at step 2 \(epoch 1\) with the learning rate 1e\+308; try the", told.err)
+    assert told.err.count("\n") == 1 and ">" not in told.out
+
+
+def test_ctrl_c_writes_a_checkpoint_that_goes_on_to_the_same_curve(verses: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> list[str]:
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        return [re.sub(r"\S+ words/s", "", line) for line in done.stdout.splitlines()]
+
+    command = [sys.executable, "-m", "rnnbench", *words("--sample", "1")]
+    fresh = ["--text", str(verses), "--every", "1", "--batch-size", "2"]
+    process = subprocess.Popen(
+        [*command, *fresh, "--epochs", "1000"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    told = [next(process.stdout) for _ in range(5)]
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    told = [re.sub(r"\S+ words/s", "", line).rstrip("\n") for line in told + rest.splitlines()]
+    (path,) = tmp_path.glob("rnnbench-words*.npz")
+    assert f"go on with: rnnbench train words --resume {path.name}" in errors and errors.count("\n") == 1
+    epochs = checkpoint.load(path)[0]["progress"]["epoch"] + 1
+    whole = run(*fresh, "--epochs", str(epochs))
+    resumed = run("--resume", path.name, "--every", "1", "--epochs", str(epochs))
+    told = [line.replace("/1000", f"/{epochs}") for line in told]
+    squeezed = [[" ".join(line.split()) for line in lines] for lines in (told + resumed[1:], whole)]
+    assert squeezed[0] == squeezed[1]
+    # a second interruption does not write over the first one's checkpoint
+    assert np.load(path, allow_pickle=False).files and os.path.exists(path)
