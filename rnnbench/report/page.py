@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from rnnbench.files import replace_text
-from rnnbench.report import across, plots, roofline, views
+from rnnbench.report import across, history, plots, roofline, views
 from rnnbench.report.base import Results, detailed, need
 from rnnbench.report.table import LEGEND, SECTIONS, interval, of_run, rows_of
 from rnnbench.report.text import machine_lines
@@ -57,7 +57,7 @@ def html(results: Results, path: str | Path, baseline: str | None = None) -> Pat
     runs = [run for _, run in sorted(runs, key=lambda pair: pair[0])]
     text = environment.get_template("page.html").render(
         css=(FOLDER / "page.css").read_text(encoding="utf-8"), runs=runs, problems=results.problems, legend=LEGEND,
-        across=overview, count=len(results.machines), backends=_legend(results.frame),
+        across=overview, count=len(results.machines),
         good=all(run["verdict"].good for run in runs) and not results.problems,
     )  # fmt: skip
     replace_text(path, text)
@@ -76,7 +76,17 @@ def _across(results: Results) -> list[dict[str, Any]]:
     if len(results.machines) < 2:
         return []
     tables = list(across.over_runs(results))
-    sections = [{"name": "trend", "heading": "Over the commits", "tables": [], "plots": across.trends(results)}]
+    drawn = set(history.trend(results.frame)["backend"])
+    legend = [entry for entry in _legend(results.frame) if entry[0] in drawn]
+    sections = [
+        {
+            "name": "trend",
+            "heading": "Over the commits",
+            "tables": [],
+            "plots": across.trends(results),
+            "backends": legend,
+        }
+    ]
     for name, heading in across.SECTIONS.items():
         sections.append(
             {"name": name, "heading": heading, "plots": [], "tables": [t for t in tables if t.section == name]}
