@@ -231,33 +231,37 @@ def words_per_second(case: WordCase, budget_seconds: float = 2.0) -> float:
     return session.predictions / bootstrap_median(in_turn([session], budget_seconds=budget_seconds)[:, 0]).median
 
 
-def seconds_to_perplexity(cell: str, backend: str, limit: float = 70.0, epochs: int = 10) -> float:
-    """Seconds of training until the held-out perplexity of Python's language reference is below `limit`: 100 units, Adam.
+def seconds_to_perplexity(
+    cell: str, backend: str, limit: float = 70.0, epochs: int = 10, hidden_size: int = 100
+) -> float:
+    """Seconds of training until the held-out perplexity of Python's language reference is below `limit`, with Adam.
 
     backend: one of ours. epochs: after which it raises RuntimeError, because the limit was not reached.
     """
     corpus = words.Corpus(text.sentences(text.default_text(), 60))
-    model = words.language_model(len(corpus.dictionary), cell, backend=backend)
+    model = words.language_model(len(corpus.dictionary), cell, hidden_size, backend=backend)
     training = Training(model, corpus, Adam(2e-3), clip=1.0)
     return _seconds_until(training, lambda row: row["held_out_perplexity"] <= limit, epochs)
 
 
-def seconds_to_accuracy(cell: str, backend: str, limit: float = 0.97, epochs: int = 60) -> float:
+def seconds_to_accuracy(
+    cell: str, backend: str, limit: float = 0.97, epochs: int = 60, hidden_size: int = 128
+) -> float:
     """Seconds of training until `limit` of the held-out digits are right; the arguments are as in `seconds_to_perplexity`."""
-    return _seconds_until(_digits(cell, backend), lambda row: row["held_out_accuracy"] >= limit, epochs)
+    return _seconds_until(_digits(cell, backend, hidden_size), lambda row: row["held_out_accuracy"] >= limit, epochs)
 
 
-def pictures_per_second(cell: str, backend: str) -> float:
+def pictures_per_second(cell: str, backend: str, hidden_size: int = 128) -> float:
     """Pictures that the digit classifier learns from in a second, in the second and third epoch. backend: one of ours."""
-    training = _digits(cell, backend)
+    training = _digits(cell, backend, hidden_size)
     training.run(3)
     rates = [row["items_per_second"] for row in training.rows[1:]]
     return len(rates) / sum(1 / rate for rate in rates)
 
 
-def _digits(cell: str, backend: str) -> Training:
+def _digits(cell: str, backend: str, hidden_size: int) -> Training:
     data = digits.Digits(*digits.default_data())
-    return Training(digits.classifier(8, cell, backend=backend), data, Adam(1e-3))
+    return Training(digits.classifier(8, cell, hidden_size, backend=backend), data, Adam(3e-3), clip=1.0)
 
 
 def _seconds_until(training: Training, reached: Callable[[Row], bool], epochs: int) -> float:

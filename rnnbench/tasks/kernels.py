@@ -12,14 +12,14 @@ import math
 from ..backends.numba_cpu.cache import cached_njit
 
 
-@cached_njit(nogil=True, error_model="numpy")
+@cached_njit(nogil=True)
 def descend(p, g, rate):
     """p -= rate * g, for one-dimensional arrays of one length and a number of their dtype."""
     for i in range(p.size):
         p[i] -= rate * g[i]
 
 
-@cached_njit(nogil=True, error_model="numpy")
+@cached_njit(nogil=True)
 def descend_with_momentum(p, g, v, rate, momentum):
     """v = momentum * v + g, and p -= rate * v; as `descend`."""
     for i in range(p.size):
@@ -27,7 +27,7 @@ def descend_with_momentum(p, g, v, rate, momentum):
         p[i] -= rate * v[i]
 
 
-@cached_njit(nogil=True, error_model="numpy")
+@cached_njit(nogil=True)
 def adam(p, g, m, v, rate, epsilon, fresh1, fresh2):
     """m += fresh1 * (g - m), v += fresh2 * (g * g - v), and p -= rate * m / (sqrt(v) + epsilon); as `descend`."""
     for i in range(p.size):
