@@ -19,7 +19,7 @@ def show(row):
         print(f"epoch {row['epoch']:3}: held out: accuracy {row['held_out_accuracy']:.1%}")
 
 
-def main(epochs=20, cell="lstm", backend="numba-cpu"):
+def main(epochs=40, cell="lstm", backend="numba-cpu"):
     train, test = default_data()  # 1,797 pictures of 8 rows of 8, a fifth of them held out
     columns = train.images.shape[2]
     model = classifier(columns, cell, hidden_size=128, backend=backend)

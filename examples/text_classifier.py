@@ -27,7 +27,7 @@ def reviews(count, rng):
         yield f"It was {first} at first and {last} at last {journey}", "pleased" if good_last else "annoyed"
 
 
-def main(count=600, epochs=12, backend="numba-cpu"):
+def main(count=600, epochs=6, backend="numba-cpu"):
     texts, labels = zip(*reviews(count, random.Random(0)), strict=True)
     data = Texts(texts, labels, longest=30)
     model = classifier(len(data.dictionary), len(data.names), hidden_size=32, backend=backend)

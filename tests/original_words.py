@@ -79,11 +79,15 @@ class OriginalWords:
         probabilities = self.forward(x, h_0, c_0)["y"]
         return -float(sum(np.log(probabilities[t, word, 0]) for t, word in enumerate(y)))
 
-    def gradients(self, x, y, h_0=None, c_0=None):
-        """Of `loss`, under the parameters' names and "h_0" and "c_0" (H,); right or with the faults that were asked for."""
+    def gradients(self, x, y, h_0=None, c_0=None, inputs=False):
+        """Of `loss`, under the parameters' names and "h_0" and "c_0" (H,); right or with the faults that were asked for. With
+        inputs also "x" (T, V), of the words as one-hot vectors, which the tutorial has no use for.
+        """
         p, faults, H = self.params, self.faults, self.hidden_size
         s = self.forward(x, h_0, c_0)
         grads = {name: np.zeros(array.shape) for name, array in p.items()}
+        if inputs:
+            grads["x"] = np.zeros((len(x), self.words))
         dh_later, dc = np.zeros((H, 1)), np.zeros((H, 1))
         for t in reversed(range(len(y))):
             dy = s["y"][t].copy()
@@ -107,6 +111,8 @@ class OriginalWords:
                 else:
                     grads[f"W_{gate}"][:, x[t]] += da[gate][:, 0]
                 grads[f"b_{gate}"] += da[gate]
+            if inputs:
+                grads["x"][t] = sum(p[f"W_{gate}"].T @ da[gate][:, 0] for gate in GATES)
             if "hidden" not in faults:
                 dh_later = sum(p[f"R_{gate}"].T @ da[gate] for gate in GATES)
             if "cell" not in faults:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from original_words import FAULTS, GATES, ORIGINAL, OriginalWords
+from original_words import FAULTS, GATES, ORIGINAL, OriginalWords, words_per_second
+from task_checks import BACKENDS, backend_or_skip
 
 from rnnbench import RNN, reference
 
@@ -35,7 +36,10 @@ def network_params(original: OriginalWords) -> dict[str, np.ndarray]:
 
 def of_the_program(original: OriginalWords) -> dict[str, np.ndarray]:
     """Loss and gradients over both sentences, sums over them, and each sentence's own initial state's."""
-    found = [original.gradients(*case) for case in zip(X, Y, H_0, C_0, strict=True)]
+    found = [original.gradients(*case, inputs=True) for case in zip(X, Y, H_0, C_0, strict=True)]
+    dx = np.zeros((max(len(x) for x in X), len(X), V))
+    for b, gradients in enumerate(found):
+        dx[: len(X[b]), b] = gradients["x"]
     total = {
         "weight_ih_l0": sum(joined(g, "W") for g in found),
         "weight_hh_l0": sum(joined(g, "R") for g in found),
@@ -43,6 +47,7 @@ def of_the_program(original: OriginalWords) -> dict[str, np.ndarray]:
         "W_y": sum(g["W_y"] for g in found),
         "b_y": sum(g["b_y"][:, 0] for g in found),
         "loss": np.array(sum(original.loss(*case) for case in zip(X, Y, H_0, C_0, strict=True))),
+        "x": dx,
     }
     return total | {name: np.stack([g[name] for g in found]) for name in ("h_0", "c_0")}
 
@@ -63,7 +68,7 @@ def of_the_network(original: OriginalWords, forward, backward) -> dict[str, np.n
     grads = backward(tape, dlogits @ original.params["W_y"])
     loss = -np.sum(valid * np.eye(V)[targets] * log_probabilities)
     return {
-        **{name: grads[name] for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")},
+        **{name: grads[name] for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "x")},
         "W_y": np.einsum("tbv,tbh->vh", dlogits, output),
         "b_y": dlogits.sum(axis=(0, 1)),
         "loss": np.array(loss),
@@ -72,9 +77,14 @@ def of_the_network(original: OriginalWords, forward, backward) -> dict[str, np.n
     }
 
 
-def of_rnnbench(original: OriginalWords, backend: str) -> dict[str, np.ndarray]:
+def of_rnnbench(original: OriginalWords, backend: str, used: bool = False) -> dict[str, np.ndarray]:
+    """used: the network has been over something longer before, whose arrays it may have kept."""
     rnn = RNN("lstm", V, H, backend=backend, dtype="float64")
     rnn.load(network_params(original))
+    if used:
+        longer = np.random.default_rng(4).standard_normal((9, len(X), V))
+        output, state, tape = rnn.forward(longer, (H_0[None], C_0[None]))
+        rnn.backward(tape, output, state)
 
     def forward(x, state, lengths):
         output, _, tape = rnn.forward(x, state, lengths)
@@ -105,10 +115,11 @@ def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray], toleranc
     }
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba-cpu"])
-def test_without_its_faults_the_program_and_the_network_agree(backend: str) -> None:
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_its_faults_the_program_and_the_network_agree(backend: str, used: bool) -> None:
     original = OriginalWords(V, H)
-    assert not differing(of_the_program(original), of_rnnbench(original, backend))
+    assert not differing(of_the_program(original), of_rnnbench(original, backend_or_skip(backend), used))
 
 
 def test_without_its_faults_the_program_and_the_reference_agree() -> None:
@@ -118,10 +129,10 @@ def test_without_its_faults_the_program_and_the_reference_agree() -> None:
 
 # Where each fault shows. What is not listed is right in spite of it.
 SEEN = {
-    "cell": {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "h_0", "c_0"},
-    "hidden": {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "h_0", "c_0"},
+    "cell": {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "x", "h_0", "c_0"},
+    "hidden": {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "x", "h_0", "c_0"},
     "column": {"weight_ih_l0"},
-    "initial": {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "W_y", "b_y", "loss", "h_0", "c_0"},
+    "initial": {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "W_y", "b_y", "loss", "x", "h_0", "c_0"},
     "outer": {"weight_hh_l0"},
 }
 
@@ -202,3 +213,7 @@ def test_right_gradients_learn_more_than_the_originals() -> None:
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(ValueError, match=r"no faults \['cel'\]; known are cell, hidden"):
         OriginalWords(V, faults={"cel"})
+
+
+def test_its_speed_can_be_measured() -> None:
+    assert words_per_second(words=50, hidden_size=5, sentences=2, seq_len=3) > 0
