@@ -37,6 +37,7 @@ from rnnbench.files import replace_text
 
 HERE = Path(__file__).resolve().parent
 LINES = HERE / "gate_study.jsonl"
+CACHE = Path(tempfile.gettempdir()) / "rnnbench-gate-study"
 # Cheap to verify, so that a slice holds many verdicts: from 50 us to 5 ms a call, NumPy's and compiled kernels.
 CASES = (
     "lstm numba-cpu forward T=32 B=1 H=128", "lstm numba-cpu forward T=16 B=16 H=128", "gru numba-cpu forward T=32 B=1 H=128",
@@ -112,12 +113,14 @@ def append(line: dict[str, Any]) -> None:
 
 def gates(kind: str, seconds: float) -> int:
     """Gates of all cases, with one slowdown after the other, until the slice is over; returns how many verdicts they gave."""
-    end, given, longest = monotonic() + seconds, 0, 0.0
+    given, longest = 0, 0.0
     project = Project(sides.find_root(HERE), name="rnnbench")
     slowdowns = {"a-a": (0.0,), "slow": SLOWDOWNS, "load": (0.0, 0.05)}[kind]
     earlier = sum(line["study"] == kind for line in lines()) // len(CASES)
     with only_one(run.PLACE), sides.built(project, "HEAD", "HEAD") as (base, head), busy(kind == "load"):
-        head = dataclasses.replace(head, cache=base.cache)  # one compilation; the injection is not in what is compiled
+        # compiled once for all slices and both sides: the injection is in nothing that is compiled
+        base, head = (dataclasses.replace(side, cache=CACHE) for side in (base, head))
+        end = monotonic() + seconds
         for number in itertools.count(earlier):  # where the last slice stopped
             start, slowdown = monotonic(), slowdowns[number % len(slowdowns)]
             if start + longest > end:
@@ -146,49 +149,53 @@ def _short(value: float) -> float | None:
 
 
 def asv_continuous(seconds: float) -> int:
-    """`asv continuous` on a clone with two commits, of which the second is slowed; its verdict on each of its cases."""
-    end, given = monotonic() + seconds, 0
-    earlier = sum(line["study"] == "asv" for line in lines())
-    with tempfile.TemporaryDirectory(prefix="rnnbench-study-") as folder:
-        clone = Path(folder) / "clone"
-        _run(["git", "clone", "--quiet", "--shared", str(HERE.parent), str(clone)])
+    """`asv continuous` on a clone with two commits, of which the second is slowed; its verdict on each of its cases.
+
+    The clone and asv's environment in it are kept for the next slice. One slowdown after the other, until the slice is over.
+    """
+    end, given, longest = monotonic() + seconds, 0, 0.0
+    slowdowns = (0.0, *SLOWDOWNS)
+    earlier = sum(line["study"] == "asv" for line in lines()) // len(CASES)
+    clone = CACHE / "asv"
+    if not clone.exists():
+        _run(["git", "clone", "--quiet", str(HERE.parent), str(clone)])
         _run([sys.executable, "-m", "asv", "machine", "--yes"], cwd=clone)
-        (clone / "benchmarks").joinpath("study.py").write_text(_asv_benchmark(), encoding="utf-8")
-        rounds = itertools.cycle((0.0, *SLOWDOWNS))
-        for number, slowdown in enumerate(rounds):
-            if monotonic() > end:
-                break
-            if number < earlier // len(CASES) % (1 + len(SLOWDOWNS)):
-                continue
-            commits = []
-            for factor in (0.0, slowdown):
-                inject(clone / "rnnbench", factor)
-                _run(["git", "-c", "user.name=study", "-c", "user.email=study@example.org", "commit", "--quiet",
-                      "--allow-empty", "--all", "--message", f"slowed by {factor}"], cwd=clone)  # fmt: skip
-                commits.append(_run(["git", "rev-parse", "HEAD"], cwd=clone).strip())
-            start = monotonic()
-            told = _run(
-                [sys.executable, "-m", "asv", "continuous", "--launch-method", "spawn", "--factor", "1.03", "--bench", "^study",
-                 *commits], cwd=clone, check=False,
-            )  # fmt: skip
-            took = (monotonic() - start) / len(CASES)
-            slower = [
-                text
-                for text in CASES
-                if any(line.startswith("| +") and repr(text) in line for line in told.splitlines())
-            ]
-            faster = [
-                text
-                for text in CASES
-                if any(line.startswith("| -") and repr(text) in line for line in told.splitlines())
-            ]
-            for text in CASES:
-                verdict = "slower" if text in slower else "faster" if text in faster else "same"
-                append(
-                    {"study": "asv", "slowdown": slowdown, "case": text, "verdict": verdict, "seconds": round(took, 1)}
-                )
-                given += 1
+    (clone / "benchmarks" / "study.py").write_text(_asv_benchmark(), encoding="utf-8")
+    for number in itertools.count(earlier):  # where the last slice stopped
+        start, slowdown = monotonic(), slowdowns[number % len(slowdowns)]
+        if start + longest > end:
+            break
+        commits = [_committed(clone, factor) for factor in (0.0, slowdown)]
+        asv = [
+            sys.executable,
+            "-m",
+            "asv",
+            "continuous",
+            "--launch-method",
+            "spawn",
+            "--factor",
+            "1.03",
+            "--bench",
+            "^study",
+        ]
+        told = _run([*asv, *commits], cwd=clone, check=False).splitlines()
+        longest = max(longest, monotonic() - start)
+        marks = {"| +": "slower", "| -": "faster"}
+        for text in CASES:
+            seen = [marks[line[:3]] for line in told if line[:3] in marks and repr(text) in line]
+            about = {"study": "asv", "slowdown": slowdown, "case": text, "verdict": seen[0] if seen else "same"}
+            append(about | {"seconds": round((monotonic() - start) / len(CASES), 1)})
+            given += 1
+        if "All benchmarks:" not in told and not any(line.startswith("BENCHMARKS NOT") for line in told):
+            print("\n".join(told[-20:]))
     return given
+
+
+def _committed(clone: Path, factor: float) -> str:
+    inject(clone / "rnnbench", factor)
+    who = ["-c", "user.name=study", "-c", "user.email=study@example.org"]
+    _run(["git", *who, "commit", "--quiet", "--allow-empty", "--all", "--message", f"slowed by {factor}"], cwd=clone)
+    return _run(["git", "rev-parse", "HEAD"], cwd=clone).strip()
 
 
 def _asv_benchmark() -> str:

@@ -7,8 +7,8 @@ them as independent would promise too much).
 
     slower         the whole interval lies above 1 + threshold, and it recurs
     faster         the whole interval lies below 1 / (1 + threshold), and it recurs
-    same           neither, and the interval is narrow enough to have shown a change
-    inconclusive   the interval is too wide, the change did not recur, or the control moved
+    same           the whole interval lies between these two
+    inconclusive   the interval reaches over one of them, the change did not recur, or the control moved
 
 To recur, a change has to show in two batches, each on its own. The control is a kernel that neither side can change, timed in
 the same workers between the same pairs: where its ratio is not within CONTROL_LIMIT of 1, something else than the change differs.
@@ -96,11 +96,10 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
         if sum(agreeing) >= 2:
             return found(change)
         return found("inconclusive", False, f"a change of {ratio.median - 1:+.1%} was seen and did not recur")
-    if ratio.upper / ratio.lower > (1 + threshold) ** 2:
-        span = f"{ratio.lower:.3f} to {ratio.upper:.3f}"
-        return found("inconclusive", False, f"the interval of the ratio, {span}, is too wide to show {threshold:.1%}")
-    straddles = ratio.upper > 1 + threshold or ratio.lower < 1 / (1 + threshold)
-    return found("same", not straddles)
+    if 1 / (1 + threshold) <= ratio.lower and ratio.upper <= 1 + threshold:
+        return found("same")
+    span = f"the ratio is between {ratio.lower:.3f} and {ratio.upper:.3f}"
+    return found("inconclusive", False, f"{span}, which does not tell whether it has changed by {threshold:.1%}")
 
 
 def _beyond(lower: float, upper: float, threshold: float) -> str:
