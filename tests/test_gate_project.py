@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ budget = 2
     assert found.cells == {"mgu": "kernels.cells:mgu"} and found.backends == {"fast": "kernels.fast"}
     assert (found.threshold, found.budget) == (0.1, 2.0)
     assert cases(found, found.cases) == [Case("mgu", "fast", direction="train", input_size=64, hidden_size=64)]
+
+
+def test_what_the_documentation_shows_is_what_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parent.parent / "docs" / "ci.md").read_text(encoding="utf-8")
+    table, points = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    found = read(written(tmp_path, table))
+    assert [str(case).split()[:2] for case in cases(found, found.cases)] == [["mgu", "numba-cpu"]] * 2 + [
+        ["lstm", "fast"]
+    ]
+    assert (found.threshold, found.budget) == (0.03, 6)
+    assert read(written(tmp_path, points)).cells == {"mgu": "my_package.cells:mgu"}
 
 
 @pytest.mark.parametrize(
