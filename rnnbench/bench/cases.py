@@ -182,7 +182,7 @@ SUITES: dict[str, dict[str, Grid]] = {
             "TrainOverHiddenSize": Grid(hidden_sizes=(32, 128, 512)),
             "TrainOverSeqLen": Grid(cells=("lstm",), seq_lens=(16, 256), batch_sizes=(1,)),
             "Throughput": Grid(cells=("lstm",)),
-            "Memory": Grid(cells=("lstm",)),
+            "Memory": Grid(cells=("lstm",), seq_lens=(16, 64, 256)),
             "Startup": Grid(cells=("lstm",)),
         }
     )
@@ -201,7 +201,7 @@ SUITES: dict[str, dict[str, Grid]] = {
             ),
             "TrainOverSeqLen": Grid(_ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512), batch_sizes=(1, 16)),
             "Throughput": Grid(_ALL, ("float32", "float64"), batch_sizes=(1, 16), hidden_sizes=(32, 128, 512)),
-            "Memory": Grid(_ALL, ("float32", "float64"), hidden_sizes=(32, 128, 512)),
+            "Memory": Grid(_ALL, ("float32", "float64"), seq_lens=(16, 64, 256), hidden_sizes=(32, 128, 512)),
             "Startup": Grid(_ALL),
         }
     )
