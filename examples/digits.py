@@ -19,11 +19,11 @@ def show(row):
         print(f"epoch {row['epoch']:3}: held out: accuracy {row['held_out_accuracy']:.1%}")
 
 
-def main(epochs=40, cell="lstm", backend="numba-cpu"):
+def main(epochs=20, cell="lstm", backend="numba-cpu"):
     train, test = default_data()  # 1,797 pictures of 8 rows of 8, a fifth of them held out
     columns = train.images.shape[2]
     model = classifier(columns, cell, hidden_size=128, backend=backend)
-    training = Training(model, Digits(train, test, batch_size=128), Adam(1e-3), every=20)
+    training = Training(model, Digits(train, test, batch_size=128), Adam(3e-3), clip=1.0, every=20)
     training.run(epochs, report=show)
 
     answers = model.predict(test.images.swapaxes(0, 1)).argmax(axis=1)  # time-major: rows, pictures, columns
