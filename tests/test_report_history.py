@@ -216,6 +216,24 @@ def test_memory_over_the_sequence_length_has_a_plot_where_it_was_measured(tmp_pa
     assert "tape (bytes)" in plot.alt and "128" in plot.svg
 
 
+def test_programs_have_a_table_with_the_best_of_each(tmp_path: Path) -> None:
+    path = report_tree.write(tmp_path, **SMALL)
+    result = json.loads(path.read_text())
+    axes = [["'lstm'"], ["'numpy'", "'numba-cpu'"]]
+    result["results"]["tasks.Words.track_words_per_second"] = [[1000.0, 4000.0], axes, "1"]
+    result["results"]["tasks.Digits.track_seconds_to_accuracy"] = [[8.0, 2.0], axes, "1"]
+    path.write_text(json.dumps(result))
+    results = report.read(tmp_path)
+    assert not [problem for problem in results.problems if "tasks" in problem]
+    (table,) = [table for table in report.tables(results) if table.section == "programs"]
+    shown = table.frame.to_numpy().tolist()
+    assert shown == [
+        ["Digits", "seconds to accuracy (seconds)", "lstm", "2.00", "8.00"],
+        ["Words", "words per second (words/s)", "lstm", "4.00 k", "1.00 k"],
+    ]
+    assert table.best == {(0, 3), (1, 3)}
+
+
 def test_a_hundred_thousand_rows_load_in_three_seconds(tmp_path: Path) -> None:
     sizes = {"hidden_sizes": (16, 32, 64, 128, 256, 512), "seq_lens": (8, 32, 128, 512), "batch_sizes": (1, 16)}
     cells = ("lstm", "gru", "rnn_tanh", "lstm_peephole")

@@ -59,6 +59,10 @@ UNITS = {
     "compile_seconds": "seconds",
     "first_call_seconds": "seconds",
     "import_seconds": "seconds",
+    "words_per_second": "words/s",
+    "pictures_per_second": "pictures/s",
+    "seconds_to_accuracy": "seconds",
+    "seconds_to_perplexity": "seconds",
     "verification": "relative error",
 }
 # Other projects' implementations, with which ours are compared; as rnnbench.backends has them, which a report does not load.

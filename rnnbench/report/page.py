@@ -28,6 +28,7 @@ HEADINGS = {
     "peak": "Percent of peak and roofline",
     "memory": "Memory",
     "scaling": "Scaling",
+    "programs": "Programs",
     "start-up": "Start-up and break-even",
     "left out": "Not measured or not verified",
 }

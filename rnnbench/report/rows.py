@@ -129,7 +129,7 @@ def _metric(name: str) -> tuple[str, str]:
     """(metric, direction) from a benchmark's name such as `speed.TrainOverSeqLen.time_train`."""
     method = name.rpartition(".")[2]
     kind, _, what = method.partition("_")
-    direction = "train" if "train" in what or what == "tape_bytes" else "forward"
+    direction = "train" if "train" in what or what == "tape_bytes" or name.startswith("tasks.") else "forward"
     known = {"time": "time", "timeraw": "import_seconds"}.get(kind, what)
     if kind == "peakmem":
         known = "empty_process_bytes" if what == "empty" else "peak_bytes"

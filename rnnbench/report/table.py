@@ -16,7 +16,18 @@ from rnnbench.report.units import NOTHING, count, ratio, seconds, si, significan
 
 HEADINGS = {"seq_len": "T", "batch_size": "B", "input_size": "I", "hidden_size": "H"}
 LEGEND = "T sequence length, B batch size, H hidden size (and input size, where no I is given)"
-SECTIONS = ("head to head", "throughput", "time", "speed-up", "peak", "memory", "scaling", "start-up", "left out")
+SECTIONS = (
+    "head to head",
+    "throughput",
+    "time",
+    "speed-up",
+    "peak",
+    "memory",
+    "scaling",
+    "programs",
+    "start-up",
+    "left out",
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,7 @@ def of_run(rows: pd.DataFrame, machine: dict[str, Any], baseline: str | None) ->
     yield from _pivots(rows, run, "percent_of_peak", "hidden_size", "peak", "Percent of peak", peak, significant)
     yield from _memory_table(rows, run)
     yield from _scaling_table(rows, run)
+    yield from _programs_table(rows, run)
     yield from _start_up_table(rows, run, baseline)
     yield from _left_out_table(rows, run)
 
@@ -178,6 +190,19 @@ def _scaling_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
         }
     ).set_index(pd.MultiIndex.from_frame(found[["over", "direction", "dtype", "cell", "fixed", "backend"]]))  # fmt: skip
     yield text_table(run, "scaling", "Scaling with T, B and H", what, frame, detail=len(frame) > 24)
+
+
+def _programs_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
+    wide = views.programs(rows)
+    if wide.empty:
+        return
+    rates = wide.index.get_level_values("measure").str.contains("per second")
+    signed = wide.where(
+        pd.Series(rates, index=wide.index), -wide, axis=0
+    )  # the more of a rate, the less of a time, the better
+    best = signed.eq(signed.max(axis=1), axis=0) & (wide.count(axis=1) > 1).to_numpy()[:, None]
+    caption = "training from end to end, each program at its own sizes"
+    yield text_table(run, "programs", "Programs", caption, wide.map(si), best)
 
 
 def _exponents(row: pd.Series) -> str:

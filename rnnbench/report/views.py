@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rnnbench.report.base import CASE, PEERS, SIZES, STATUSES, ReportError, per_case, worst
+from rnnbench.report.base import CASE, PEERS, SIZES, STATUSES, ReportError, per_case, usable, worst
 
 ALL_CELLS = "all cells"
 
@@ -163,6 +163,15 @@ def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
         found.append(about)
     columns = ["compile_seconds", "first_call_seconds", "fewest_calls", "median_calls", "most_calls", "cases"]
     return pd.DataFrame(found, columns=["cell", "backend", *columns]).set_index(["cell", "backend"])
+
+
+def programs(rows: pd.DataFrame) -> pd.DataFrame:
+    """The end-to-end programs of the benchmarks `tasks.*`: a row for each benchmark, unit and cell, a column for each backend."""
+    found = usable(rows[rows["benchmark"].str.startswith("tasks.")])
+    what = found["benchmark"].str.split(".").str[1]
+    measure = found["metric"].str.replace("_", " ") + found["unit"].map(lambda unit: f" ({unit})")
+    keys = found.assign(program=what, measure=measure).drop_duplicates(["program", "measure", "cell", "backend"])
+    return keys.set_index(["program", "measure", "cell", "backend"])["value"].unstack("backend").sort_index()
 
 
 def left_out(rows: pd.DataFrame) -> pd.DataFrame:
