@@ -12,7 +12,7 @@ PYTHON ?=
 # What `make peers` installs; CI asks for fewer and for a version that has a wheel for processors only.
 PEERS ?= ".[peers]"
 
-.PHONY: help bench test peers lint format smoke clean
+.PHONY: help bench test peers lint format smoke gpu clean
 
 help:
 	@echo "make bench    verify and time every cell and backend, then show the table and the page (SUITE=quick)"
@@ -20,6 +20,7 @@ help:
 	@echo "make peers    install PyTorch, ONNX Runtime, JAX and Keras, which tests and comparisons use where they are there"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   let ruff format and mend the sources"
+	@echo "make gpu      check and measure the CUDA kernels on a GPU, ten minutes (OUT=folder)"
 	@echo "make smoke    every benchmark once, tiny, keeping no numbers"
 	@echo "make clean    remove .venv and everything else that can be made again; results/ stays"
 	@echo "PYTHON=/path/to/python picks the interpreter, 3.11 to 3.13"
@@ -41,6 +42,18 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(RUN)ruff check --fix .
 	$(RUN)ruff format .
+
+# A machine with a GPU may have no package index: GPU_PYTHON names an interpreter that has NumPy, Numba, numba-cuda and PyTorch.
+GPU_PYTHON ?=
+
+gpu:
+	@if [ -z "$(OUT)" ]; then echo "Name a folder for the results: make gpu OUT=results/h200" >&2; exit 1; fi
+	@if ! nvidia-smi -L >/dev/null 2>&1; then \
+	  echo "There is no NVIDIA GPU here: nvidia-smi, which comes with the driver, is missing or lists none." >&2; exit 1; \
+	fi
+	@if [ -z "$(GPU_PYTHON)" ]; then $(MAKE) $(VENV)/.installed-gpu; fi
+	$(or $(GPU_PYTHON),$(RUN)python) -m rnnbench gpu "$(OUT)"
+	$(or $(GPU_PYTHON),$(RUN)python) -m rnnbench run --suite smoke --backends numba-cuda --results "$(OUT)/asv"
 
 smoke: $(VENV)/.installed-report
 	$(RUN)rnnbench run --suite smoke --dry-run
@@ -85,6 +98,11 @@ $(MADE):
 $(VENV)/.installed-report: pyproject.toml $(MADE)
 	@echo "Installing rnnbench with its reports into $(VENV) (once; a minute or two)"
 	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e ".[report]"
+	@touch $@
+
+$(VENV)/.installed-gpu: pyproject.toml $(MADE)
+	@echo "Installing rnnbench with CUDA and PyTorch into $(VENV) (once; some gigabytes)"
+	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e ".[report,cuda,peers-torch]"
 	@touch $@
 
 # The development extra contains the report extra.

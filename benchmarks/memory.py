@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rnnbench.backends import OWN
+from rnnbench.backends import GPU, OWN
 from rnnbench.bench import record
 from rnnbench.bench.cases import PARAM_NAMES, Case, grid
 from rnnbench.bench.footprint import tape_bytes, workspace_bytes
@@ -25,7 +25,7 @@ class Memory:
     version = "1"
 
     def track_workspace_bytes(self, *params: object) -> int:
-        if params[1] not in OWN:
+        if params[1] not in OWN + GPU:
             skip(f"what {params[1]} allocates is out of Python's sight; the peak of its process has it")
         return workspace_bytes(ready(case_of("forward", *params)).case)
 

@@ -61,7 +61,7 @@ def test_this_machine_is_described_in_json() -> None:
     assert 1 <= facts["cores"] <= (os.cpu_count() or 1)
     assert facts["blas"]["name"] != "unknown"
     assert set(facts) == {
-        *("arch", "blas", "caches", "cores", "cpu", "instruction_sets", "memory", "memory_available_bytes"),
+        *("arch", "blas", "caches", "cores", "cpu", "gpu", "instruction_sets", "memory", "memory_available_bytes"),
         *("memory_bytes", "os", "physical_cores", "python", "versions"),
     }
 
@@ -231,3 +231,14 @@ def test_wrong_arguments(arguments: tuple[object, ...], sentence: str) -> None:
     if arguments[0] == "float32":
         with pytest.raises(ValueError, match=sentence):
             machine.copy_gbytes_per_s(*arguments[1:])  # type: ignore[arg-type]
+
+
+def test_gpus_are_told_as_their_driver_does() -> None:
+    listed = "NVIDIA H200, 143771 MiB, 580.65.06, 1980 MHz\nNVIDIA T4, 15360 MiB, 580.65.06, 1590 MHz"
+    told = "NVIDIA H200, 143771 MiB, driver 580.65.06, up to 1980 MHz; NVIDIA T4, 15360 MiB, driver 580.65.06, up to 1590 MHz"
+    assert machine.gpu(lambda *words: listed if words[0] == "nvidia-smi" else "") == told
+
+
+@pytest.mark.parametrize("printed", ["", "NVIDIA-SMI has failed because it couldn't communicate with the driver"])
+def test_no_gpu_is_said(printed: str) -> None:
+    assert machine.gpu(lambda *words: printed).startswith("none: nvidia-smi")

@@ -31,8 +31,8 @@ REAL = {"float32": types.float32, "float64": types.float64}
 INT, PAIR = types.int64, types.UniTuple(types.int64, 2)
 BACKWARD_BUFFERS, FORWARD_BUFFERS = 9, 6  # of numbers; then lengths and three sizes
 
-# (cell, dtype, hidden size, batch size, kernel): the largest that still fits is in it. H = 1024 keeps 64 weights a thread, and
-# lets go of some addresses; nothing else may spill.
+# (cell, dtype, hidden size, batch size, kernel): the largest that still fits is in it. Where 512 threads hold 40 weights each and
+# more, some addresses go to local memory and come back each step; nothing else may spill.
 LAYERS = [
     ("lstm", "float32", 64, 4, "block"),
     ("lstm", "float32", 512, 4, "grid"),
@@ -45,7 +45,7 @@ LAYERS = [
     pytest.param(("lstm", "float32", 1024, 4, "grid"), marks=pytest.mark.full),
     pytest.param(("lstm", "float64", 256, 4, "grid"), marks=pytest.mark.full),
 ]
-MOST_SPILLED_BYTES = {1024: 256}
+MOST_SPILLED_BYTES = {768: 128, 1024: 256}
 
 
 class StandIn:
@@ -197,4 +197,4 @@ def test_the_gate_sees_local_memory_and_spills() -> None:
     tight = plan.Tile(rows=1, units=128, slices=4, itemsize=4, staged_bytes=4096)  # 128 weights for each of 512 threads
     kernel = persistent(program(cells.find("lstm"), True), True, tight, 128, "float32", False)
     text = ptx(kernel, (buffers(True, types.float32), array(2, types.float32), INT, types.boolean, INT), (9, 0))
-    assert ".local" in text or assembled(text)["spilled"] > MOST_SPILLED_BYTES[1024]
+    assert assembled(text)["spilled"] > MOST_SPILLED_BYTES.get(128, 0)

@@ -196,6 +196,8 @@ def test_tolerances_follow_the_dtype_and_the_sizes() -> None:
     assert forward(seq_len=1000) == forward(seq_len=1)
     assert forward(num_layers=2) == 2 * forward()
     assert forward(dtype="float64") == pytest.approx(forward() * 2**-28)
+    assert tolerances(Case("lstm", "numba-cuda-fast")).forward == pytest.approx(2**13 * forward())
+    assert tolerances(Case("lstm", "numba-cuda-fast", "float64")) == tolerances(Case("lstm", "numpy", "float64"))
     longer = [tolerances(Case("lstm", "numpy", "float32", "train", seq_len=T)).gradients for T in (4, 400)]
     assert longer[1] - longer[0] == pytest.approx((math.sqrt(400 * 16) - math.sqrt(4 * 16)) * 2**-24)
 

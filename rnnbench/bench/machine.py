@@ -46,6 +46,7 @@ def describe() -> dict[str, Any]:
     instruction_sets         text, those of INSTRUCTION_SETS that the processor has
     memory                   text; memory_bytes and memory_available_bytes in numbers: the machine's, or the control
                              group's limit where that is lower
+    gpu                      text: name, memory, driver and clock of each NVIDIA GPU, as its driver tells; or why there is none
     versions                 library -> version, of the installed ones among VERSIONED; none of them is imported
     blas                     name, version, architecture, threading, threads of the library behind NumPy's products
     """
@@ -59,6 +60,7 @@ def describe() -> dict[str, Any]:
         "arch": platform.machine() or UNKNOWN,
         "os": _system_name(),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "gpu": gpu(_command),
         "versions": _versions(),
         "blas": _blas(),
     }
@@ -148,6 +150,19 @@ def _blas() -> dict[str, Any]:
         facts["architecture"] = library.get("architecture") or UNKNOWN
         facts["threading"] = library.get("threading_layer") or UNKNOWN
     return facts
+
+
+def gpu(command: Callable[..., str]) -> str:
+    """The NVIDIA GPUs in words, as in "NVIDIA H200, 143771 MiB, driver 580.65.06, up to 1980 MHz"; or that there is none.
+
+    command: runs nvidia-smi with these words and returns what it prints, nothing where it is missing.
+    """
+    listed = command(
+        "nvidia-smi", "--query-gpu=name,memory.total,driver_version,clocks.max.sm", "--format=csv,noheader"
+    )
+    rows = [[part.strip() for part in line.split(",")] for line in listed.splitlines()]
+    found = [f"{row[0]}, {row[1]}, driver {row[2]}, up to {row[3]}" for row in rows if len(row) == 4]
+    return "; ".join(found) or "none: nvidia-smi, which comes with NVIDIA's driver, is missing or lists no GPU"
 
 
 def _system_name() -> str:

@@ -36,6 +36,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         ("vectors", facts["instruction_sets"]),
         ("caches", ", ".join(f"{level} {size}" for level, size in facts["caches"].items()) or "unknown"),
         ("memory", facts["memory"]),
+        ("GPU", facts["gpu"]),
         ("system", facts["os"]),
         ("python", facts["python"]),
         ("BLAS", f"{blas['name']} {blas['version']} ({blas['architecture']}, {blas['threads']} threads)"),

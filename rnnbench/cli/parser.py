@@ -300,6 +300,20 @@ def _train(parser: Parser) -> None:
         _threads(adder.choices[name])
 
 
+def _gpu(parser: Parser) -> None:
+    """Everything that a GPU is needed for, into a folder: every CUDA kernel against the reference, races, the measured ceilings
+    (copy, matrix products, the grid's barrier), and times beside PyTorch's cuDNN in IEEE float32 and TF32.
+
+      rnnbench gpu results/h200
+
+    Exit status: 0 all is right, 1 there is no GPU, or something is wrong or failed.
+    """
+    parser.add_argument("folder", metavar="FOLDER", help="where the tables go; made if it is missing")
+    parser.add_argument(
+        "--minutes", type=values.number("--minutes"), default=8, metavar="N", help="no new case after these (default: 8)"
+    )
+
+
 def _completion(parser: Parser) -> None:
     """Print a shell's script that completes commands and options on Tab.
 
@@ -360,6 +374,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "gate": ("compare two revisions in pairs: is a kernel slower, wrong or larger than it was?", _gate),
     "report": ("show saved results as a table, text formats or one HTML page", _report),
     "backfill": ("measure commits of the past, for a history that shows a line", _backfill),
+    "gpu": ("check and measure the CUDA kernels on a GPU, all of it in one run", _gpu),
     "publish": ("make airspeed velocity's site of all results over time", _publish),
     "show": ("a cell's equation, stages, gates, shapes, derived gradient and emitted code", _show),
     "example": ("run one of the programs that recurrent networks are taught with", _example),

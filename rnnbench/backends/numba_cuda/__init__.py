@@ -67,6 +67,12 @@ class CudaBackend:
 
         return DeviceNetwork(spec, params, self.fast, self.kernel)
 
+    def ceilings(self) -> dict[str, float]:
+        """What the device gives at best, measured: name -> figure, the unit in the name."""
+        from . import ceilings
+
+        return ceilings.measure()
+
     def explain(self, spec: Spec, batch_size: int) -> str:
         """The plan for a layer, as text: of the GPU that is here, else of an H200."""
         from . import device

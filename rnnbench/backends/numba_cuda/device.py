@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numba
@@ -35,6 +36,9 @@ def why_unavailable(name: str) -> str | None:
         return f"the backend {name} needs an NVIDIA GPU with its driver: {_first_sentence(cuda.cuda_error())}"
     if not cuda.is_available():
         return f"the backend {name} finds a driver, but no NVVM to compile with: pip install 'rnnbench[cuda]'"
+    if find_spec("numba_cuda") is None:
+        # the CUDA target that Numba itself brings cannot bound a kernel's registers by its threads
+        return f"the backend {name} needs the package numba-cuda, which is not installed: pip install 'rnnbench[cuda]'"
     driver, toolkit = _driver_version(), cuda.runtime.get_version()
     if driver < toolkit:
         return (

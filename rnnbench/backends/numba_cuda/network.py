@@ -78,6 +78,11 @@ class DeviceNetwork:
         other._queue = replace(self._queue, stream=device.stream_of(stream), waits=False, buffers={})
         return other
 
+    @property
+    def workspace_bytes(self) -> int:
+        """Bytes on the device that are kept for the next run, besides weights, results and tapes."""
+        return sum(int(buffer.nbytes) for buffer in self._queue.buffers.values())
+
     def forward(
         self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
     ) -> tuple[Any, Arrays, Tape | None]:

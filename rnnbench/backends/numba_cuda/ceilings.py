@@ -1,0 +1,93 @@
+"""What a GPU gives at best, measured: the figures that the plan's limits and a kernel's floor rest on.
+
+Every figure is the best of several runs, each timed from an idle device until it is idle again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numba import cuda
+
+from . import device
+from .queue import Queue
+
+REPEATS = 5
+
+
+@cuda.jit
+def _copy(source, target):
+    i = cuda.grid(1)
+    while i < source.shape[0]:
+        target[i] = source[i]
+        i += cuda.gridsize(1)
+
+
+@cuda.jit
+def _meet(count, seen):
+    """All threads of the grid meet `count` times."""
+    grid = cuda.cg.this_grid()
+    for _ in range(count):
+        grid.sync()
+    if cuda.grid(1) == 0:
+        seen[0] = count
+
+
+@cuda.jit
+def _nothing(seen):
+    pass
+
+
+def measure() -> dict[str, float]:
+    """Name -> figure, the unit in the name: copy rate, matrix products by our tiles, an empty launch, the grid's barrier."""
+    simulated = device.SIMULATED
+    blocks = device.current().multiprocessors
+    found = {"copy_gbytes_per_s": _copy_rate(2**6 if simulated else 2**28, 4 if simulated else 8 * blocks)}
+    for dtype in ("float32", "float64"):
+        found[f"product_{dtype}_gflops"] = _product_rate(dtype, 8 if simulated else 4096)
+    seen = cuda.to_device(np.zeros(1, np.int64))
+    threads = 2 if simulated else 256
+    count = 3 if simulated else 1000
+    found["launch_us"] = 1e6 * _seconds(lambda: _nothing[1, threads](seen), 2 if simulated else 1000)
+    for some in sorted({1, max(1, blocks // 2), blocks}):
+        seconds = _seconds(partial(_meet[some, threads], count, seen), 1)
+        found[f"grid_barrier_us_{some}_blocks"] = 1e6 * seconds / count
+    if seen.copy_to_host()[0] != count:
+        raise RuntimeError("the grid's barrier was timed on a kernel that did not run")
+    return found
+
+
+def _copy_rate(count: int, blocks: int) -> float:
+    """GB/s, read and written bytes both counted."""
+    source, target = (cuda.to_device(np.full(count, value, np.float32)) for value in (1, 0))
+    seconds = _seconds(lambda: _copy[blocks, 2 if device.SIMULATED else 256](source, target), 1)
+    if not (target.copy_to_host() == 1).all():
+        raise RuntimeError("the copy that was timed did not copy")
+    return 2 * source.nbytes / seconds / 1e9
+
+
+def _product_rate(dtype: str, size: int) -> float:
+    queue = Queue(device.current(), dtype, False)
+    a, b, c = (cuda.to_device(np.ones((size, size), dtype)) for _ in range(3))
+    seconds = _seconds(lambda: queue.multiply(a, b, c, size, size, size), 1)
+    if not (c.copy_to_host() == size).all():
+        raise RuntimeError(f"the {dtype} product that was timed is wrong")
+    return 2 * size**3 / seconds / 1e9
+
+
+def _seconds(launch: Callable[[], Any], launches: int) -> float:
+    """The shortest of REPEATS means over `launches`; the first call, which compiles, is not among them."""
+    launch()
+    best = float("inf")
+    for _ in range(REPEATS):
+        cuda.synchronize()
+        start = perf_counter()
+        for _ in range(launches):
+            launch()
+        cuda.synchronize()
+        best = min(best, (perf_counter() - start) / launches)
+    return best

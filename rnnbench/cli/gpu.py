@@ -1,0 +1,22 @@
+"""`rnnbench gpu`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rnnbench.bench import gpu
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check and measure the GPU into a folder. 1 when there is none, or when something is wrong or failed."""
+    folder = Path(arguments.folder)
+    try:
+        bad = gpu.run(folder, arguments.minutes, lambda part: print(f"rnnbench: {part}", file=sys.stderr, flush=True))
+    except gpu.NoGpu as error:
+        print(f"rnnbench: nothing was measured: {error}", file=sys.stderr)
+        return 1
+    print((folder / "report.md").read_text(encoding="utf-8"))
+    print(f"written into {folder}", file=sys.stderr)
+    return 1 if bad else 0

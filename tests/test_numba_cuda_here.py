@@ -1,0 +1,178 @@
+"""The CUDA backend without a GPU: what it says, what it refuses, what it would do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rnnbench import RNN, BackendUnavailable, backends, cells, cli
+from rnnbench.backends.numba_cuda import VARIABLE, plan
+from rnnbench.bench.cases import Case
+from rnnbench.bench.verify import verify
+from rnnbench.params import Spec
+
+device: Any = pytest.importorskip("rnnbench.backends.numba_cuda.device")
+NO_GPU = "the backend numba-cuda needs an NVIDIA GPU with its driver: "
+pytestmark = pytest.mark.skipif(device.why_unavailable("numba-cuda") is None, reason="there is a GPU here")
+
+
+def a_driver(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], driver: tuple[int, int]) -> None:
+    """A machine with a GPU, as far as it is asked."""
+    gpu = types.SimpleNamespace(name=b"NVIDIA GeForce", compute_capability=capability, MULTIPROCESSOR_COUNT=80)
+    cuda = types.SimpleNamespace(
+        cuda_error=lambda: None,
+        is_available=lambda: True,
+        runtime=types.SimpleNamespace(get_version=lambda: (13, 0)),
+        get_current_device=lambda: gpu,
+    )
+    monkeypatch.setattr(device, "cuda", cuda)
+    monkeypatch.setattr(device, "_driver_version", lambda: driver)
+    monkeypatch.setattr(device, "find_spec", lambda name: name)
+    device.current.cache_clear()
+
+
+def test_no_gpu_is_a_sentence_wherever_it_is_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in backends.GPU:
+        reason = backends.why_unavailable(name)
+        assert reason is not None and reason.startswith(f"the backend {name} needs an NVIDIA GPU with its driver: ")
+        assert "\n" not in reason
+    with pytest.raises(BackendUnavailable, match=NO_GPU):
+        RNN("lstm", 3, 4, backend="numba-cuda")
+    found = verify(Case("lstm", "numba-cuda"))
+    assert found.status == "skipped" and found.reason.startswith(NO_GPU)
+    assert cli.main(["gpu", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith(f"rnnbench: nothing was measured: {NO_GPU}")
+    assert not (tmp_path / "out").exists()
+    assert cli.main(["compare", "--backends", "numba-cuda"]) == 2
+
+
+def test_a_gpu_that_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_driver(monkeypatch, (7, 5), (13, 1))
+    assert device.why_unavailable("numba-cuda") is None
+    assert device.current() == plan.Device("NVIDIA GeForce", 80)
+    device.current.cache_clear()
+
+
+def test_a_gpu_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_driver(monkeypatch, (6, 1), (13, 0))
+    message = "the backend numba-cuda needs compute capability 7.5 or more, and NVIDIA GeForce has 6.1"
+    assert device.why_unavailable("numba-cuda") == message
+
+
+def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_driver(monkeypatch, (9, 0), (12, 4))
+    assert device.why_unavailable("numba-cuda") == (
+        "the backend numba-cuda compiles with CUDA 13.0, and the driver here runs no newer than 12.4: "
+        "pip install 'cuda-toolkit==12.4.*', or a newer driver"
+    )
+
+
+def test_a_driver_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_driver(monkeypatch, (9, 0), (13, 0))
+    monkeypatch.setattr(device.cuda, "is_available", lambda: False)
+    assert device.why_unavailable("numba-cuda") == (
+        "the backend numba-cuda finds a driver, but no NVVM to compile with: pip install 'rnnbench[cuda]'"
+    )
+
+
+def test_numba_without_numba_cuda_has_no_bound_on_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_driver(monkeypatch, (9, 0), (13, 0))
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    assert device.why_unavailable("numba-cuda") == (
+        "the backend numba-cuda needs the package numba-cuda, which is not installed: pip install 'rnnbench[cuda]'"
+    )
+
+
+# ---- the plan
+
+
+def spec(cell: str = "lstm", hidden_size: int = 512, dtype: str = "float32") -> Spec:
+    return Spec(cells.find(cell), hidden_size, hidden_size, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("cell", "hidden_size", "batch_size", "kernel"),
+    [
+        ("lstm", 64, 1, "block"),
+        ("lstm", 64, 1000, "block"),
+        ("lstm", 512, 4, "grid"),
+        ("lstm", 1024, 64, "grid"),
+        ("gru", 1024, 1, "grid"),
+        ("lstm", 1024, 65, "step"),
+        ("lstm", 1500, 4, "step"),
+        ("rnn_tanh", 128, 16, "block"),
+    ],
+)
+def test_the_plan_on_an_h200(cell: str, hidden_size: int, batch_size: int, kernel: str) -> None:
+    made = plan.plan(spec(cell, hidden_size), batch_size, plan.H200)
+    assert made.kernel == kernel
+    if made.tile is not None:
+        assert made.blocks[0] * made.tile.units >= hidden_size and made.blocks[1] * made.rows >= batch_size
+        assert made.tile.units * made.tile.slices <= 512
+        assert made.held * made.tile.itemsize <= plan.HELD_BYTES and made.shared_bytes <= plan.SHARED_BYTES
+        if kernel == "grid":
+            assert made.blocks[0] <= plan.H200.multiprocessors
+
+
+def test_every_weight_is_held_once() -> None:
+    """The slices of a depth are even parts of it, and so are the chunks that are staged."""
+    for depth in (1, 5, 64, 100, 2048):
+        for slices in (1, 3, 64, 85):
+            tile = plan.Tile(2, 4, slices, 4, 4096)
+            assert tile.each(depth) * slices >= depth > (tile.each(depth) - 1) * slices
+            assert tile.chunk(depth) % slices == 0
+            assert tile.chunk(depth) * tile.rows * 4 <= max(4096, slices * tile.rows * 4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "hidden_size", "batch_size", "words"),
+    [
+        ("block", 512, 4, "each of 512 threads would hold 2048 weights; 64 in float32 fit"),
+        ("block", 600, 4, "a block has 512 threads, fewer than the 600 hidden units"),
+        ("grid", 512, 65, "65 rows are more than 64"),
+        ("grid", 4096, 1, "would hold"),
+    ],
+)
+def test_a_forced_kernel_that_does_not_suit_says_why(
+    kernel: str, hidden_size: int, batch_size: int, words: str
+) -> None:
+    with pytest.raises(plan.Unsuitable) as error:
+        plan.plan(spec(hidden_size=hidden_size), batch_size, plan.H200, kernel)
+    what = f"the kernel {kernel!r} cannot run lstm with hidden_size {hidden_size}, batch_size {batch_size}, float32: "
+    assert str(error.value).startswith(what) and words in str(error.value)
+
+
+def test_show_tells_the_plan_and_why(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["show", "lstm", "--backend", "numba-cuda", "--hidden-size", "512", "--batch-size", "4"]
+    assert cli.main(command) == 0
+    told = capsys.readouterr().out
+    for words in (
+        "kernel            grid",
+        "128 blocks keep their units' recurrent weights in registers, 32 a thread",
+        "not block: each of 512 threads would hold 2048 weights; 64 in float32 fit",
+        "no GPU can be used here",
+        "real(1.0)",
+    ):
+        assert words in told
+    monkeypatch.setenv(VARIABLE, "block")
+    assert cli.main(command) == 2
+    assert "the kernel 'block' cannot run lstm" in capsys.readouterr().err
+    monkeypatch.delenv(VARIABLE)
+    assert cli.main(["show", "lstm", "--backend", "numpy", "--hidden-size", "5", "--batch-size", "4"]) == 0
+    assert "# Plan" not in capsys.readouterr().out
+    assert cli.main(["show", "lstm", "--backend", "numba-cuda", "--batch-size", "4"]) == 2
+
+
+def test_a_plan_needs_no_numba() -> None:
+    code = (
+        "import sys\n"
+        "from rnnbench import cells\nfrom rnnbench.params import Spec\nfrom rnnbench.backends.numba_cuda import plan\n"
+        "print(plan.plan(Spec(cells.find('lstm'), 5, 5), 1, plan.H200).kernel, 'numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["block", "False"]
