@@ -32,6 +32,12 @@ NAMES = [
     "startup.Import.timeraw_import_rnnbench",
     "startup.Startup.track_compile_seconds",
     "startup.Startup.track_first_call_seconds",
+    "tasks.Digits.track_pictures_per_second",
+    "tasks.Digits.track_seconds_to_accuracy",
+    "tasks.Words.track_words_per_second",
+    "tasks.WordsOneSentence.track_words_per_second",
+    "tasks.WordsToPerplexity.track_seconds_to_perplexity",
+    "tasks.WordsWide.track_words_per_second",
 ]
 UNITS = {"time": "seconds", "timeraw": "seconds", "peakmem": "bytes"}
 
@@ -63,7 +69,8 @@ def test_the_suite_is_what_reports_expect(discovered: dict) -> None:
     for benchmark in discovered.values():
         assert benchmark.version == "1" and benchmark.pretty_name and benchmark.timeout
         kind, _, what = benchmark.name.rpartition(".")[2].partition("_")
-        unit = {"steps_per_second": "steps/s", "gflops": "GFLOP/s", "percent_of_peak": "percent"}.get(what)
+        rates = {f"{things}_per_second": f"{things}/s" for things in ("steps", "words", "pictures")}
+        unit = {**rates, "gflops": "GFLOP/s", "percent_of_peak": "percent"}.get(what)
         unit = unit or ("bytes" if what.endswith("bytes") else "seconds")
         assert benchmark.unit == UNITS.get(kind, unit)
 

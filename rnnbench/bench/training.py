@@ -232,13 +232,14 @@ def words_per_second(case: WordCase, budget_seconds: float = 2.0) -> float:
 
 
 def seconds_to_perplexity(
-    cell: str, backend: str, limit: float = 70.0, epochs: int = 10, hidden_size: int = 100
+    cell: str, backend: str, limit: float = 70.0, epochs: int = 10, hidden_size: int = 100, first: int | None = None
 ) -> float:
     """Seconds of training until the held-out perplexity of Python's language reference is below `limit`, with Adam.
 
-    backend: one of ours. epochs: after which it raises RuntimeError, because the limit was not reached.
+    backend: one of ours. epochs: after which it raises RuntimeError, because the limit was not reached. first: sentences of the
+    text; None for all.
     """
-    corpus = words.Corpus(text.sentences(text.default_text(), 60))
+    corpus = words.Corpus(text.sentences(text.default_text(), 60)[:first])
     model = words.language_model(len(corpus.dictionary), cell, hidden_size, backend=backend)
     training = Training(model, corpus, Adam(2e-3), clip=1.0)
     return _seconds_until(training, lambda row: row["held_out_perplexity"] <= limit, epochs)

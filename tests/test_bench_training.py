@@ -1,0 +1,76 @@
+"""Whole training steps as benchmarks: verified, then timed; what is wrong is seen, and a goal that is not reached is an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnbench.bench import training
+from rnnbench.bench.training import Judge, WordCase, WordSession
+from rnnbench.cli import main
+
+SMALL = WordCase(backend="numpy", seq_len=5, batch_size=3, hidden_size=12, words=60)
+HERE = ["numpy", "numba-cpu", *(["torch"] if find_spec("torch") else [])]
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_rows_of_a_comparison(optimiser: str) -> None:
+    rows = training.compare(replace(SMALL, optimiser=optimiser), HERE, turns=2)
+    assert [row["backend"] for row in rows] == HERE and all(set(row) == set(training.KEYS) for row in rows)
+    for row in rows:
+        assert row["status"] == "ok" and row["error"] < row["tolerance"], row["reason"]
+        assert row["seconds"] > 0 and row["words_per_second"] > 0 and row["ratio"] > 0 and row["runs"]
+    assert rows[0]["ratio"] == 1
+
+
+@pytest.mark.parametrize("name", ["rnn.weight_hh_l0", "embedding.weight", "output.bias"])
+def test_a_wrong_gradient_is_not_timed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, session = Judge(SMALL), WordSession(SMALL)
+    right = session.first_gradients
+
+    def wrong() -> Any:
+        found = right()
+        found[name] = training._whole(found[name]) * np.float32(1.001)
+        return found
+
+    session.first_gradients = wrong
+    assert f"the gradient of {name} has a relative error of 1.0e-03" in judge.look(session).reason
+    assert not session.verified
+    step = WordSession.run
+    monkeypatch.setattr(WordSession, "run", lambda self: 5.0 if self.case.dtype == "float32" else step(self))
+    (row,) = training.compare(SMALL, ["numpy"], turns=2)
+    assert row["status"] == "wrong" and row["seconds"] is None and "the loss of step 1 is 5.0" in row["reason"]
+
+
+def test_another_learning_rate_is_another_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge(SMALL)
+    assert judge.look(WordSession(SMALL)).reason == ""
+    monkeypatch.setitem(training._RATES, "adam", 2e-3)
+    assert "the loss of step 2 is" in judge.look(WordSession(SMALL)).reason
+
+
+def test_what_pytorch_has_no_twin_of_is_skipped() -> None:
+    pytest.importorskip("torch")
+    rows = training.compare(replace(SMALL, cell="gru_reset_before"), ["numpy", "torch"], turns=2)
+    assert [row["status"] for row in rows] == ["ok", "skipped"]
+    assert "PyTorch has no layer that is gru_reset_before" in rows[1]["reason"]
+
+
+def test_the_time_to_a_goal() -> None:
+    assert training.seconds_to_accuracy("rnn_tanh", "numpy") > 0
+    with pytest.raises(RuntimeError, match="after 1 epochs the training is still at"):
+        training.seconds_to_accuracy("rnn_tanh", "numpy", limit=0.99, epochs=1, hidden_size=8)
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--hidden-sizes", "12", "--batch-sizes", "2", "--seq-lens", "3"]
+    assert main(["compare", "--task", "words", "--backends", "numpy", *sizes]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("training the word model, a dictionary of 8,000, adam, ") and "words/s" in told[1]
+    assert told[2].split()[:6] == ["lstm", "numpy", "float32", "3", "2", "12"]
+    assert main(["compare", "--task", "words", "--backends", "numpy", "--format", "csv", *sizes]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == ",".join(training.KEYS)
