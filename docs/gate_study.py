@@ -6,9 +6,9 @@
     python docs/gate_study.py asv --seconds 110        the same cases and slowdowns by `asv continuous`
     python docs/gate_study.py table                    what all slices so far come to, as Markdown
 
-Every verdict becomes a line of docs/gate_study.jsonl. The slowdown is put into the side's own
-copy of the code: behind each call of a kernel the process computes on until the call has taken so many per cent longer. Sides are
-built once a slice, both from the commit that is checked out.
+Every verdict becomes a line of docs/gate_study.jsonl. The slowdown is put into the side's own copy of the code: behind
+each call of a kernel the process computes on until the call has taken so many per cent longer. Sides are built once a slice, both
+from one commit.
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ def append(line: dict[str, Any]) -> None:
         file.write(json.dumps({"at": stamp, **line}) + "\n")
 
 
-def gates(kind: str, seconds: float) -> int:
+def gates(kind: str, seconds: float, revision: str = "HEAD") -> int:
     """Gates of all cases, with one slowdown after the other, until the slice is over; returns how many verdicts they gave."""
     given, longest = 0, 0.0
     project = Project(sides.find_root(HERE), name="rnnbench")
     slowdowns = {"a-a": (0.0,), "slow": SLOWDOWNS, "load": (0.0, 0.05)}[kind]
     earlier = sum(line["study"] == kind for line in lines()) // len(CASES)
-    with only_one(run.PLACE), sides.built(project, "HEAD", "HEAD") as (base, head), busy(kind == "load"):
+    with only_one(run.PLACE), sides.built(project, revision, revision) as (base, head), busy(kind == "load"):
         # compiled once for all slices and both sides: the injection is in nothing that is compiled
         base, head = (dataclasses.replace(side, cache=CACHE) for side in (base, head))
         end = monotonic() + seconds
@@ -262,6 +262,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=("a-a", "slow", "load", "asv", "table"))
     parser.add_argument("--seconds", type=float, default=110.0, help="no verdict is begun after them")
+    parser.add_argument(
+        "--revision", default="HEAD", help="whose kernels both sides are; one for all slices saves compiling"
+    )
     arguments = parser.parse_args()
     if arguments.study == "table":
         page = HERE / "gate.md"
@@ -270,9 +273,10 @@ def main() -> None:
         replace_text(page, before + start + table() + stop + after)
         print(table(), end="")
     else:
-        given = (
-            asv_continuous(arguments.seconds) if arguments.study == "asv" else gates(arguments.study, arguments.seconds)
-        )
+        if arguments.study == "asv":
+            given = asv_continuous(arguments.seconds)
+        else:
+            given = gates(arguments.study, arguments.seconds, arguments.revision)
         print(f"{given} verdicts more, {len(lines())} in all")
 
 
