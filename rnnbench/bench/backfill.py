@@ -49,8 +49,8 @@ def measured(results_dir: Path, machine: str, commit: str) -> bool:
 def run(root: Path, results_dir: Path, machine: str, commit: str, options: Sequence[str]) -> int:
     """Measure one commit and return the exit status of its `rnnbench run`.
 
-    root: the checkout, of which the commit is. results_dir, machine: where results go. options: for that command besides these. asv's description of the benchmarks, which belongs to
-    the newest of them, stays as it was.
+    root: the checkout, of which the commit is. results_dir, machine: where results go. options: for that command besides these.
+    asv's description of the benchmarks, which belongs to the newest of them, stays as it was.
     """
     described = results_dir / "benchmarks.json"
     before = described.read_bytes() if described.is_file() else None
