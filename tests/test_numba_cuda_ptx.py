@@ -26,24 +26,32 @@ from rnnbench.backends.numba_cuda.persistent import persistent  # noqa: E402
 from rnnbench.cells import program  # noqa: E402
 from rnnbench.params import Spec  # noqa: E402
 
-CAPABILITIES = ((7, 5), (8, 0), (9, 0))
+CAPABILITIES = [pytest.param((7, 5), marks=pytest.mark.full), pytest.param((8, 0), marks=pytest.mark.full), (9, 0)]
 REAL = {"float32": types.float32, "float64": types.float64}
 INT, PAIR = types.int64, types.UniTuple(types.int64, 2)
 BACKWARD_BUFFERS, FORWARD_BUFFERS = 9, 6  # of numbers; then lengths and three sizes
 
 # (cell, dtype, hidden size, batch size, kernel): the largest that still fits is in it. Where 512 threads hold 40 weights each and
 # more, some addresses go to local memory and come back each step; nothing else may spill.
-LAYERS = [
+LAYERS = (
     ("lstm", "float32", 64, 4, "block"),
     ("lstm", "float32", 512, 4, "grid"),
-    pytest.param(("gru", "float32", 80, 300, "block"), marks=pytest.mark.full),
-    pytest.param(("rnn_tanh", "float32", 128, 1, "block"), marks=pytest.mark.full),
-    pytest.param(("gru", "float32", 256, 64, "grid"), marks=pytest.mark.full),
-    pytest.param(("gru_reset_before", "float32", 256, 4, "grid"), marks=pytest.mark.full),
-    pytest.param(("lstm_peephole", "float64", 40, 4, "block"), marks=pytest.mark.full),
-    pytest.param(("lstm", "float32", 768, 16, "grid"), marks=pytest.mark.full),
-    pytest.param(("lstm", "float32", 1024, 4, "grid"), marks=pytest.mark.full),
-    pytest.param(("lstm", "float64", 256, 4, "grid"), marks=pytest.mark.full),
+    ("gru", "float32", 80, 300, "block"),
+    ("rnn_tanh", "float32", 128, 1, "block"),
+    ("gru", "float32", 256, 64, "grid"),
+    ("gru_reset_before", "float32", 256, 4, "grid"),
+    ("lstm_peephole", "float64", 40, 4, "block"),
+    ("lstm", "float32", 768, 16, "grid"),
+    ("lstm", "float32", 1024, 4, "grid"),
+    ("lstm", "float64", 256, 4, "grid"),
+)
+DEFAULT = {(LAYERS[0], "inference"), (LAYERS[1], "backward")}
+PERSISTENT = [
+    pytest.param(
+        layer, way, marks=() if (layer, way) in DEFAULT else pytest.mark.full, id="-".join(map(str, (*layer, way)))
+    )
+    for layer in LAYERS
+    for way in ("inference", "training", "backward")
 ]
 MOST_SPILLED_BYTES = {768: 128, 1024: 256}
 
@@ -111,8 +119,7 @@ def assembled(text: str) -> dict[str, int]:
     return {"registers": int(registers[1]), "spilled": int(spilled)}
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "-".join(map(str, layer)))
-@pytest.mark.parametrize("direction", ["inference", "training", "backward"])
+@pytest.mark.parametrize(("layer", "direction"), PERSISTENT)
 def test_a_persistent_kernel_keeps_its_weights_in_registers(layer: Any, direction: str) -> None:
     text = persistent_ptx(layer, direction == "backward", direction != "inference", (9, 0))
     hidden_size = layer[2]
@@ -176,7 +183,7 @@ def test_fast_mathematics_are_the_approximate_instructions_and_precise_are_not()
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("capability", CAPABILITIES[:2])
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
 @pytest.mark.parametrize("kernel", ["block", "grid"])
 def test_older_devices_are_compiled_for(capability: tuple[int, int], kernel: str) -> None:
     for backward in (False, True):

@@ -47,7 +47,9 @@ class NoGpu(RuntimeError):
 
 
 def run(folder: Path, minutes: float, say: Say) -> int:
-    """Run all parts and return how many cases are wrong or failed. minutes: after which no new case begins. say: told each part.
+    """Run all parts and return how many cases are wrong or failed.
+
+    folder: where the results go. minutes: after which no new case begins. say: told each part.
 
     Raises NoGpu before anything is written.
     """

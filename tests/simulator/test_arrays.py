@@ -152,9 +152,19 @@ def test_out_of_memory_says_how_much_was_needed_and_had(monkeypatch: pytest.Monk
     assert np.isfinite(rnn(data.x)[0]).all()
 
 
+def test_a_grid_that_is_not_resident_says_what_would_work() -> None:
+    class Driver(Exception):
+        code = 720
+
+    message = "132 blocks that meet at a barrier are not all resident on .*; RNNBENCH_CUDA_KERNEL=step runs without"
+    with pytest.raises(RuntimeError, match=message), device.residency_errors(132):
+        raise Driver
+
+
 def test_another_error_of_the_driver_passes() -> None:
-    with pytest.raises(RuntimeError, match="launch failed"), device.memory_errors("arrays", 8):
-        raise RuntimeError("launch failed")
+    for translate in (device.memory_errors("arrays", 8), device.residency_errors(132)):
+        with pytest.raises(RuntimeError, match="launch failed"), translate:
+            raise RuntimeError("launch failed")
 
 
 def test_the_mode_is_stated() -> None:

@@ -17,6 +17,7 @@ from .plan import Device
 OLDEST = (7, 5)  # Turing, the oldest that CUDA 13 compiles for
 SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=32, simulated=True)
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
+_TOO_LARGE = 720  # CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE
 
 
 def version() -> str:
@@ -95,6 +96,20 @@ def memory_errors(what: str, needed: int) -> Iterator[None]:
         if getattr(error, "code", None) != _OUT_OF_MEMORY:
             raise
         raise _short_of(what, needed) from error
+
+
+@contextmanager
+def residency_errors(blocks: int) -> Iterator[None]:
+    """CUDA's refusal of a grid whose `blocks` do not fit on the device at once, as a RuntimeError that says what would work."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "code", None) != _TOO_LARGE:
+            raise
+        raise RuntimeError(
+            f"{blocks} blocks that meet at a barrier are not all resident on {current().name}, a part of which may be taken; "
+            "RNNBENCH_CUDA_KERNEL=step runs without the barrier"
+        ) from error
 
 
 def _short_of(what: str, needed: int) -> MemoryError:

@@ -11,6 +11,7 @@ import numpy as np
 from ...cells import Program, program
 from ...params import Spec
 from ..base import LayerWeights
+from . import device
 from .buffers import Backward, Forward, Now, in_backward, in_inference, in_training
 from .gradients import Gradients
 from .moves import copy_rows, pointwise
@@ -119,7 +120,8 @@ class DeviceLayer:
         kernel = persistent(part, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast)
         threads = made.tile.units, made.tile.slices
         weights = self._weights(queue, "held", backward)
-        queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
+        with device.residency_errors(made.blocks[0]):
+            queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
 
     def _multiply(self, queue: Queue, segment: Segment, now: Now, values: Any, pre: Any, B: int) -> None:
         """The segment's products of one step, by tiles."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,9 @@ from .plan import Device, product_tile
 from .product import FROM_ZERO, product
 
 At = tuple[int, int]
+
+# Numba advises against grids of fewer than 128 blocks; ours are as large as the work, or as the plan has found best.
+warnings.filterwarnings("ignore", message=r"Grid size \d+ will likely result in GPU under-utilization")
 
 
 @dataclass(frozen=True)
