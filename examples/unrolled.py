@@ -34,7 +34,7 @@ def main(letters=400_000, hidden_size=128, backend="numba-cpu"):
         clip_by_global_norm(gradients, T)  # the loss is a sum over the steps, and so is its gradient
         optimiser.step(model.params, gradients)
         model.changed()
-        if chunk % 50 == 0:
+        if chunk % 25 == 0:
             rate = chunk * B * T / (time.perf_counter() - start)
             print(f"chunk {chunk}: loss {loss.mean:.2f} a letter, {rate:,.0f} letters/s")
 

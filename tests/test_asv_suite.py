@@ -18,6 +18,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = [
+    "examples.ByHand.track_steps_per_second",
+    "examples.DynamicRnn.track_steps_per_second",
+    "examples.TextClassifier.track_words_per_second",
+    "examples.UnrolledLstm.track_seconds_to_perplexity",
+    "examples.UnrolledLstm.track_steps_per_second",
     "memory.Baseline.peakmem_empty",
     "memory.Memory.peakmem_forward",
     "memory.Memory.track_tape_bytes",

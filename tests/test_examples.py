@@ -77,7 +77,7 @@ def test_text_classifier(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_unrolled(capsys: pytest.CaptureFixture[str]) -> None:
-    example("unrolled").main(letters=200_000, hidden_size=32, backend="numpy")
+    example("unrolled").main(letters=100_000, hidden_size=32, backend="numpy")
     first, *chunks, written = capsys.readouterr().out.split("\n", 3)
     guessing = number_after(first, "a loss of")
     losses = [number_after(chunk, "loss") for chunk in chunks]

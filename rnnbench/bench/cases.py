@@ -146,6 +146,7 @@ _PROGRAMS = {
     "Words": Grid(cells=("lstm", "gru"), backends=(*OWN, "torch")),
     "WordsToPerplexity": Grid(cells=("lstm",)),
     "Digits": Grid(cells=("lstm", "gru", "rnn_tanh")),
+    "Examples": Grid(cells=("lstm",)),
 }
 SUITES: dict[str, dict[str, Grid]] = {
     # Every benchmark once, tiny: for tests and continuous integration.
@@ -160,6 +161,7 @@ SUITES: dict[str, dict[str, Grid]] = {
         "Words": Grid(cells=("lstm",)),
         "WordsToPerplexity": Grid(cells=("lstm",)),
         "Digits": Grid(cells=("lstm",)),
+        "Examples": Grid(cells=("lstm",)),
     },
     # `make bench`: at most three minutes on two cores, compilation included. Hidden sizes from 64 share their kernels;
     # a smaller one would compile others, at several seconds each.

@@ -138,7 +138,7 @@ class Suite:
                 values = combinations[index or 0] if about["params"] else ()
                 params = dict(zip(names, values, strict=True))
                 planned.append((name, index, Measurement(name, params, about["unit"])))
-        modules = ("speed", "tasks", "memory", "startup")
+        modules = ("speed", "tasks", "examples", "memory", "startup")
 
         def order(item: tuple[str, int | None, Measurement]) -> tuple[Any, ...]:
             module = item[0].partition(".")[0]
