@@ -12,12 +12,13 @@ PYTHON ?=
 # What `make peers` installs; CI asks for fewer and for a version that has a wheel for processors only.
 PEERS ?= ".[peers]"
 
-.PHONY: help bench test peers lint format smoke gpu clean
+.PHONY: help bench test peers cuda lint format smoke gpu clean
 
 help:
 	@echo "make bench    verify and time every cell and backend, then show the table and the page (SUITE=quick)"
 	@echo "make test     the tests (ARGS=\"-k name\" for some of them)"
 	@echo "make peers    install PyTorch, ONNX Runtime, JAX and Keras, which tests and comparisons use where they are there"
+	@echo "make cuda     install numba-cuda, with which the tests compile the CUDA kernels for real devices"
 	@echo "make lint     ruff and mypy"
 	@echo "make format   let ruff format and mend the sources"
 	@echo "make gpu      check and measure the CUDA kernels on a GPU, ten minutes (OUT=folder)"
@@ -33,6 +34,9 @@ test: $(VENV)/.installed-dev
 
 peers: $(VENV)/.installed-dev
 	$(RUN)python -m pip install --quiet --disable-pip-version-check $(PEERS)
+
+cuda: $(VENV)/.installed-dev
+	$(RUN)python -m pip install --quiet --disable-pip-version-check -e ".[cuda]"
 
 lint: $(VENV)/.installed-dev
 	$(RUN)ruff check .
