@@ -31,11 +31,19 @@ BUDGET_SECONDS = 4.0  # for all sessions together
 
 
 class Timed(Protocol):
-    """What is timed: `run` is a sample's unit of work, `case` what it is called, and nothing is timed unless `verified`."""
+    """What is timed."""
 
-    case: Any
-    verified: bool
-    run: Any
+    @property
+    def case(self) -> Any:
+        """What it is called."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether it may be timed."""
+
+    @property
+    def run(self) -> Any:
+        """Does the work once."""
 
 
 def in_turn(

@@ -25,7 +25,7 @@ from rnnbench.bench.stats import bootstrap_median
 from rnnbench.bench.tolerance import GAIN, POINTWISE
 from rnnbench.tasks import digits, text, words
 from rnnbench.tasks.layers import Gradients, Rows
-from rnnbench.tasks.model import Batch
+from rnnbench.tasks.model import Batch, SequenceModel
 from rnnbench.tasks.optimisers import SGD, Adam, Optimiser, clip_by_global_norm
 from rnnbench.tasks.training import Row, Training
 
@@ -63,7 +63,7 @@ class WordCase:
         """The norm to which gradients are clipped."""
         return 1.0 if self.optimiser == "adam" else None
 
-    def model(self, backend: str | None = None, dtype: str | None = None) -> words.SequenceModel:
+    def model(self, backend: str | None = None, dtype: str | None = None) -> SequenceModel:
         """The model with the case's initial weights; those of float64 are of float32, widened."""
         per = "prediction" if self.optimiser == "adam" else "row"
         made = words.language_model(
@@ -79,11 +79,16 @@ class WordCase:
         """A fresh one."""
         return Adam(_RATES["adam"]) if self.optimiser == "adam" else SGD(_RATES["sgd"])
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """(batch_size,): of the sentences of each batch, which has them in an order of its own."""
+        lengths = np.random.default_rng(1).integers(-(-3 * self.seq_len // 4), self.seq_len + 1, self.batch_size)
+        lengths[0] = self.seq_len
+        return lengths
+
     def batches(self) -> list[Batch]:
         """Some batches of equally many words."""
-        rng = np.random.default_rng(0)
-        lengths = rng.integers(-(-3 * self.seq_len // 4), self.seq_len + 1, self.batch_size)
-        lengths[0] = self.seq_len
+        rng, lengths = np.random.default_rng(0), self.lengths
         shape = (_BATCHES, 2, self.seq_len, self.batch_size)
         drawn = np.minimum(rng.zipf(1.3, shape), self.words) - 1
         return [Batch(x, targets, rng.permutation(lengths)) for x, targets in drawn]
@@ -98,7 +103,7 @@ class WordSession:
     def __init__(self, case: WordCase) -> None:
         self.case, self.verified, self._turn = case, False, 0
         self._batches: list[Any] = case.batches()
-        self.predictions = int(self._batches[0].lengths.sum())
+        self.predictions = int(case.lengths.sum())
         self._take = self._torch() if case.backend in PEERS else self._own()
 
     def run(self) -> float:
@@ -176,10 +181,10 @@ class Judge:
                 error, self.tolerance, worst, f"the gradient of {worst} has a relative error of {error:.1e}"
             )
         losses = [session.run() for _ in self._losses]
-        for step, (loss, right) in enumerate(zip(losses, self._losses, strict=True), 1):
-            if not abs(loss - right) <= _CURVE_TOLERANCE * right:
+        for step, (loss, exact) in enumerate(zip(losses, self._losses, strict=True), 1):
+            if not abs(loss - exact) <= _CURVE_TOLERANCE * exact:
                 return Agreement(
-                    error, self.tolerance, worst, f"the loss of step {step} is {loss:.6f}, not {right:.6f}"
+                    error, self.tolerance, worst, f"the loss of step {step} is {loss:.6f}, not {exact:.6f}"
                 )
         session.verified = True
         return Agreement(error, self.tolerance, worst, "")

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Digits:
     Raises DataError where there is nothing to learn from or nothing held out.
     """
 
-    metrics = ("loss", "accuracy")
+    metrics: tuple[str, ...] = ("loss", "accuracy")
 
     def __init__(self, train: Pictures, test: Pictures, batch_size: int = 128, seed: int = 0) -> None:
         if not len(train.labels) or not len(test.labels):
@@ -121,6 +122,6 @@ def classifier(
 ) -> SequenceModel:
     """The model for pictures of `columns` columns; backend, dtype, seed: as `RNN` takes them. A forget bias is 1."""
     found = cells.find(cell)
-    numbers = {"forget_bias": 1.0} if "forget_bias" in found.numbers else {}
+    numbers: dict[str, Any] = {"forget_bias": 1.0} if "forget_bias" in found.numbers else {}
     rnn = RNN(found, hidden_size, hidden_size, backend=backend, dtype=dtype, seed=seed, **numbers)
     return SequenceModel(rnn, CLASSES, Dense("input", columns, hidden_size), seed=seed)

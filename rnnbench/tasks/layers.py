@@ -61,10 +61,10 @@ class Dense:
         y += params[self.bias]
         return y.reshape(*x.shape[:-1], self.outputs)
 
-    def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Gradients]:
+    def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Params]:
         """Gradients of x and of both parameters, from `params` and x as in `forward` and dy (..., outputs), the gradient of y."""
         flat = dy.reshape(-1, self.outputs)
-        gradients: Gradients = {self.weight: flat.T @ x.reshape(-1, self.inputs), self.bias: flat.sum(0)}
+        gradients = {self.weight: flat.T @ x.reshape(-1, self.inputs), self.bias: flat.sum(0)}
         return (flat @ params[self.weight]).reshape(x.shape), gradients
 
 

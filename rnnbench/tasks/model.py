@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,10 @@ from .workers import divide
 _ROWS = 512
 # weights times rows that make another thread worth waking, which takes 0.1 ms
 _WORTH_A_THREAD = 4_000_000
-LOSSES = {"softmax": softmax_cross_entropy, "squares": mean_squared_error}
+LOSSES: dict[str, Callable[..., tuple[Loss, np.ndarray]]] = {
+    "softmax": softmax_cross_entropy,
+    "squares": mean_squared_error,
+}
 
 
 class Model(Protocol):
@@ -121,7 +125,8 @@ class SequenceModel:
         output, final, tape = self.recurrent.forward(entered, None, batch.lengths)
         features, targets, inside = self._predictions(batch, output, final)
         count = output.shape[1] if self.per == "row" else len(features)
-        loss, dfeatures, gradients = self._output_gradients(features, targets, 1 / count)
+        loss, dfeatures, found = self._output_gradients(features, targets, 1 / count)
+        gradients: Gradients = dict(found)
         if self.every_step:
             doutput, dstate = dfeatures.reshape(output.shape) if inside is None else np.zeros_like(output), None
             if inside is not None:
@@ -129,8 +134,8 @@ class SequenceModel:
         else:
             doutput, dstate = None, tuple(np.zeros_like(s) for s in final)
             self._last_rows(dstate[0])[...] = dfeatures.reshape(len(dfeatures), self._directions, -1).swapaxes(0, 1)
-        dx, _, found = self.recurrent.backward(tape, doutput, dstate)
-        gradients |= found
+        dx, _, of_network = self.recurrent.backward(tape, doutput, dstate)
+        gradients |= of_network
         if isinstance(self.first, Embedding):
             gradients |= self.first.backward(batch.x, dx)
         elif self.first is not None:
@@ -171,15 +176,15 @@ class SequenceModel:
 
     def _output_gradients(
         self, features: np.ndarray, targets: np.ndarray, scale: float
-    ) -> tuple[Loss, np.ndarray, Gradients]:
+    ) -> tuple[Loss, np.ndarray, Params]:
         """The loss, `scale` times its gradient of `features`, and those of the output layer. Threads divide the rows, and take some
         at a time: logits of thousands of classes stay in cache from their product to their gradient.
         """
         dfeatures = np.empty_like(features)
 
-        def some_rows(part: int, rows: slice) -> tuple[Loss, Gradients]:
+        def some_rows(part: int, rows: slice) -> tuple[Loss, Params]:
             total = Loss()
-            sums: Gradients = {}
+            sums: Params = {}
             for some in _chunks(rows):
                 x = features[some]
                 predicted = self.output.forward(self.params, x, self._scratch(part, len(x)))
@@ -210,7 +215,7 @@ def _chunks(rows: slice) -> list[slice]:
     return [slice(start, min(start + _ROWS, rows.stop)) for start in range(rows.start, rows.stop, _ROWS)]
 
 
-def _add(sums: Gradients, gradients: Gradients) -> None:
+def _add(sums: Params, gradients: Params) -> None:
     for name, gradient in gradients.items():
         if name in sums:
             sums[name] += gradient

@@ -27,7 +27,7 @@ class Corpus:
     Raises DataError for too few sentences to hold some out, and for a dictionary larger than the corpus.
     """
 
-    metrics = ("loss", "perplexity")
+    metrics: tuple[str, ...] = ("loss", "perplexity")
 
     def __init__(
         self,
@@ -117,17 +117,20 @@ def sample(
     model: of `language_model`, trained with this dictionary. longest: words after which a sentence is cut. temperature: that the
     logits are divided by: below 1 likely words become likelier. seed: of the draws. The start and unknown marks are never drawn.
 
-    Raises ValueError for a temperature that is not above 0.
+    Raises ValueError for a temperature that is not above 0, and for a model of another kind.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature!r}")
     if not count:
         return []
+    embedding = model.first
+    if not isinstance(embedding, Embedding):
+        raise ValueError("a model that speaks has an embedding, as those of language_model do")
     rng = np.random.default_rng(seed)
     tokens = np.full(count, dictionary.start)
     state, drawn = None, []
     for _ in range(longest):
-        output, state = model.recurrent.infer(model.first.forward(model.params, tokens[None]), state)
+        output, state = model.recurrent.infer(embedding.forward(model.params, tokens[None]), state)
         logits = model.output.forward(model.params, output[0]).astype(np.float64) / temperature
         logits[:, [dictionary.start, dictionary.unknown]] = -np.inf
         # the largest of logit + Gumbel noise is a draw from the softmax
