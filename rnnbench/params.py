@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -70,12 +71,12 @@ class Spec:
         if self.proj_size:
             projected(self.cell)
 
-    @property
+    @cached_property
     def step(self) -> Cell:
         """The cell that a backend runs: with proj_size, one whose last recurrent product is the projection."""
         return projected(self.cell) if self.proj_size else self.cell
 
-    @property
+    @cached_property
     def state_sizes(self) -> tuple[int, ...]:
         """Width of each of the cell's states: hidden_size, or proj_size for a projected h."""
         h, *others = (self.hidden_size for _ in self.cell.states)
@@ -90,7 +91,7 @@ class Spec:
         """D: 2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
 
-    @property
+    @cached_property
     def output_size(self) -> int:
         """Width of the output: directions * (proj_size or hidden_size)."""
         return self.num_directions * self.state_sizes[0]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnbench import RNN
-from rnnbench.backends.numba_cpu import layer
+from rnnbench.backends.numba_cpu import layer, plan
 from rnnbench.backends.numba_cpu.backward import backward
 from rnnbench.backends.numba_cpu.forward import forward
 from rnnbench.backends.threads import available_threads
@@ -99,7 +99,7 @@ def cases(draw: st.DrawFn, networks: list[tuple[str, str]], direction: str) -> C
 
 def check_guarded(case: Case, split: tuple[int, bool]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layer.KernelLayer, "_divide", lambda *_: split)
+        patch.setattr(plan.Geometry, "divide", lambda *_: split)
         around = guards.Guards()
         assert differences(case, around.allocate) == []
     assert len(around) >= 8
@@ -151,7 +151,7 @@ def run_fenced(after: bool) -> None:
     for case in FENCED:
         for split in SPLITS:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(layer.KernelLayer, "_divide", lambda *_, split=split: split)
+                patch.setattr(plan.Geometry, "divide", lambda *_, split=split: split)
                 assert differences(case, guards.fenced(after)) == [], case
     print("unharmed")
 

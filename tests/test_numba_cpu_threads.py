@@ -14,7 +14,7 @@ import pytest
 
 from rnnbench import RNN
 from rnnbench.backends import threads
-from rnnbench.backends.numba_cpu import layer
+from rnnbench.backends.numba_cpu import plan
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 
@@ -64,7 +64,7 @@ def divided(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets how a layer divides its work: threads, and whether they divide rows."""
 
     def divide(count: int, by_rows: bool) -> None:
-        monkeypatch.setattr(layer.KernelLayer, "_divide", lambda *_: (count, by_rows))
+        monkeypatch.setattr(plan.Geometry, "divide", lambda *_: (count, by_rows))
 
     return divide
 
@@ -92,19 +92,24 @@ def test_one_and_two_threads_agree(cell: str, dtype: str) -> None:
         assert different(alone, train(case)) == []
 
 
-def test_the_work_is_divided_as_its_size_asks() -> None:
-    def choice(batch_size: int, hidden_size: int) -> tuple[int, bool]:
-        kernel_layer = RNN("lstm", 4, hidden_size).network.layers[0][0]
-        flops = kernel_layer._flops(1, batch_size)
-        return kernel_layer._divide(batch_size, 1000 * flops, flops)
-
-    threads.set_threads(1)
-    assert choice(64, 256) == (1, True)
-    if threads.available_threads() > 1:
-        threads.set_threads(2)
-        assert choice(64, 256) == (2, True)
-        assert choice(1, 512) == (2, False)
-        assert choice(1, 8) == (1, True)
+@pytest.mark.parametrize(
+    ("count", "seq_len", "batch_size", "hidden_size", "expected"),
+    [
+        (1, 1000, 64, 256, (1, True)),
+        (2, 1000, 64, 128, (2, True)),  # the weights are cached
+        (2, 1000, 16, 512, (2, False)),  # they are not: each thread reads half of them
+        (2, 1000, 128, 512, (2, True)),  # so many rows that reading them does not matter
+        (2, 1000, 1, 512, (2, False)),
+        (2, 1000, 1, 16, (1, True)),  # a barrier would take longer than the step
+        (2, 1, 1, 32, (1, True)),  # too little work to wake a thread
+        (16, 1000, 1, 64, (4, False)),  # as many threads as have something to do
+    ],
+)
+def test_the_work_is_divided_as_its_size_asks(
+    count: int, seq_len: int, batch_size: int, hidden_size: int, expected: tuple[int, bool]
+) -> None:
+    geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
+    assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, count), 1) == expected
 
 
 def in_threads(count: int, work: Any) -> None:
@@ -160,7 +165,7 @@ STEPS = 300
 
 def many_barriers() -> None:
     """A long sequence whose threads meet after every step, as one process of several that want all processors."""
-    layer.KernelLayer._divide = lambda *_: (threads.available_threads(), False)  # type: ignore[method-assign]
+    plan.Geometry.divide = lambda *_: (threads.available_threads(), False)  # type: ignore[method-assign]
     rnn = RNN("lstm", 2, 33)
     x = np.random.default_rng(0).normal(size=(STEPS, 1, 2)).astype(np.float32)
     output, _, tape = rnn.forward(x)

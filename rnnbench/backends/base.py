@@ -114,32 +114,41 @@ def arrange(program: Program, spec: Spec, params: Mapping[str, np.ndarray], suff
 
 def arrange_back(program: Program, spec: Spec, gradients: LayerWeights, suffix: str) -> dict[str, np.ndarray]:
     """The reverse of `arrange`, for gradients: blocks of pre-activations to the parameters' names."""
-    cell, H, width = spec.cell, spec.hidden_size, spec.state_sizes[0]
-    input_size = gradients.input.shape[2]
-    named = {f"weight_ih{suffix}": np.zeros((len(cell.input_gates), H, input_size), spec.dtype)}
-    if cell.recurrent_gates:
-        named[f"weight_hh{suffix}"] = np.zeros((len(cell.recurrent_gates), H, width), spec.dtype)
-    if spec.bias:
-        named[f"bias_ih{suffix}"] = np.zeros((len(cell.input_gates), H), spec.dtype)
-        if cell.recurrent_gates:
-            named[f"bias_hh{suffix}"] = np.zeros((len(cell.recurrent_gates), H), spec.dtype)
+    cell, width = spec.cell, spec.state_sizes[0]
+    inputs: list[list[int]] = [[] for _ in cell.input_gates]
+    recurrents: list[list[int]] = [[] for _ in cell.recurrent_gates]
+    projection: list[int] = []
     for block, pre in enumerate(program.pre):
-        # a recurrent gate may appear in several products, and its gradient is their sum
         if pre.input is not None:
-            gate = cell.input_gates.index(pre.input)
-            named[f"weight_ih{suffix}"][gate] += gradients.input[block]
-            if spec.bias:
-                named[f"bias_ih{suffix}"][gate] += gradients.bias[block]
+            inputs[cell.input_gates.index(pre.input)].append(block)
         if pre.recurrent == PROJECTION and spec.proj_size:
-            named[f"weight_hr{suffix}"] = gradients.recurrent[block, None, :width]
+            projection.append(block)
         elif pre.recurrent is not None:
-            gate = cell.recurrent_gates.index(pre.recurrent)
-            named[f"weight_hh{suffix}"][gate] += gradients.recurrent[block, :, :width]
-            if spec.bias:
-                named[f"bias_hh{suffix}"][gate] += gradients.bias[block]
+            recurrents[cell.recurrent_gates.index(pre.recurrent)].append(block)
+    named = {f"weight_ih{suffix}": _gather(gradients.input, inputs)}
+    if recurrents:
+        named[f"weight_hh{suffix}"] = _gather(gradients.recurrent, recurrents)[:, :, :width]
+    if spec.bias:
+        named[f"bias_ih{suffix}"] = _gather(
+            gradients.bias, inputs
+        ).copy()  # the two may be the same numbers, in two arrays
+        if recurrents:
+            named[f"bias_hh{suffix}"] = _gather(gradients.bias, recurrents).copy()
+    for block in projection:
+        named[f"weight_hr{suffix}"] = gradients.recurrent[block, None, :width]
     result = {name: block.reshape(-1, *block.shape[2:]) for name, block in named.items()}
     result |= {f"p_{v}{suffix}": gradients.vector[i] for i, v in enumerate(cell.vectors)}
     return result
+
+
+def _gather(blocks: np.ndarray, of_gates: list[list[int]]) -> np.ndarray:
+    """(gates, ...): for each gate the sum of its blocks; the blocks themselves where each gate has one and they are in order.
+
+    A recurrent gate may appear in several products, and its gradient is their sum.
+    """
+    if of_gates == [[gate] for gate in range(len(of_gates))]:
+        return blocks[: len(of_gates)]
+    return np.stack([blocks[its].sum(0) for its in of_gates])
 
 
 def input_runs(program: Program) -> list[slice]:

@@ -62,6 +62,7 @@ class Stack:
     ) -> None:
         threads.limit_blas()
         self.spec, self._program = spec, program(spec.step, False)
+        self._dtype = np.dtype(spec.dtype)
         self.layers: list[list[Layer]] = [[] for _ in range(spec.num_layers)]
         for layer, direction, suffix in spec.suffixes():
             weights = arrange(self._program, spec, params, suffix)
@@ -85,20 +86,22 @@ class Stack:
         if state is None:
             state = self._states(np.zeros, B)
         final = self._states(np.empty, B)
+        states = range(len(final))
         if lengths is not None:
             x = np.where(_valid(lengths, T), x, np.zeros((), spec.dtype))
         inputs: list[np.ndarray] = []
         tapes: list[list[Any]] = []
         for k, directions in enumerate(self.layers):
             inputs.append(x)
-            output = np.empty((T, B, spec.output_size), spec.dtype)
+            output = np.empty((T, B, spec.output_size), self._dtype)
             tapes.append([])
             for d, layer in enumerate(directions):
                 row = k * D + d
-                new, tape = layer.forward(x, tuple(s[row] for s in state), lengths, training, output, self._column(d))
+                before = tuple([state[s][row] for s in states])
+                new, tape = layer.forward(x, before, lengths, training, output, self._column(d))
                 tapes[-1].append(tape)
-                for whole, part in zip(final, new, strict=True):
-                    whole[row] = part
+                for s in states:
+                    final[s][row] = new[s]
             x = output
         if not training:
             return x, final, None
@@ -138,7 +141,7 @@ class Stack:
     def _states(self, make: Callable[..., np.ndarray], B: int) -> Arrays:
         """One array (layers * D, B, width) for each state."""
         rows = self.spec.num_layers * self.spec.num_directions
-        return tuple(make((rows, B, width), self.spec.dtype) for width in self.spec.state_sizes)
+        return tuple([make((rows, B, width), self._dtype) for width in self.spec.state_sizes])
 
     def _column(self, direction: int) -> int:
         """Where a direction's columns of the output start."""
@@ -148,7 +151,7 @@ class Stack:
         spec = self.spec
         values = len(self._program.pre) + len(spec.cell.states) + (len(self._program.saved) if training else 0)
         per_layer = T * B * spec.output_size * (1 + (values if training else 0))
-        needed = per_layer * (spec.num_layers if training else 1) * np.dtype(spec.dtype).itemsize
+        needed = per_layer * (spec.num_layers if training else 1) * self._dtype.itemsize
         memory.require(needed, f"the arrays of seq_len {T}, batch_size {B}, hidden_size {spec.hidden_size}")
 
 

@@ -13,6 +13,7 @@ from .cache import cached_njit
 from .cell_type import next_operand, next_stage, pointwise
 from .layout import Now
 from .product import lanes_of, product_over_rows
+from .rows import add, clear, copy
 from .threading import on_threads, part_of, wait
 
 
@@ -24,6 +25,7 @@ def backward(stage, arrays, doutput, lengths, d, panels, back_panels, threads, b
     (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; threads, by_rows, barrier: as in
     `forward`. The initial states' adjoints end up in slot T % 2.
     """
+    barrier[0] = 0
     arguments = (stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier)
     on_threads(_sequence, arguments, threads)
 
@@ -72,7 +74,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
             for r in range(part.first_row, part.end_row):
                 here = r * d.padded + unit
                 row = now.t * d.batch_size + r
-                dpre_at = row * blocks * d.padded + unit
+                dpre_at = row * d.dpre_row + unit
                 dnew_at = d.dstate_at + dnew * plane + here
                 if d.ragged and now.t >= lengths[r]:
                     if is_first:
@@ -80,8 +82,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
                     continue
                 if is_first:
                     out_at = row * d.output_row + d.output_column + unit
-                    for i in range(written):
-                        work[dnew_at + i] += doutput[out_at + i]
+                    add(work, dnew_at, doutput, out_at, written)
                 for u in range(vectors):
                     lane = u * lanes_of(work)
                     at = (
@@ -124,11 +125,9 @@ def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
     """Past a row's end the states' adjoints pass to the step before as they are, and nothing reaches the weights."""
     plane = d.batch_size * d.padded
     for s in range(states):
-        for i in range(width):
-            work[dnew_at + 2 * s * plane + other_slot + i] = work[dnew_at + 2 * s * plane + i]
+        copy(work, dnew_at + 2 * s * plane + other_slot, work, dnew_at + 2 * s * plane, width)
     for block in range(blocks):
-        for i in range(width):
-            work[dpre_at + block * d.padded + i] = 0
+        clear(work, dpre_at + block * d.padded, width)
 
 
 def _transposes(stage, arrays, d, now, part, back):
@@ -141,25 +140,25 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
     if not stage.has_operand:
         return lambda stage, arrays, d, now, part, back: None
     program, index = stage.program, stage.stage.operands[stage.operand]
-    blocks, start, size = len(program.pre), program.operands[index].pre.start, len(program.operands[index].pre)
+    start, size = program.operands[index].pre.start, len(program.operands[index].pre)
     vectors = stage.stages.back_vectors
     product = product_over_rows(vectors)
 
     def transposes(stage, arrays, d, now, part, back):
         work = arrays.work
         width = vectors * lanes_of(work)
-        row, depth = blocks * d.padded, size * d.padded
-        a_at = (now.t * d.batch_size + part.first_row) * row + start * d.padded
+        depth = size * d.padded
+        a_at = (now.t * d.batch_size + part.first_row) * d.dpre_row + start * d.padded
         back_at = d.back_at + (index * d.batch_size + part.first_row) * d.padded_back
         packed_at = d.recurrent_at + start * d.padded * d.packed_back
         rows = part.end_row - part.first_row
         for panel in range(back.first_panel, back.end_panel):
             # the zeros that every sum starts from stand before the packed weights
             product(
-                rows,
-                work, back_at + panel * width, d.padded_back,
-                arrays.weights, 0, 0,
-                work, a_at, row, 1,
+                1, rows,
+                work, back_at + panel * width, 0, d.padded_back,
+                arrays.weights, 0, 0, 0,
+                work, a_at, 0, d.dpre_row, 1,
                 arrays.weights, packed_at + panel * width * depth, depth,
             )  # fmt: skip
         _transposes(next_operand(stage), arrays, d, now, part, back)

@@ -121,11 +121,19 @@ def _exclusive(path: Path) -> Iterator[None]:
         yield
 
 
+# no reference counts (an option of Numba's without a type) and no exception for a division by zero, which sizes rule out
+_PLAIN: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
+
+
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` whose results are kept in `folder()`; the process's own setting of Numba's cache stays as it is."""
+    """`numba.njit` whose results are kept in `folder()`; the process's own setting of Numba's cache stays as it is.
+
+    The function and what it calls may not make arrays: reference counting is off. Each call inside would count the arrays that it
+    is handed up and down, atomically, and threads that meet at every step would pass those counters' cache lines to and fro.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**options)(function)
+        dispatcher = numba.njit(**options, **_PLAIN)(function)
         before = _config.CACHE_DIR
         _config.CACHE_DIR = str(folder())  # read once, when the cache is made
         try:
@@ -135,3 +143,8 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return decorate
+
+
+def entry_point(dispatcher: Any, arguments: tuple[Any, ...]) -> Callable[..., None]:
+    """The compiled function for arguments of these types, which takes such arguments without looking at their types again."""
+    return dispatcher.compile(tuple(numba.typeof(value) for value in arguments))

@@ -14,6 +14,7 @@ from .cell_type import next_operand, next_stage, pointwise
 from .layout import Now
 from .product import lanes_of, product_over_rows
 from .projection import project
+from .rows import clear, copy
 from .threading import on_threads, part_of, wait
 
 
@@ -22,9 +23,10 @@ def forward(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barr
     """Run a layer in one direction.
 
     stage: `Stages`, which specialises the kernel. x (T*B*I,); arrays: Arrays; output (T*B*D*H,), written; lengths (B,) or
-    empty; d: ForwardDims; panels: their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,)
-    zeros.
+    empty; d: ForwardDims; panels: their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,):
+    whatever it holds.
     """
+    barrier[0] = 0
     on_threads(_sequence, (stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier), threads)
 
 
@@ -77,8 +79,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
                 if d.ragged and now.t >= lengths[r]:
                     if is_last:
                         _freeze(tape, d, now, here, states, computed, width)
-                        for i in range(written):
-                            output[out_at + i] = 0
+                        clear(output, out_at, written)
                     continue
                 for u in range(vectors):
                     lane = u * lanes_of(tape)
@@ -93,8 +94,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
                     )
                     pointwise(stage, arrays, at, stride, count - lane)
                 if is_last:
-                    for i in range(written):
-                        output[out_at + i] = tape[now.new * plane + here + i]
+                    copy(output, out_at, tape, now.new * plane + here, written)
         visits = wait(barrier, part.parties, visits)
         return _stages(next_stage(stage), arrays, output, lengths, d, now, part, barrier, visits)
 
@@ -106,11 +106,9 @@ def _freeze(tape, d, now, here, states, computed, width):
     """Past a row's end its states stay, and its computed operands are zero: matrix products of BPTT read them."""
     plane = d.batch_size * d.padded
     for s in range(states):
-        for i in range(width):
-            tape[(s * d.slots + now.new) * plane + here + i] = tape[(s * d.slots + now.prev) * plane + here + i]
+        copy(tape, (s * d.slots + now.new) * plane + here, tape, (s * d.slots + now.prev) * plane + here, width)
     for o in range(computed):
-        for i in range(width):
-            tape[d.operand_at + (o * d.steps + now.saved) * plane + here + i] = 0
+        clear(tape, d.operand_at + (o * d.steps + now.saved) * plane + here, width)
 
 
 def _products(stage, arrays, d, now, part, panel, pre_at):
@@ -140,10 +138,10 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
         # operands before this one have `start` blocks between them
         packed_at = d.recurrent_at + d.hidden_size * (start * d.padded + panel * size * width)
         product(
-            part.end_row - part.first_row,
-            arrays.work, at, row,
-            arrays.work, at, row,
-            arrays.tape, a_at + part.first_row * d.padded, d.padded, 1,
+            1, part.end_row - part.first_row,
+            arrays.work, at, 0, row,
+            arrays.work, at, 0, row,
+            arrays.tape, a_at + part.first_row * d.padded, 0, d.padded, 1,
             arrays.weights, packed_at, d.hidden_size,
         )  # fmt: skip
         _products(next_operand(stage), arrays, d, now, part, panel, pre_at)

@@ -12,10 +12,11 @@ from numba import njit
 
 from .cache import cached_njit
 from .product import lanes_of, product_over_rows
+from .rows import clear, copy
 from .simd import load, store
 from .threading import on_threads, share
 
-BLOCK = 256  # rows of K in a block: 4 vectors of each make 64 KiB, a part of any second-level cache
+BLOCK = 128  # rows of K in a block: what they have of both operands stays in a second-level cache
 WIDE = 4  # vectors in a panel; what is left over takes panels of one
 ROWS = 64  # rows of dx that are computed before they are added to it
 
@@ -50,13 +51,13 @@ def _outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_
             a_first = a_at + k * a_step + first
             if vectors == WIDE:
                 _wide(
-                    end - first, out, at, out_row, out, at, out_row,
-                    a, a_first, 1, a_step, scratch, packed, count,
+                    1, end - first, out, at, 0, out_row, out, at, 0, out_row,
+                    a, a_first, 0, 1, a_step, scratch, packed, count,
                 )  # fmt: skip
             else:
                 _narrow(
-                    end - first, out, at, out_row, out, at, out_row,
-                    a, a_first, 1, a_step, scratch, packed, count,
+                    1, end - first, out, at, 0, out_row, out, at, 0, out_row,
+                    a, a_first, 0, 1, a_step, scratch, packed, count,
                 )  # fmt: skip
             column += vectors * lanes
 
@@ -65,10 +66,8 @@ def _outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_
 def _pack(b, b_at, b_step, columns, count, scratch, packed, width):
     """Rows of `columns` elements of b, padded with zeros to `width`, one after the other."""
     for k in range(count):
-        for c in range(columns):
-            scratch[packed + k * width + c] = b[b_at + k * b_step + c]
-        for c in range(columns, width):
-            scratch[packed + k * width + c] = 0
+        copy(scratch, packed + k * width, b, b_at + k * b_step, columns)
+        clear(scratch, packed + k * width + columns, width - columns)
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -109,22 +108,24 @@ def _add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vector
         count = min(ROWS, end - r)
         for column in range(0, columns, width):
             inside = min(width, columns - column)
-            for i in range(count):
-                for c in range(inside):
-                    scratch[here + i * width + c] = out[(r + i) * columns + column + c]
-                for c in range(inside, width):
-                    scratch[here + i * width + c] = 0
-            at = packed_at + column * depth
+            # the last panel may be wider than what is left of a row: it is added up beside and copied
+            target, at, row = out, r * columns + column, columns
+            if inside < width:
+                target, at, row = scratch, here, width
+                for i in range(count):
+                    copy(scratch, here + i * width, out, (r + i) * columns + column, inside)
+                    clear(scratch, here + i * width + inside, width - inside)
+            packed_panel = packed_at + column * depth
             if vectors == WIDE:
                 _wide(
-                    count, scratch, here, width, scratch, here, width,
-                    a, a_at + r * a_row, a_row, 1, packed, at, depth,
+                    1, count, target, at, 0, row, target, at, 0, row,
+                    a, a_at + r * a_row, 0, a_row, 1, packed, packed_panel, depth,
                 )  # fmt: skip
             else:
                 _narrow(
-                    count, scratch, here, width, scratch, here, width,
-                    a, a_at + r * a_row, a_row, 1, packed, at, depth,
+                    1, count, target, at, 0, row, target, at, 0, row,
+                    a, a_at + r * a_row, 0, a_row, 1, packed, packed_panel, depth,
                 )  # fmt: skip
-            for i in range(count):
-                for c in range(inside):
-                    out[(r + i) * columns + column + c] = scratch[here + i * width + c]
+            if inside < width:
+                for i in range(count):
+                    copy(out, (r + i) * columns + column, scratch, here + i * width, inside)

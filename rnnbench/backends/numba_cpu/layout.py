@@ -21,7 +21,7 @@ Backward (weights packed again, transposed; the tape as above, read only):
              recurrent per operand (panels of back, n * Hp, Ub, W)
              input     per run of inputs (panels of I, n * Hp, 4 or 1, W)   for dx, in gradients.py
              number    (numbers,)
-    work     dpre      (T, B, P, Hp)         zero in the padding: matrix products sum over it
+    work     dpre      (T, B, dpre_row)      (P, Hp) in a row, zero in the padding of Hp: matrix products sum over it
              dstate    (S, 2, B, Hp)         two slots in turn; also dnew
              back      (operands, B, Hb)
              dvector   (V, B, Hp)            summed over time
@@ -74,6 +74,7 @@ class BackwardDims(NamedTuple):
     padded: int
     padded_back: int  # Hb, a row of back
     packed_back: int  # hidden units in the packed panels of back
+    dpre_row: int  # elements from one row of dpre to the next
     reverse: bool
     ragged: bool
     output_row: int
@@ -120,6 +121,16 @@ def aligned_empty(count: int, dtype: np.dtype) -> np.ndarray:
     raw = np.empty(count * dtype.itemsize + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+def spread(count: int, dtype: np.dtype) -> int:
+    """The least row length, at least `count` elements, whose rows start in all sets of a cache: an odd number of lines.
+
+    Columns of a matrix whose rows are 4 KiB apart compete for a single set, and are read from memory again and again.
+    """
+    line = ALIGNMENT // dtype.itemsize
+    lines = -(-count // line)
+    return (lines + 1 - lines % 2) * line
 
 
 def round_up(value: int, multiple: int) -> int:

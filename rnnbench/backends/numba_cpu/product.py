@@ -8,26 +8,59 @@ from numba import njit
 from numba.extending import overload
 
 from .naming import named
-from .simd import lanes
-from .threading import share
+from .simd import SIMD_BYTES, lanes
 from .tile import tile, tile_rows
+
+# of a packed panel, what is used by one tile after the other stays in half of a first-level cache
+_REUSED_BYTES = 16 * 1024
 
 
 @lru_cache(maxsize=64)
 def product_over_rows(columns):
-    """A function that runs `tile` over any number of rows, in tiles of nearly equal height."""
-    most = tile_rows(columns)
+    """A function that runs `tile` over any number of rows, in tiles of nearly equal height.
 
-    def product(count, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
+    The rows lie in `groups` groups of `count`; *_group: elements from one group to the next, else the names are those of `tile`.
+    Where there is more than one tile, the depth is cut so that each part of the panel is read from the first-level cache.
+    """
+    most, reused = tile_rows(columns), max(16, _REUSED_BYTES // (columns * SIMD_BYTES))
+
+    def part(
+        groups, count, out, out_at, out_group, out_row, init, init_at, init_group, init_row,
+        a, a_at, a_group, a_row, a_step, panel, panel_at, depth,
+    ):  # fmt: skip
+        # a division takes as long as a third of a small tile: one for all tiles
         tiles = (count + most - 1) // most
-        for i in range(tiles):
-            first, end = share(count, tiles, i)
-            tile(
-                end - first, columns,
-                out, out_at + first * out_row, out_row,
-                init, init_at + first * init_row, init_row,
-                a, a_at + first * a_row, a_row, a_step,
-                panel, panel_at, depth,
+        least = count // tiles
+        higher = count - least * tiles  # tiles of one row more
+        for group in range(groups):
+            first = 0
+            for i in range(tiles):
+                rows = least + 1 if i < higher else least
+                tile(
+                    rows, columns,
+                    out, out_at + group * out_group + first * out_row, out_row,
+                    init, init_at + group * init_group + first * init_row, init_row,
+                    a, a_at + group * a_group + first * a_row, a_row, a_step,
+                    panel, panel_at, depth,
+                )  # fmt: skip
+                first += rows
+
+    part = njit(nogil=True)(named(part, columns))
+
+    def product(
+        groups, count, out, out_at, out_group, out_row, init, init_at, init_group, init_row,
+        a, a_at, a_group, a_row, a_step, panel, panel_at, depth,
+    ):  # fmt: skip
+        step = depth if groups == 1 and count <= most else reused
+        part(
+            groups, count, out, out_at, out_group, out_row, init, init_at, init_group, init_row,
+            a, a_at, a_group, a_row, a_step, panel, panel_at, min(step, depth),
+        )  # fmt: skip
+        for k in range(step, depth, step):
+            part(
+                groups, count, out, out_at, out_group, out_row, out, out_at, out_group, out_row,
+                a, a_at + k * a_step, a_group, a_row, a_step,
+                panel, panel_at + k * columns * lanes_of(panel), min(step, depth - k),
             )  # fmt: skip
 
     return njit(nogil=True)(named(product, columns))

@@ -87,17 +87,15 @@ def _project_run(start, size, blocks, vectors, add):
         inner, inner_out, inner_x = rows, row, d.input_size
         if rows < count:
             outer, outer_out, outer_x, inner, inner_out, inner_x = inner, inner_out, inner_x, outer, outer_out, outer_x
-        init, init_row = (arrays.work, inner_out) if add else (arrays.weights, 0)
+        init, init_group, init_row = (arrays.work, outer_out, inner_out) if add else (arrays.weights, 0, 0)
         for panel in range(part.first_panel, part.end_panel):
             out_at = (panel * d.chunk * d.batch_size + part.first_row) * row + start * width
-            for i in range(outer):
-                at = out_at + i * outer_out
-                product(
-                    inner,
-                    arrays.work, at, inner_out,
-                    init, at if add else panel * row + start * width, init_row,
-                    x, x_at + i * outer_x, inner_x, 1,
-                    arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size,
-                )  # fmt: skip
+            product(
+                outer, inner,
+                arrays.work, out_at, outer_out, inner_out,
+                init, out_at if add else panel * row + start * width, init_group, init_row,
+                x, x_at, outer_x, inner_x, 1,
+                arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size,
+            )  # fmt: skip
 
     return njit(nogil=True)(named(run, start, size, blocks, vectors, add))

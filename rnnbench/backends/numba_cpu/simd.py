@@ -207,7 +207,6 @@ negative = _pointwise(1, _same, lambda b, x: b.fneg(x))
 less = _pointwise(2, _condition, lambda b, x, y: b.fcmp_ordered("<", x, y))
 less_equal = _pointwise(2, _condition, lambda b, x, y: b.fcmp_ordered("<=", x, y))
 fma = _pointwise(3, _same, fused)
-round_even = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.rint", x.type, 1), [x]))
 sqrt = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.sqrt", x.type, 1), [x]))
 absolute = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.fabs", x.type, 1), [x]))
 # no vector logarithm: LLVM calls the C library for each lane, which is right and slow
@@ -225,6 +224,9 @@ def _keep_nan(choose: str) -> Callable[..., ir.Value]:
 
 minimum = _pointwise(2, _same, _keep_nan("<"))
 maximum = _pointwise(2, _same, _keep_nan(">"))
+# x held to a bound that is no NaN: one instruction, and a NaN in x stays because the comparison is false
+at_most = _pointwise(2, _same, lambda b, x, bound: b.select(b.fcmp_ordered("<", bound, x), bound, x))
+at_least = _pointwise(2, _same, lambda b, x, bound: b.select(b.fcmp_ordered(">", bound, x), bound, x))
 
 
 @intrinsic
@@ -242,21 +244,26 @@ def where(context: Any, condition: Any, a: Any, b: Any) -> Any:
     return vector(condition, a, b), codegen
 
 
+def rounder(dtype: types.Float) -> float:
+    """1.5 * 2**23 (float32) or 1.5 * 2**52: where added, the sum is rounded to a whole number, which stands in its lowest bits."""
+    return 1.5 * 2.0 ** (23 if dtype.bitwidth == 32 else 52)
+
+
 @intrinsic
-def two_to_the(context: Any, n: Any) -> Any:
-    """2 ** n for whole n within the normal range, by writing the exponent's bits. NaN gives any number."""
-    if not isinstance(n, Vector):
+def two_to_the(context: Any, shifted: Any) -> Any:
+    """2 ** n for shifted = n + rounder, with n whole and within the normal range, by writing the exponent's bits. NaN gives any
+    number; a conversion of it to an integer would be undefined.
+    """
+    if not isinstance(shifted, Vector):
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        mantissa, bias = (23, 127) if n.dtype.bitwidth == 32 else (52, 1023)
-        vector, integers = llvm_vector(n.dtype), llvm_integers(n.dtype)
-        # adding 2**mantissa * 1.5 leaves n in the lowest bits; a conversion of NaN would be undefined
-        shifted = builder.fadd(values[0], ir.Constant(vector, [1.5 * 2.0**mantissa] * vector.count))
-        bits = builder.add(builder.bitcast(shifted, integers), ir.Constant(integers, [bias] * vector.count))
+        mantissa, bias = (23, 127) if shifted.dtype.bitwidth == 32 else (52, 1023)
+        vector, integers = llvm_vector(shifted.dtype), llvm_integers(shifted.dtype)
+        bits = builder.add(builder.bitcast(values[0], integers), ir.Constant(integers, [bias] * vector.count))
         return builder.bitcast(builder.shl(bits, ir.Constant(integers, [mantissa] * vector.count)), vector)
 
-    return n(n), codegen
+    return shifted(shifted), codegen
 
 
 @intrinsic
@@ -272,10 +279,12 @@ def load(context: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def store(context: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write a vector to flat index `index`."""
+    """Write a vector, or a number in every lane, to flat index `index`."""
+    vector = Vector(array.dtype)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        store_vector(builder, values[2], pointer(context, builder, array, values[0], values[1]))
+        written = as_vector(context, builder, vector, value, values[2])
+        store_vector(builder, written, pointer(context, builder, array, values[0], values[1]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen

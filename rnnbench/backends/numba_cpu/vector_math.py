@@ -15,12 +15,14 @@ from numba.extending import overload, register_jitable
 from .simd import (
     Vector,
     absolute,
+    at_least,
+    at_most,
     fma,
     less,
     log,
     maximum,
     minimum,
-    round_even,
+    rounder,
     sqrt,
     two_to_the,
     where,
@@ -118,24 +120,36 @@ def _limits_vector(x):
     return lambda x: values
 
 
+def _rounder(x):
+    """What rounds a sum to a whole number, in the dtype of x."""
+    raise NotImplementedError
+
+
+@overload(_rounder)
+def _rounder_vector(x):
+    if not isinstance(x, Vector):
+        return None
+    value = rounder(x.dtype)
+    return lambda x: value
+
+
 @register_jitable
 def _reduce(x):
-    """n, and expm1 of the remainder r."""
-    n = round_even(x * _LOG2_E)
-    r = _remainder(x, n)
-    return n, fma(r * r, _q(r), r)
+    """n + rounder, and expm1 of the remainder r."""
+    shifted = fma(x, _LOG2_E, _rounder(x))
+    r = _remainder(x, shifted - _rounder(x))
+    return shifted, fma(r * r, _q(r), r)
 
 
 @njit
 def exp(x):
     """Exponential, with gradual underflow and overflow to infinity."""
     overflow, underflow, _ = _limits(x)
-    bounded = maximum(minimum(x, overflow), underflow)
-    n, p = _reduce(bounded)
+    shifted, p = _reduce(at_least(at_most(x, overflow), underflow))
     # 2**n in two factors: n reaches 128, and -150 where the result is subnormal
-    half = round_even(n * 0.5)
-    scale = two_to_the(n - half)
-    result = (p + 1.0) * two_to_the(half) * scale
+    half = fma(shifted - _rounder(x), 0.5, _rounder(x))
+    rest = shifted - half + _rounder(x)
+    result = (p + 1.0) * two_to_the(half) * two_to_the(rest)
     result = where(less(overflow, x), np.inf, result)
     return where(less(x, underflow), 0.0, result)
 
@@ -144,16 +158,16 @@ def exp(x):
 def sigmoid(x):
     """1 / (1 + exp(-x)), with 0 in place of subnormal results."""
     _, _, settled = _limits(x)
-    n, p = _reduce(maximum(minimum(-x, settled), -settled))
-    scale = two_to_the(n)
+    shifted, p = _reduce(at_least(at_most(-x, settled), -settled))
+    scale = two_to_the(shifted)
     return where(less(x, -settled), 0.0, 1.0 / (fma(p, scale, scale) + 1.0))
 
 
 @njit
 def tanh(x):
     """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision near 0; 1 to the last digit beyond 20."""
-    n, p = _reduce(maximum(minimum(x + x, 40.0), -40.0))
-    scale = two_to_the(n)
+    shifted, p = _reduce(at_least(at_most(x + x, 40.0), -40.0))
+    scale = two_to_the(shifted)
     e = fma(p, scale, scale - 1.0)
     return e / (e + 2.0)
 

@@ -1,0 +1,178 @@
+"""How a call is laid out in memory and divided among threads: worked out once for each shape of input."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...cells import program
+from ...params import Spec
+from .. import threads
+from ..base import LayerWeights
+from . import gradients, layout, simd
+from .cell_type import Stages, stages_of
+from .threading import most_threads
+from .tile import tile_rows
+
+# below this many floating-point operations a call costs less on one thread than waking the others does
+_WORTH_THREADS = 1_500_000
+# and this many make a thread's share of a stage worth a barrier
+_WORTH_BARRIER = 8_000
+# recurrent weights up to this size stay in a second-level cache, so that each thread may read all of them at each step
+_CACHED_BYTES = 256 * 1024
+# input projections are computed ahead for as many steps as fit into this, so that they are still cached when they are used,
+_CHUNK_BYTES = 256 * 1024
+# but for this many rows at least, up to the larger size, so that weights beyond the caches are read once for many rows
+_CHUNK_ROWS, _MOST_CHUNK_BYTES = 128, 2 * 1024 * 1024
+
+
+class Shape(NamedTuple):
+    """What a plan depends on, besides the layer. output_row: elements of a row of the output; threads: how many there are."""
+
+    seq_len: int
+    batch_size: int
+    input_size: int
+    output_row: int
+    output_column: int
+    ragged: bool
+    threads: int
+
+
+class Geometry:
+    """Panels of one layer: U vectors of hidden units, Ub of the transposed product, and the sizes padded to them."""
+
+    def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
+        self.spec, self.reverse = spec, reverse
+        self.dtype = np.dtype(spec.dtype)
+        self.program, self.training = program(spec.step, False), program(spec.step, True)
+        self.lanes = lanes = simd.SIMD_BYTES // self.dtype.itemsize
+        H = spec.hidden_size
+        self.vectors = layout.panel_vectors(self.program, H, lanes)
+        self.back_vectors = layout.back_vectors(H, lanes)
+        self.input_vectors = gradients.WIDE if weights.input.shape[2] > (gradients.WIDE - 1) * lanes else 1
+        self.width, self.back_width = self.vectors * lanes, self.back_vectors * lanes
+        self.padded, self.padded_back = layout.round_up(H, self.width), layout.round_up(H, self.back_width)
+        self.panels, self.back_panels = self.padded // self.width, self.padded_back // self.back_width
+        self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
+        self._recurrent_bytes = weights.recurrent.nbytes
+
+    def _flops(self, T: int, B: int) -> float:
+        products = sum(len(o.pre) for o in self.program.operands) or 1
+        return 2.0 * T * B * products * self.spec.hidden_size**2
+
+    def divide(self, shape: Shape, stages: int) -> tuple[int, bool]:
+        """(threads, whether they divide rows), for kernels with so many stages a step.
+
+        Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step: they have to fill
+        tiles with their rows, and either the weights are cached or the rows are many. Else they divide hidden units.
+        """
+        B, most = shape.batch_size, shape.threads
+        if most == 1 or self._flops(shape.seq_len, B) < _WORTH_THREADS:
+            return 1, True
+        rows = tile_rows(max((len(o.pre) for o in self.program.operands), default=1) * self.vectors)
+        if B >= most * rows and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
+            return most, True
+        parts = min(most, self.panels, int(self._flops(1, B) / max(1, stages) / _WORTH_BARRIER))
+        return (parts, False) if parts > 1 else (min(most, B), True)
+
+
+class ForwardPlan(NamedTuple):
+    """Arguments of `forward.forward` that depend on the shape, and elements of its tape and of its work array."""
+
+    stages: Stages
+    dims: layout.ForwardDims
+    threads: int
+    by_rows: bool
+    tape_size: int
+    work_size: int
+
+
+class BackwardPlan(NamedTuple):
+    """The same for `backward.backward`, whose tape is that of the forward direction."""
+
+    stages: Stages
+    dims: layout.BackwardDims
+    threads: int
+    by_rows: bool
+    work_size: int
+
+
+def threads_now() -> int:
+    """How many threads a call has: those in force, as far as Numba's pool reaches."""
+    return min(threads.get_threads(), most_threads())
+
+
+def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) -> ForwardPlan:
+    """The plan of a forward call; at: where the parts of the packed weights start."""
+    T, B = shape.seq_len, shape.batch_size
+    part = g.training if training else g.program
+    slots, steps = (T + 1, T) if training else (2, 1)
+    plane = B * g.padded
+    saved_at = len(part.cell.states) * slots * plane
+    operand_at = saved_at + len(part.saved) * steps * plane
+    step_bytes = plane * len(part.pre) * g.dtype.itemsize
+    chunk = max(_CHUNK_BYTES // step_bytes, min(_CHUNK_ROWS // B, _MOST_CHUNK_BYTES // step_bytes))
+    dims = layout.ForwardDims(
+        seq_len=T,
+        batch_size=B,
+        input_size=shape.input_size,
+        hidden_size=g.spec.hidden_size,
+        output_size=g.spec.state_sizes[0],
+        padded=g.padded,
+        slots=slots,
+        steps=steps,
+        chunk=max(1, min(T, chunk)),
+        training=training,
+        reverse=g.reverse,
+        ragged=shape.ragged,
+        output_row=shape.output_row,
+        output_column=shape.output_column,
+        saved_at=saved_at,
+        operand_at=operand_at,
+        vector_at=at["vector"],
+        input_at=at["input"],
+        recurrent_at=at["recurrent"],
+        number_at=at["number"],
+    )
+    stages = stages_of(g.spec.step, training, g.vectors)
+    count, by_rows = g.divide(shape, len(stages.stages))
+    tape_size = operand_at + len(part.computed) * steps * plane
+    return ForwardPlan(stages, dims, count, by_rows, tape_size, dims.chunk * plane * len(part.pre))
+
+
+def plan_backward(
+    g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims, vector_count: int
+) -> BackwardPlan:
+    """The plan of a backward call on a tape that lies as `forward` says; vector_count: per-unit parameters of the cell."""
+    T, B, part = shape.seq_len, shape.batch_size, g.training
+    plane = B * g.padded
+    dstate_at = T * B * g.dpre_row
+    back_at = dstate_at + 2 * len(part.cell.states) * plane
+    # the last panel of back may end after the last panel of units; reads go up to the longer one
+    padded_back = layout.round_up(max(g.padded, g.padded_back), g.back_width)
+    dvector_at = back_at + len(part.operands) * B * padded_back
+    dims = layout.BackwardDims(
+        seq_len=T,
+        batch_size=B,
+        hidden_size=g.spec.hidden_size,
+        output_size=g.spec.state_sizes[0],
+        padded=g.padded,
+        padded_back=padded_back,
+        packed_back=g.padded_back,
+        dpre_row=g.dpre_row,
+        reverse=g.reverse,
+        ragged=shape.ragged,
+        output_row=shape.output_row,
+        output_column=shape.output_column,
+        saved_at=forward.saved_at,
+        vector_at=at["vector"],
+        recurrent_at=at["recurrent"],
+        number_at=at["number"],
+        dstate_at=dstate_at,
+        back_at=back_at,
+        dvector_at=dvector_at,
+    )
+    stages = stages_of(g.spec.step, True, g.vectors, g.back_vectors)
+    count, by_rows = g.divide(shape, len(stages.stages))
+    return BackwardPlan(stages, dims, count, by_rows, dvector_at + vector_count * plane)
