@@ -130,7 +130,9 @@ def test_a_loss_that_is_no_number_stops_and_says_what_to_try(tmp_path: Path) -> 
 
 
 def test_training_that_runs_away_is_stopped() -> None:
-    with pytest.raises(Diverged, match=r"the loss is inf at step 2 .* learning rate 1e\+308; try the learning rate 1e\+307"):
+    with pytest.raises(
+        Diverged, match=r"the loss is inf at step 2 .* learning rate 1e\+308; try the learning rate 1e\+307"
+    ):
         training(optimiser=SGD(1e308)).run(50)
 
 

@@ -310,7 +310,11 @@ def _gpu(parser: Parser) -> None:
     """
     parser.add_argument("folder", metavar="FOLDER", help="where the tables go; made if it is missing")
     parser.add_argument(
-        "--minutes", type=values.number("--minutes"), default=8, metavar="N", help="no new case after these (default: 8)"
+        "--minutes",
+        type=values.number("--minutes"),
+        default=8,
+        metavar="N",
+        help="no new case after these (default: 8)",
     )
 
 
