@@ -95,7 +95,16 @@ def test_what_is_no_stream_is_refused(stream: Any) -> None:
 def test_streams_of_other_libraries_are_known_by_their_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.cuda, "external_stream", lambda address: ("stream at", address), raising=False)
     for stream in (types.SimpleNamespace(cuda_stream=64), types.SimpleNamespace(ptr=64), 64):
-        assert device.stream_of(stream) == ("stream at", 64)
+        assert device.stream_of(stream) == (64, ("stream at", 64))
+
+
+def test_a_stream_has_buffers_of_its_own_which_it_keeps() -> None:
+    network_ = an_rnn().network
+    first, second = cuda.stream(), cuda.stream()
+    assert network_.on_stream(first) is network_.on_stream(first) is not network_.on_stream(second)
+    queues = [n._queue for n in (network_, network_.on_stream(first), network_.on_stream(second))]
+    assert len({id(queue.buffers) for queue in queues}) == 3
+    assert [queue.waits for queue in queues] == [True, False, False]
 
 
 def test_a_tape_is_used_again_and_counts_what_it_keeps() -> None:

@@ -126,15 +126,16 @@ def is_native(array: object) -> bool:
     return bool(getattr(array, "__cuda_ndarray__", False))
 
 
-def stream_of(stream: Any) -> Any:
-    """Numba's stream for one of Numba's, PyTorch's (`cuda_stream`), CuPy's (`ptr`), or an address.
+def stream_of(stream: Any) -> tuple[int, Any]:
+    """What tells a stream from others, and Numba's stream for it: for one of Numba's, PyTorch's (`cuda_stream`), CuPy's (`ptr`), or
+    an address.
 
     Raises TypeError for anything else.
     """
     if hasattr(stream, "auto_synchronize"):
-        return stream
+        return id(stream), stream
     address = getattr(stream, "cuda_stream", getattr(stream, "ptr", stream))
     if isinstance(address, bool) or not isinstance(address, int):
         kinds = "a stream of Numba, PyTorch or CuPy, or its address as a whole number"
         raise TypeError(f"stream is {kinds}, not {type(stream).__name__}")
-    return cuda.external_stream(address)
+    return address, cuda.external_stream(address)

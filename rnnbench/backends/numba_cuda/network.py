@@ -41,6 +41,7 @@ class DeviceNetwork:
     def __init__(self, spec: Spec, params: Mapping[str, np.ndarray], fast: bool, kernel: str = "") -> None:
         self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast)
         self._lock = threading.Lock()
+        self._on_streams: dict[int, DeviceNetwork] = {}
         part = program(spec.step, False)
         self.layers: list[list[DeviceLayer]] = [[] for _ in range(spec.num_layers)]
         for layer, d, suffix in spec.suffixes():
@@ -73,10 +74,14 @@ class DeviceNetwork:
         """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls return at once; the
         caller waits for the stream.
         """
-        other = DeviceNetwork.__new__(DeviceNetwork)
-        other.__dict__.update(self.__dict__)
-        other._queue = replace(self._queue, stream=device.stream_of(stream), waits=False, buffers={})
-        return other
+        name, own = device.stream_of(stream)
+        if name not in self._on_streams:
+            # with buffers of its own: work on two streams may run at the same time
+            other = DeviceNetwork.__new__(DeviceNetwork)
+            other.__dict__.update(self.__dict__)
+            other._queue = replace(self._queue, stream=own, waits=False, buffers={})
+            self._on_streams[name] = other
+        return self._on_streams[name]
 
     @property
     def workspace_bytes(self) -> int:
