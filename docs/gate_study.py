@@ -111,7 +111,7 @@ def append(line: dict[str, Any]) -> None:
         file.write(json.dumps({"at": stamp, **line}) + "\n")
 
 
-def gates(kind: str, seconds: float, revision: str = "HEAD") -> int:
+def gates(kind: str, seconds: float, revision: str = "HEAD", alone: bool = False) -> int:
     """Gates of all cases, with one slowdown after the other, until the slice is over; returns how many verdicts they gave."""
     given = 0
     project = Project(sides.find_root(HERE), name="rnnbench")
@@ -134,6 +134,7 @@ def gates(kind: str, seconds: float, revision: str = "HEAD") -> int:
                 numbers = {name: _short(getattr(outcome, name)) for name in ("ratio", "lower", "upper", "control")}
                 about = {
                     "study": kind,
+                    "alone": alone,
                     "slowdown": slowdown,
                     "case": str(outcome.case),
                     "verdict": outcome.verdict,
@@ -244,7 +245,8 @@ def table() -> str:
     """All slices as a Markdown table: verdicts by study and slowdown."""
     found: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for line in lines():
-        found.setdefault((line["study"], line["slowdown"]), []).append(line)
+        name = line["study"] + ("" if line.get("alone") else ", machine in use")
+        found.setdefault((name, line["slowdown"]), []).append(line)
     rows = ["| study | slowdown | verdicts | slower | faster | same | inconclusive | called slower, 95% interval | seconds each |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for (study, slowdown), part in sorted(found.items()):
@@ -266,6 +268,7 @@ def main() -> None:
     parser.add_argument(
         "--revision", default="HEAD", help="whose kernels both sides are; one for all slices saves compiling"
     )
+    parser.add_argument("--alone", action="store_true", help="nothing else runs on the machine, as far as you know")
     arguments = parser.parse_args()
     if arguments.study == "table":
         page = HERE / "gate.md"
@@ -277,7 +280,7 @@ def main() -> None:
         if arguments.study == "asv":
             given = asv_continuous(arguments.seconds)
         else:
-            given = gates(arguments.study, arguments.seconds, arguments.revision)
+            given = gates(arguments.study, arguments.seconds, arguments.revision, arguments.alone)
         print(f"{given} verdicts more, {len(lines())} in all")
 
 
