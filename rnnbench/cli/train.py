@@ -55,7 +55,7 @@ def _train(arguments: argparse.Namespace) -> int:
         clip=settings["clip"],
         patience=settings["patience"],
         every=arguments.every,
-        path=arguments.save,
+        path=arguments.save or arguments.resume,
         about={"task": arguments.task, "settings": settings, "digest": about["digest"]},
     )
     if arguments.resume is not None:

@@ -107,7 +107,9 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str, every: 
     add("--seed", "of parameters, split and order", type=values.number("--seed", 0), metavar="N")
     parser.add_argument("--every", type=values.number("--every", 0), default=every, metavar="N", help=every_help)
     parser.add_argument("--save", metavar="FILE", help="write a checkpoint (.npz) after each epoch")
-    parser.add_argument("--resume", metavar="FILE", help="go on from a checkpoint, with its settings")
+    parser.add_argument(
+        "--resume", metavar="FILE", help="go on from a checkpoint, with its settings, and keep it up to date"
+    )
     parser.add_argument("--metrics", metavar="FILE", help="write what was measured, as .csv or .json")
     parser.add_argument("--plot", metavar="FILE", help="draw the loss over the epochs, as .png, .svg or .pdf")
 
