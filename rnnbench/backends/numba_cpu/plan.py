@@ -104,7 +104,10 @@ def threads_now() -> int:
 
 
 def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) -> ForwardPlan:
-    """The plan of a forward call; at: where the parts of the packed weights start."""
+    """The plan of a forward call.
+
+    g: of the layer. shape: of the call. at: where the parts of the packed weights start. training: whether a tape is kept.
+    """
     T, B = shape.seq_len, shape.batch_size
     part = g.training if training else g.program
     slots, steps = (T + 1, T) if training else (2, 1)
@@ -144,7 +147,11 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
 def plan_backward(
     g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims, vector_count: int
 ) -> BackwardPlan:
-    """The plan of a backward call on a tape that lies as `forward` says; vector_count: per-unit parameters of the cell."""
+    """The plan of a backward call on a tape that lies as `forward` says.
+
+    g: of the layer. shape: of the call. at: where the parts of the packed weights start. vector_count: per-unit parameters
+    of the cell.
+    """
     T, B, part = shape.seq_len, shape.batch_size, g.training
     plane = B * g.padded
     dstate_at = T * B * g.dpre_row
