@@ -9,8 +9,7 @@ import pytest
 import report_tree
 
 from rnnbench import backends, report
-from rnnbench.report import base, plots, views
-from rnnbench.report import tables
+from rnnbench.report import base, plots, tables, views
 
 SECONDS = {"numpy": 8e-3, "numba-cpu": 2e-3, "torch": 3e-3, "onnxruntime": 1e-3}
 

@@ -48,14 +48,15 @@ def html(results: Results, path: str | Path, baseline: str | None = None) -> Pat
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     overview = _across(results)
-    runs, room = [], ROOM_BYTES - _size(overview)
+    placed: list[tuple[int, dict[str, Any]]] = []
+    room = ROOM_BYTES - _size(overview)
     for machine in sorted(detailed(results.machines), key=lambda about: about["date"], reverse=True):
         run = _run(results, machine, baseline, Path(path).parent)
         room -= _size(run["sections"])
-        if runs and room < 0:
+        if placed and room < 0:
             break
-        runs.append((results.machines.index(machine), run))
-    runs = [run for _, run in sorted(runs, key=lambda pair: pair[0])]
+        placed.append((results.machines.index(machine), run))
+    runs = [run for _, run in sorted(placed, key=lambda pair: pair[0])]
     text = environment.get_template("page.html").render(
         css=(FOLDER / "page.css").read_text(encoding="utf-8"), runs=runs, problems=results.problems, legend=LEGEND,
         across=overview, count=len(results.machines),

@@ -29,7 +29,7 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     calls = np.where(cases["direction"] == "train", 3, 1)
     flops = cases["flops"].astype("float64")
     steps = sizes["seq_len"] * sizes["batch_size"]
-    weights = flops / calls / (2 * steps)  # each weight is one product and one sum a row and step
+    weights: pd.Series = flops / calls / (2 * steps)  # each weight is one product and one sum a row and step
     values = sizes["seq_len"] * weights + steps * (sizes["input_size"] + 2 * sizes["hidden_size"])
     traffic = values * calls * cases["dtype"].map(ITEM_BYTES).astype("float64")
     return cases.assign(intensity=flops / traffic)
