@@ -162,6 +162,7 @@ def files(results: Path) -> tuple[dict, list[dict]]:
     return json.loads(path.read_text()), [json.loads(line) for line in records.read_text().splitlines()]
 
 
+@pytest.mark.full  # make smoke does it
 def test_a_dry_run_runs_everything_once_and_keeps_nothing(checkout: Path) -> None:
     done = run(checkout, "--dry-run")
     assert done.returncode == 0, done.stderr + done.stdout

@@ -6,6 +6,7 @@ gradients.py does afterwards. Threads divide the work as in forward.py. Buffers:
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 from numba.extending import overload
 
@@ -152,13 +153,14 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
         back_at = d.back_at + (index * d.batch_size + part.first_row) * d.padded_back
         packed_at = d.recurrent_at + start * d.padded * d.packed_back
         rows = part.end_row - part.first_row
+        zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         for panel in range(back.first_panel, back.end_panel):
             # the zeros that every sum starts from stand before the packed weights
             product(
-                1, rows,
-                work, back_at + panel * width, 0, d.padded_back,
-                arrays.weights, 0, 0, 0,
-                work, a_at, 0, d.dpre_row, 1,
+                one, rows,
+                work, back_at + panel * width, zero, d.padded_back,
+                arrays.weights, zero, zero, zero,
+                work, a_at, zero, d.dpre_row, one,
                 arrays.weights, packed_at + panel * width * depth, depth,
             )  # fmt: skip
         _transposes(next_operand(stage), arrays, d, now, part, back)

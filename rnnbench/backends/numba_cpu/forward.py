@@ -6,6 +6,7 @@ nobody; with few rows all threads take all rows and some panels each, and meet a
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 from numba.extending import overload
 
@@ -137,11 +138,12 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
         at = pre_at + part.first_row * row + start * width
         # operands before this one have `start` blocks between them
         packed_at = d.recurrent_at + d.hidden_size * (start * d.padded + panel * size * width)
+        zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         product(
-            1, part.end_row - part.first_row,
-            arrays.work, at, 0, row,
-            arrays.work, at, 0, row,
-            arrays.tape, a_at + part.first_row * d.padded, 0, d.padded, 1,
+            one, part.end_row - part.first_row,
+            arrays.work, at, zero, row,
+            arrays.work, at, zero, row,
+            arrays.tape, a_at + part.first_row * d.padded, zero, d.padded, one,
             arrays.weights, packed_at, d.hidden_size,
         )  # fmt: skip
         _products(next_operand(stage), arrays, d, now, part, panel, pre_at)

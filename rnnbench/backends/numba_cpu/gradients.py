@@ -8,6 +8,7 @@ K = T * B rows (all steps of all rows of the batch) are summed over a block at a
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from .cache import cached_njit
@@ -40,6 +41,7 @@ def _outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_
     first, end = share(rows, threads, thread)
     lanes = lanes_of(out)
     packed = thread * BLOCK * WIDE * lanes
+    zero, one = np.int64(0), np.int64(1)  # see product_over_rows
     for k in range(0, depth, BLOCK):
         count = min(BLOCK, depth - k)
         column = 0
@@ -51,13 +53,13 @@ def _outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_
             a_first = a_at + k * a_step + first
             if vectors == WIDE:
                 _wide(
-                    1, end - first, out, at, 0, out_row, out, at, 0, out_row,
-                    a, a_first, 0, 1, a_step, scratch, packed, count,
+                    one, end - first, out, at, zero, out_row, out, at, zero, out_row,
+                    a, a_first, zero, one, a_step, scratch, packed, count,
                 )  # fmt: skip
             else:
                 _narrow(
-                    1, end - first, out, at, 0, out_row, out, at, 0, out_row,
-                    a, a_first, 0, 1, a_step, scratch, packed, count,
+                    one, end - first, out, at, zero, out_row, out, at, zero, out_row,
+                    a, a_first, zero, one, a_step, scratch, packed, count,
                 )  # fmt: skip
             column += vectors * lanes
 
@@ -104,6 +106,7 @@ def _add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vector
     first, end = share(rows, threads, thread)
     width = vectors * lanes
     here = thread * ROWS * WIDE * lanes
+    zero, one = np.int64(0), np.int64(1)  # see product_over_rows
     for r in range(first, end, ROWS):
         count = min(ROWS, end - r)
         for column in range(0, columns, width):
@@ -118,13 +121,13 @@ def _add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vector
             packed_panel = packed_at + column * depth
             if vectors == WIDE:
                 _wide(
-                    1, count, target, at, 0, row, target, at, 0, row,
-                    a, a_at + r * a_row, 0, a_row, 1, packed, packed_panel, depth,
+                    one, count, target, at, zero, row, target, at, zero, row,
+                    a, a_at + r * a_row, zero, a_row, one, packed, packed_panel, depth,
                 )  # fmt: skip
             else:
                 _narrow(
-                    1, count, target, at, 0, row, target, at, 0, row,
-                    a, a_at + r * a_row, 0, a_row, 1, packed, packed_panel, depth,
+                    one, count, target, at, zero, row, target, at, zero, row,
+                    a, a_at + r * a_row, zero, a_row, one, packed, packed_panel, depth,
                 )  # fmt: skip
             if inside < width:
                 for i in range(count):

@@ -20,6 +20,7 @@ def product_over_rows(columns):
     """A function that runs `tile` over any number of rows, in tiles of nearly equal height.
 
     The rows lie in `groups` groups of `count`; *_group: elements from one group to the next, else the names are those of `tile`.
+    Callers hand it no literal numbers: each is a type of its own, and all tiles would be compiled once more for it.
     Where there is more than one tile, the depth is cut so that each part of the panel is read from the first-level cache.
     """
     most, reused = tile_rows(columns), max(16, _REUSED_BYTES // (columns * SIMD_BYTES))

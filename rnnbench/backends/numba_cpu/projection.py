@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 from numba import njit
 from numba.extending import overload
 
@@ -87,14 +88,15 @@ def _project_run(start, size, blocks, vectors, add):
         inner, inner_out, inner_x = rows, row, d.input_size
         if rows < count:
             outer, outer_out, outer_x, inner, inner_out, inner_x = inner, inner_out, inner_x, outer, outer_out, outer_x
-        init, init_group, init_row = (arrays.work, outer_out, inner_out) if add else (arrays.weights, 0, 0)
+        zero, one = np.int64(0), np.int64(1)  # see product_over_rows
+        init, init_group, init_row = (arrays.work, outer_out, inner_out) if add else (arrays.weights, zero, zero)
         for panel in range(part.first_panel, part.end_panel):
             out_at = (panel * d.chunk * d.batch_size + part.first_row) * row + start * width
             product(
                 outer, inner,
                 arrays.work, out_at, outer_out, inner_out,
                 init, out_at if add else panel * row + start * width, init_group, init_row,
-                x, x_at, outer_x, inner_x, 1,
+                x, x_at, outer_x, inner_x, one,
                 arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size,
             )  # fmt: skip
 
