@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
+from rnnbench.backends import why_unavailable
 from rnnbench.backends.threads import set_threads
 from rnnbench.bench import record
 from rnnbench.bench.cases import PARAM_NAMES, Case
@@ -57,6 +58,20 @@ def use_threads() -> None:
     count = os.environ.get("RNNBENCH_THREADS")
     if count:
         set_threads(int(count))
+
+
+class Program:
+    """A benchmark of a whole program on a backend, which may not be there."""
+
+    param_names = ["cell", "backend"]
+    timeout = 300
+    version = "1"
+
+    def setup(self, cell: str, backend: str) -> None:
+        use_threads()
+        reason = why_unavailable(backend)
+        if reason:
+            skip(reason)
 
 
 class PerCase:

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import os
 
-from rnnbench import backends
 from rnnbench.bench import examples
 from rnnbench.bench.cases import SUITES, grid
 
-from .common import skip, use_threads
+from .common import Program
 
 SUITE = os.environ.get("RNNBENCH_SUITE") or "quick"
 SMOKE = SUITE == "smoke"
 SIZES = {"hidden_size": 17, "seq_len": 3, "batch_size": 2} if SMOKE else {}
 
 if "Examples" in SUITES[SUITE]:
+    LSTM = [["lstm"], list(grid("Examples").backends)]
 
-    class Example:
-        """A program on a backend, which may not be there."""
-
-        param_names = ["cell", "backend"]
-        params = [["lstm"], list(grid("Examples").backends)]
-        timeout = 300
-        version = "1"
-
-        def setup(self, cell: str, backend: str) -> None:
-            use_threads()
-            reason = backends.why_unavailable(backend)
-            if reason:
-                skip(reason)
-
-    class ByHand(Example):
+    class ByHand(Program):
         """Two units, a call a step: what a call costs."""
 
         params = [["rnn_tanh"], list(grid("Examples").backends)]
@@ -40,7 +26,7 @@ if "Examples" in SUITES[SUITE]:
 
         track_steps_per_second.pretty_name, track_steps_per_second.unit = "two units by hand", "steps/s"
 
-    class DynamicRnn(Example):
+    class DynamicRnn(Program):
         """TensorFlow 1's cells over ragged batches, inference."""
 
         params = [["BasicLSTMCell"] if SMOKE else list(examples.TF1_CELLS), list(grid("Examples").backends)]
@@ -50,16 +36,20 @@ if "Examples" in SUITES[SUITE]:
 
         track_steps_per_second.pretty_name, track_steps_per_second.unit = "dynamic_rnn", "steps/s"
 
-    class TextClassifier(Example):
+    class TextClassifier(Program):
         """Training steps of the text classifier."""
+
+        params = LSTM
 
         def track_words_per_second(self, cell: str, backend: str) -> float:
             return examples.text_classifier_program(backend, **SIZES).rate()
 
         track_words_per_second.pretty_name, track_words_per_second.unit = "training a text classifier", "words/s"
 
-    class UnrolledLstm(Example):
+    class UnrolledLstm(Program):
         """Training steps with carried state, and how long they take to learn all there is."""
+
+        params = LSTM
 
         def track_steps_per_second(self, cell: str, backend: str) -> float:
             return examples.unrolled_program(backend, **SIZES).rate()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-from rnnbench import backends
 from rnnbench.bench import training
 from rnnbench.bench.cases import SUITES, grid
 
-from .common import skip, use_threads
+from .common import Program
 
 SUITE = os.environ.get("RNNBENCH_SUITE") or "quick"
 SMOKE = SUITE == "smoke"
@@ -16,20 +15,6 @@ AT_ITS_SIZES = {"seq_len": 3, "batch_size": 2, "hidden_size": 17, "words": 50} i
 WIDE = AT_ITS_SIZES if SMOKE else {"hidden_size": 512}
 NARROW = {"hidden_size": 17} if SMOKE else {}  # the kernels that the other benchmarks have compiled
 ONE_SENTENCE = AT_ITS_SIZES | {"batch_size": 1, "optimiser": "sgd"}
-
-
-class Program:
-    """A training on a backend, which may not be there."""
-
-    param_names = ["cell", "backend"]
-    timeout = 300
-    version = "1"
-
-    def setup(self, cell: str, backend: str) -> None:
-        use_threads()
-        reason = backends.why_unavailable(backend)
-        if reason:
-            skip(reason)
 
 
 class Words(Program):

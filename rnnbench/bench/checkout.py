@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +9,9 @@ from asv import util
 from asv.commands.publish import Publish
 from asv.config import Config
 from asv.machine import Machine, MachineCollection
+
+from rnnbench.bench.git import GitError
+from rnnbench.bench.git import git as ask_git
 
 
 class SuiteError(Exception):
@@ -39,9 +41,8 @@ def asv_machine(name: str | None) -> dict[str, str]:
         return dict(MachineCollection.load(wanted))
     except (util.UserError, ValueError):  # none stored yet, or the file is damaged
         described = {**Machine.get_defaults(), "machine": wanted}
-    with suppress(
-        OSError, ValueError, util.UserError
-    ):  # only a later plain `asv run` looks there, and it asks for itself
+    # only a later plain `asv run` looks there, and it asks for itself
+    with suppress(OSError, ValueError, util.UserError):
         MachineCollection.save(wanted, described)
     return described
 
@@ -49,12 +50,9 @@ def asv_machine(name: str | None) -> dict[str, str]:
 def git(root: Path, *arguments: str) -> str:
     """What git prints. Raises SuiteError where git is missing or fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise SuiteError("rnnbench run needs git, which is not on the PATH") from None
-    except subprocess.CalledProcessError as error:
-        raise SuiteError(f"git {' '.join(arguments)} failed in {root}: {error.stderr.strip()}") from None
-    return done.stdout.rstrip("\n")
+        return ask_git(root, *arguments)
+    except GitError as error:
+        raise SuiteError(str(error)) from None
 
 
 def configuration(root: Path, results_dir: Path) -> Config:

@@ -20,8 +20,8 @@ from rnnbench.bench.lock import Taken, only_one
 from rnnbench.bench.machine import copy_gbytes_per_s, describe, peak_gflops
 from rnnbench.bench.startup import compile_kernels, kernel_groups
 from rnnbench.bench.suite import Measurement, Suite, case_of
+from rnnbench.bench.text import duration
 from rnnbench.cli import report, values
-from rnnbench.cli.compare import duration
 from rnnbench.cli.terminal import Progress, paint
 from rnnbench.cli.values import UsageError
 
