@@ -5,6 +5,8 @@
 VENV := .venv
 RUN := $(VENV)/bin/
 SUITE ?= quick
+# Processes that run tests, a file at a time, as tests of a file share what they compiled.
+JOBS ?= 2
 # An interpreter of your choice: make bench PYTHON=/path/to/python3.12
 PYTHON ?=
 
@@ -30,7 +32,7 @@ bench: $(VENV)/.installed-report
 	$(RUN)rnnbench run --suite $(SUITE) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(RUN)python -m pytest $(ARGS)
+	$(RUN)python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 peers: $(VENV)/.installed-dev
 	$(RUN)python -m pip install --quiet --disable-pip-version-check $(PEERS)
