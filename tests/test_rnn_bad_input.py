@@ -25,7 +25,7 @@ def refused(error: type[Exception], sentence: str, call, *arguments, **options) 
     ("options", "error", "sentence"),
     [
         ({"cell": "lsmt"}, ValueError, "there is no cell 'lsmt'; did you mean 'lstm'? known are rnn_tanh, "),
-        ({"cell": tanh}, ValueError, "a cell is named by a string or made with @cell; <function tanh"),
+        ({"cell": abs}, ValueError, "a cell is named by a string or made with @cell; <built-in function abs>"),
         ({"cell": None}, ValueError, "None is neither"),
         (
             {"backend": "nunpy"},
