@@ -42,14 +42,18 @@ def _cached_files(group: Path) -> int:
     return sum(counts.get(f"total_{name}", counts.get(name, 0)) for name in names)
 
 
-def require(needed: int, what: str) -> None:
-    """Raise MemoryError if `needed` bytes for `what` are more than there are.
+def require(needed: int, what: str, *values: object) -> None:
+    """Raise MemoryError if `needed` bytes for `what`, formatted with `values`, are more than there are.
 
     Below _ALWAYS_THERE the system is not asked: that takes 0.1 ms, as long as a small network runs.
     """
-    available = available_bytes() if needed > _ALWAYS_THERE else None
+    if needed <= _ALWAYS_THERE:
+        return
+    available = available_bytes()
     if available is not None and needed > available:
-        raise MemoryError(f"{what} need {_gib(needed)}, and {_gib(available)} are available; choose smaller sizes")
+        raise MemoryError(
+            f"{what.format(*values)} need {_gib(needed)}, and {_gib(available)} are available; choose smaller sizes"
+        )
 
 
 def _gib(count: int) -> str:

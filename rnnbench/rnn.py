@@ -102,7 +102,7 @@ class RNN:
     def _install(self, arrays: dict[str, np.ndarray]) -> None:
         for array in arrays.values():
             array.flags.writeable = False
-        self._params = MappingProxyType(arrays)
+        self._params, self._dtype = MappingProxyType(arrays), np.dtype(self.spec.dtype)
         self.network = self._module.prepare(self.spec, arrays)
 
     def __call__(
@@ -160,12 +160,13 @@ class RNN:
     def _forward(
         self, x: Any, state: Any, lengths: Any, stream: Any, training: bool
     ) -> tuple[Any, tuple[Any, ...], Any]:
-        layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
         array = self._array("x", x)
-        if array.ndim != 3 or array.shape[2] != self.spec.input_size:
-            raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {array.shape}")
-        if 0 in array.shape:
-            raise ValueError(f"x is {array.shape}; {layout} needs at least one step and one row")
+        shape = array.shape
+        if len(shape) != 3 or shape[2] != self.spec.input_size or 0 in shape:
+            layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
+            if len(shape) != 3 or shape[2] != self.spec.input_size:
+                raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {shape}")
+            raise ValueError(f"x is {shape}; {layout} needs at least one step and one row")
         array = self._time_major(array)
         T, B, _ = array.shape
         network = self._on(stream, self.network)
@@ -173,7 +174,7 @@ class RNN:
         output, final, tape = network.forward(network.put(array), native_state, _lengths(lengths, T, B), training)
         if _on_device(x):
             return output, final, tape
-        return self._user_layout(network.get(output)), tuple(network.get(s) for s in final), tape
+        return self._user_layout(network.get(output)), tuple([network.get(s) for s in final]), tape
 
     def _on(self, stream: Any, network: Network) -> Any:
         """The network with its work on `stream`."""
@@ -206,7 +207,7 @@ class RNN:
 
     def _native(self, array: Any) -> Any:
         """The array, C-contiguous in the RNN's dtype; itself if it is that already."""
-        return array if _on_device(array) else np.ascontiguousarray(array, self.spec.dtype)
+        return array if _on_device(array) else np.ascontiguousarray(array, self._dtype)
 
     def _state(self, name: str, value: Any, batch_size: int, network: Network) -> tuple[Any, ...] | None:
         if value is None:

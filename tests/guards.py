@@ -95,6 +95,9 @@ class _NumPy:
         shape = shape if isinstance(shape, tuple) else (shape,)
         return self._allocate(math.prod(shape), np.dtype(dtype)).reshape(shape)
 
+    def array(self, *arguments: Any) -> np.ndarray:
+        return embed(np.array(*arguments), self._allocate)
+
     def zeros(self, shape: Any, dtype: Any = float) -> np.ndarray:
         array = self.empty(shape, dtype)
         array[...] = 0

@@ -62,8 +62,8 @@ def test_values_without_an_array_become_one():
 def test_pre_activations_that_do_not_fit_are_refused(monkeypatch):
     rnn, asked = RNN("lstm", 1, 200, backend="numpy"), []
 
-    def require(needed: int, what: str) -> None:
-        asked.append((needed, what))
+    def require(needed: int, what: str, *values: object) -> None:
+        asked.append((needed, what.format(*values)))
 
     monkeypatch.setattr(memory, "require", require)
     rnn(np.ones((50, 20, 1), np.float32))

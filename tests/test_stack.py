@@ -8,7 +8,7 @@ import cell_zoo
 import numpy as np
 import pytest
 
-from rnnbench import memory
+from rnnbench import RNN, memory
 from rnnbench.backends.base import LayerWeights, arrange, arrange_back, input_runs
 from rnnbench.backends.stack import Stack
 from rnnbench.cells import BUILT_IN, program
@@ -24,20 +24,25 @@ class Recorder:
         self.spec, self.number = spec, number
 
     def forward(self, x, state, lengths, training, output, column):
-        self.x, self.state, self.lengths, self.column = x, state, lengths, column
+        self.x, self.lengths, self.column = x, lengths, column
+        self.state = [s.copy() for s in state]
         output[:, :, column : column + H] = self.number
-        return tuple(s + self.number for s in state), Kept(10) if training else None
+        for s in state:
+            s += self.number
+        return Kept(10) if training else None
 
     def backward(self, tape, doutput, column, dstate, dx):
         assert isinstance(tape, Kept)
-        self.doutput, self.dstate, self.back_column = doutput, dstate, column
+        self.doutput, self.dstate, self.back_column = doutput, [d.copy() for d in dstate], column
         dx += self.number
         part = program(self.spec.cell, False)
         P, products = len(part.pre), sum(p.recurrent is not None for p in part.pre)
         weights = LayerWeights(
             *(np.full(s, float(self.number)) for s in ((P, H, dx.shape[2]), (products, H, H), (P, H), (0, H)))
         )
-        return weights, tuple(d + self.number for d in dstate)
+        for d in dstate:
+            d += self.number
+        return weights
 
 
 class Kept:
@@ -65,8 +70,9 @@ def test_a_layer_reads_the_output_of_both_directions_below(stack):
     for layer in layers(stack)[2:]:
         assert layer.x.shape == (T, B, 2 * H) and (layer.x[:, :, :H] == 1).all() and (layer.x[:, :, H:] == 2).all()
     assert (output[:, :, :H] == 3).all() and (output[:, :, H:] == 4).all()
-    for h in final:
+    for h, given in zip(final, state, strict=True):
         assert h.shape == (4, B, H) and h[:, 0, 0].tolist() == [1, 12, 23, 34]
+        assert given[:, 0, 0].tolist() == [0, 10, 20, 30]  # the caller's own are left alone
     assert tape.nbytes == 4 * 10 + T * B * 2 * H * 8  # the layers' tapes and what lies between them
     assert stack.forward(x, state, None, training=False)[2] is None
 
@@ -82,6 +88,7 @@ def test_gradients_go_down_through_both_directions_of_each_layer(stack):
     assert [layer.back_column for layer in layers(stack)] == [0, H, 0, H]
     assert [layer.dstate[1][0, 0] for layer in layers(stack)] == [0, 10, 20, 30]
     assert (gradients["x"] == 1 + 2).all() and gradients["x"].shape == (T, B, I)
+    assert dstate[0][:, 0, 0].tolist() == [0, 10, 20, 30]
     assert gradients["h_0"][:, 0, 0].tolist() == gradients["c_0"][:, 0, 0].tolist() == [1, 12, 23, 34]
     for number, (_, _, suffix) in enumerate(stack.spec.suffixes(), start=1):
         assert (gradients[f"weight_hh{suffix}"] == number).all()
@@ -116,6 +123,16 @@ def test_memory_is_asked_for_before_the_first_layer_runs(stack, monkeypatch, tra
     x = np.broadcast_to(np.float64(1), (10**4, 10**3, I))
     with pytest.raises(MemoryError, match="the arrays of seq_len 10000, batch_size 1000, hidden_size 5 need "):
         stack.forward(x, None, None, training)
+
+
+def test_training_asks_for_what_its_tape_takes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "require", lambda needed, *_: asked.append(needed))
+    rnn = RNN("lstm", 16, 16)
+    *_, tape = rnn.forward(np.ones((50, 16, 16), np.float32))
+    assert tape.nbytes < asked[-1] < 2 * tape.nbytes
+    rnn(np.ones((50, 16, 16), np.float32))
+    assert asked[-1] == 50 * 16 * 16 * 4
 
 
 # --- weights: from gates to blocks and back ------------------------------------------------------------------------------

@@ -105,17 +105,17 @@ class NumpyLayer:
     @np.errstate(all="ignore")  # infinity and NaN pass through as IEEE 754 has it, silently as in the other backends
     def forward(
         self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
-    ) -> tuple[Arrays, _NumpyTape | None]:
+    ) -> _NumpyTape | None:
         """See `stack.Layer.forward`."""
         part = program(self.spec.step, training)
         T, B, I = x.shape
         P, H = self._weights.bias.shape
         width = self.spec.state_sizes[0]
         output = output[:, :, column : column + width]
-        state = (_padded(state[0], H), *state[1:])
+        initial = [_padded(s, H).copy() for s in state]
         pre = self._pre_activations(x)
         steps = _steps(self.spec.step, training, False)
-        buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers, "state": list(state)}
+        buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers, "state": initial}
         tape = None
         if training:
             tape = _NumpyTape(
@@ -125,7 +125,7 @@ class NumpyLayer:
                 [np.empty((T + 1, B, H), x.dtype) for _ in state],
                 [np.empty((T, B, H), x.dtype) for _ in part.computed],
             )
-            for kept, s in zip(tape.states, state, strict=True):
+            for kept, s in zip(tape.states, initial, strict=True):
                 kept[T if self.reverse else 0] = s
         for t in reversed(range(T)) if self.reverse else range(T):
             buffers["pre"] = [pre[t, :, block] for block in range(P)]
@@ -154,8 +154,9 @@ class NumpyLayer:
                     kept[t if self.reverse else t + 1] = n
                 for kept, o in zip(tape.operands, computed, strict=True):
                     kept[t] = o
-        h, *others = buffers["state"]
-        return (h[:, :width], *others), tape
+        for s, final in zip(state, buffers["state"], strict=True):
+            s[:] = final[:, : s.shape[1]]
+        return tape
 
     def _pre_activations(self, x: np.ndarray) -> np.ndarray:
         """(T, B, P, H): every input projection and bias, all steps in one product for each run of gates."""
@@ -177,7 +178,7 @@ class NumpyLayer:
     @np.errstate(all="ignore")
     def backward(
         self, tape: _NumpyTape, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
-    ) -> tuple[LayerWeights, Arrays]:
+    ) -> LayerWeights:
         """See `stack.Layer.backward`."""
         part = program(self.spec.step, True)
         T, B, I = tape.x.shape
@@ -189,7 +190,7 @@ class NumpyLayer:
         steps = _steps(self.spec.step, True, True)
         dpre = np.empty((T, B, P, H), tape.x.dtype)
         dvector = np.zeros((len(self._vectors), H), tape.x.dtype)
-        flowing = [_padded(dstate[0], H), *dstate[1:]]
+        flowing = [_padded(d, H).copy() for d in dstate]
         buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers}
         for t in range(T) if self.reverse else reversed(range(T)):
             buffers |= {
@@ -214,7 +215,9 @@ class NumpyLayer:
             for total, contribution in zip(dvector, contributions, strict=True):
                 total += contribution.sum(0)
             flowing = arrived
-        return self._weight_gradients(tape, before, dpre, dvector, dx), (flowing[0][:, :width], *flowing[1:])
+        for d, initial in zip(dstate, flowing, strict=True):
+            d[:] = initial[:, : d.shape[1]]
+        return self._weight_gradients(tape, before, dpre, dvector, dx)
 
     def _run_backward_step(self, step: _Step, buffers: dict[str, Any], dpre: np.ndarray, part: Program) -> None:
         B, P, H = dpre.shape

@@ -28,16 +28,14 @@ class Layer(Protocol):
 
     def forward(
         self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
-    ) -> tuple[Arrays, Any]:
-        """Run x (T, B, I) from the states. Writes its columns of output (T, B, D*H), from `column` on, with zeros past a
-        row's end. Returns the final states and the tape (None without `training`).
+    ) -> Any:
+        """Run x (T, B, I). The states are the initial ones before and the final ones after. Writes its columns of output
+        (T, B, D*H), from `column` on, with zeros past a row's end. Returns the tape (None without `training`).
         """
 
-    def backward(
-        self, tape: Any, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
-    ) -> tuple[LayerWeights, Arrays]:
-        """BPTT. doutput (T, B, D*H) and `column` as in forward, dstate as the states. Adds to dx (T, B, I). Returns the
-        weights' gradients and those of the initial states.
+    def backward(self, tape: Any, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray) -> LayerWeights:
+        """BPTT. doutput (T, B, D*H) and `column` as in forward. dstate: the final states' adjoints before, the initial states'
+        after. Adds to dx (T, B, I). Returns the weights' gradients.
         """
 
 
@@ -62,7 +60,15 @@ class Stack:
     ) -> None:
         threads.limit_blas()
         self.spec, self._program = spec, program(spec.step, False)
+        # looked up at every call, of which a small one takes 10 us
         self._dtype = np.dtype(spec.dtype)
+        self._rows, self._widths = spec.num_layers * spec.num_directions, spec.state_sizes
+        self._output_size, self._columns = spec.output_size, range(0, spec.output_size, spec.state_sizes[0])
+        # bytes of a step and row of the batch, in inference (the output) and in training (what BPTT needs, and its adjoints)
+        part, unit = program(spec.step, True), spec.num_directions * self._dtype.itemsize
+        kept = len(part.saved) + len(spec.cell.states) + len(part.computed) + len(part.pre)
+        output = spec.state_sizes[0] * unit
+        self._row_bytes = (output, (output + kept * spec.hidden_size * unit) * spec.num_layers)
         self.layers: list[list[Layer]] = [[] for _ in range(spec.num_layers)]
         for layer, direction, suffix in spec.suffixes():
             weights = arrange(self._program, spec, params, suffix)
@@ -80,34 +86,28 @@ class Stack:
         self, x: np.ndarray, state: Arrays | None, lengths: np.ndarray | None, training: bool
     ) -> tuple[np.ndarray, Arrays, StackTape | None]:
         """See `Network.forward`. Raises MemoryError before it starts where the arrays would not fit."""
-        spec, (T, B, _) = self.spec, x.shape
-        D = spec.num_directions
+        T, B, _ = x.shape
         self._require_memory(T, B, training)
-        if state is None:
-            state = self._states(np.zeros, B)
-        final = self._states(np.empty, B)
-        states = range(len(final))
+        state = self._states(state, B)
         if lengths is not None:
-            x = np.where(_valid(lengths, T), x, np.zeros((), spec.dtype))
+            x = np.where(_valid(lengths, T), x, np.zeros((), self._dtype))
         inputs: list[np.ndarray] = []
         tapes: list[list[Any]] = []
-        for k, directions in enumerate(self.layers):
+        row = 0
+        for directions in self.layers:
             inputs.append(x)
-            output = np.empty((T, B, spec.output_size), self._dtype)
+            output = np.empty((T, B, self._output_size), self._dtype)
             tapes.append([])
-            for d, layer in enumerate(directions):
-                row = k * D + d
-                before = tuple([state[s][row] for s in states])
-                new, tape = layer.forward(x, before, lengths, training, output, self._column(d))
-                tapes[-1].append(tape)
-                for s in states:
-                    final[s][row] = new[s]
+            for column, layer in zip(self._columns, directions):  # noqa: B905
+                rows = tuple([s[row] for s in state])
+                tapes[-1].append(layer.forward(x, rows, lengths, training, output, column))
+                row += 1
             x = output
         if not training:
-            return x, final, None
+            return x, state, None
         # the network's input is the caller's and its output is returned: what lies between is kept for BPTT
         nbytes = sum(tape.nbytes for tape in itertools.chain(*tapes)) + sum(a.nbytes for a in inputs[1:])
-        return x, final, StackTape(lengths, inputs, tapes, nbytes)
+        return x, state, StackTape(lengths, inputs, tapes, nbytes)
 
     def backward(self, tape: StackTape, doutput: np.ndarray | None, dstate: Arrays | None) -> dict[str, np.ndarray]:
         """See `Network.backward`."""
@@ -118,41 +118,31 @@ class Stack:
         elif tape.lengths is not None:
             # the output past a row's end is the constant 0; what arrives for it has nowhere to go
             doutput = np.where(_valid(tape.lengths, T), doutput, np.zeros((), spec.dtype))
-        if dstate is None:
-            dstate = self._states(np.zeros, B)
-        dinitial = self._states(np.empty, B)
+        dstate = self._states(dstate, B)
         gradients: dict[str, np.ndarray] = {}
         for layer, d, suffix in reversed(spec.suffixes()):
             if d == D - 1:
                 dx = np.zeros_like(tape.inputs[layer])
-            row = layer * D + d
-            weights, dbefore = self.layers[layer][d].backward(
-                tape.layers[layer][d], doutput, self._column(d), tuple(s[row] for s in dstate), dx
-            )
+            rows = tuple([s[layer * D + d] for s in dstate])
+            weights = self.layers[layer][d].backward(tape.layers[layer][d], doutput, self._columns[d], rows, dx)
             gradients |= arrange_back(self._program, spec, weights, suffix)
-            for whole, part in zip(dinitial, dbefore, strict=True):
-                whole[row] = part
             if d == 0:
                 doutput = dx
         gradients["x"] = doutput
-        gradients |= {f"{name}_0": d for name, d in zip(spec.cell.states, dinitial, strict=True)}
+        gradients |= {f"{name}_0": d for name, d in zip(spec.cell.states, dstate, strict=True)}
         return gradients
 
-    def _states(self, make: Callable[..., np.ndarray], B: int) -> Arrays:
-        """One array (layers * D, B, width) for each state."""
-        rows = self.spec.num_layers * self.spec.num_directions
-        return tuple([make((rows, B, width), self._dtype) for width in self.spec.state_sizes])
-
-    def _column(self, direction: int) -> int:
-        """Where a direction's columns of the output start."""
-        return direction * self.spec.state_sizes[0]
+    def _states(self, given: Arrays | None, B: int) -> Arrays:
+        """One array (layers * D, B, width) for each state, to be changed by the layers: a copy of what is given, or zeros."""
+        if given is not None:
+            return tuple([np.array(s) for s in given])
+        return tuple([np.zeros((self._rows, B, width), self._dtype) for width in self._widths])
 
     def _require_memory(self, T: int, B: int, training: bool) -> None:
-        spec = self.spec
-        values = len(self._program.pre) + len(spec.cell.states) + (len(self._program.saved) if training else 0)
-        per_layer = T * B * spec.output_size * (1 + (values if training else 0))
-        needed = per_layer * (spec.num_layers if training else 1) * self._dtype.itemsize
-        memory.require(needed, f"the arrays of seq_len {T}, batch_size {B}, hidden_size {spec.hidden_size}")
+        memory.require(
+            T * B * self._row_bytes[training], "the arrays of seq_len {}, batch_size {}, hidden_size {}",
+            T, B, self.spec.hidden_size,
+        )  # fmt: skip
 
 
 def _valid(lengths: np.ndarray, T: int) -> np.ndarray:

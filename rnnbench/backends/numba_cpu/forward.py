@@ -20,15 +20,40 @@ from .threading import on_threads, part_of, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def forward(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier):
+def forward(stage, x, arrays, states, output, lengths, d, panels, threads, by_rows, barrier):
     """Run a layer in one direction.
 
-    stage: `Stages`, which specialises the kernel. x (T*B*I,); arrays: Arrays; output (T*B*D*H,), written; lengths (B,) or
-    empty; d: ForwardDims; panels: their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,):
-    whatever it holds.
+    stage: `Stages`, which specialises the kernel. x (T*B*I,); arrays: Arrays; states: a tuple of arrays (B*H,), the initial
+    ones before and the final ones after; output (T*B*D*H,), written; lengths (B,) or empty; d: ForwardDims; panels: their
+    number; threads; by_rows: divide the rows among them, else the panels; barrier (8,): whatever it holds.
     """
     barrier[0] = 0
+    first, last = 0, d.seq_len & 1
+    if d.training:
+        first, last = (d.seq_len, 0) if d.reverse else (0, d.seq_len)
+    _take_states(arrays.tape, d, first, states)
     on_threads(_sequence, (stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier), threads)
+    _give_states(arrays.tape, d, last, states)
+
+
+@njit(nogil=True)
+def _take_states(tape, d, slot, states):
+    """The states into a slot of the tape, zeros behind each row."""
+    for s in range(len(states)):
+        width = len(states[s]) // d.batch_size
+        for r in range(d.batch_size):
+            at = ((s * d.slots + slot) * d.batch_size + r) * d.padded
+            copy(tape, at, states[s], r * width, width)
+            clear(tape, at + width, d.padded - width)
+
+
+@njit(nogil=True)
+def _give_states(tape, d, slot, states):
+    """A slot's states out of the tape."""
+    for s in range(len(states)):
+        width = len(states[s]) // d.batch_size
+        for r in range(d.batch_size):
+            copy(states[s], r * width, tape, ((s * d.slots + slot) * d.batch_size + r) * d.padded, width)
 
 
 @njit(nogil=True)

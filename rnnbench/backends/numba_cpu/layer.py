@@ -17,7 +17,7 @@ from . import gradients, layout
 from .backward import backward
 from .cache import entry_point
 from .forward import forward
-from .plan import BackwardPlan, ForwardPlan, Geometry, Shape, plan_backward, plan_forward, threads_now
+from .plan import BackwardPlan, ForwardPlan, Geometry, Shape, plan_backward, plan_forward
 
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
 _LOCK = _threading.Lock()
@@ -91,11 +91,11 @@ class KernelLayer:
 
     def forward(
         self, x: np.ndarray, state: States, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
-    ) -> tuple[States, KernelTape | None]:
+    ) -> KernelTape | None:
         """See `stack.Layer.forward`."""
         x, packed = _usable(x), self._packed
         T, B, I = x.shape
-        shape = Shape(T, B, I, output.shape[2], column, lengths is not None, threads_now())
+        shape = Shape(T, B, I, output.shape[2], column, lengths is not None, self._geometry.threads(T, B))
         with _LOCK:
             call = packed.planned((training, shape), lambda: plan_forward(self._geometry, shape, packed.at, training))
             plan: ForwardPlan = call.plan
@@ -103,32 +103,21 @@ class KernelLayer:
                 tape = layout.aligned_empty(plan.tape_size, self.dtype)
             else:
                 tape = self._buffer("ring", plan.tape_size)
-            d = plan.dims
-            states = self._states(tape, d)
-            first, last = (0, T & 1) if not training else (T, 0) if self.reverse else (0, T)
-            for kept, given, width in zip(states, state, self.spec.state_sizes, strict=True):
-                kept[first, :, :width] = given
-                if width < d.padded:
-                    kept[first, :, width:] = 0
             call.run(
                 forward,
                 plan.stages,
                 x.reshape(-1),
                 layout.Arrays(packed.array, tape, self._buffer("pre", plan.work_size)),
+                tuple([s.reshape(-1) for s in state]),
                 output.reshape(-1),
                 _NO_LENGTHS if lengths is None else lengths,
-                d,
+                plan.dims,
                 self._geometry.panels,
                 plan.threads,
                 plan.by_rows,
                 self._barrier,
             )
-            final = tuple(s[last, :, :width].copy() for s, width in zip(states, self.spec.state_sizes, strict=True))
-        return final, KernelTape(x, lengths, tape, d) if training else None
-
-    def _states(self, tape: np.ndarray, d: layout.ForwardDims) -> np.ndarray:
-        """(S, slots, B, Hp): the states' part of a tape."""
-        return tape[: d.saved_at].reshape(-1, d.slots, d.batch_size, d.padded)
+        return KernelTape(x, lengths, tape, plan.dims) if training else None
 
     def _buffer(self, name: str, size: int) -> np.ndarray:
         """A buffer that is kept between calls: fresh memory costs a page fault for each 4 KiB."""
@@ -141,11 +130,11 @@ class KernelLayer:
 
     def backward(
         self, tape: KernelTape, doutput: np.ndarray, column: int, dstate: States, dx: np.ndarray
-    ) -> tuple[LayerWeights, States]:
+    ) -> LayerWeights:
         """See `stack.Layer.backward`."""
         doutput, g = _usable(doutput), self._geometry
         T, B, I = tape.x.shape
-        shape = Shape(T, B, I, doutput.shape[2], column, tape.lengths is not None, threads_now())
+        shape = Shape(T, B, I, doutput.shape[2], column, tape.lengths is not None, g.threads(T, B))
         vector_count = len(self._weights.vector)
         with _LOCK:
             packed = self._backward_weights()
@@ -171,11 +160,12 @@ class KernelLayer:
                 plan.by_rows,
                 self._barrier,
             )
-            dbefore = tuple(f[T & 1, :, :w].copy() for f, w in zip(flowing, self.spec.state_sizes, strict=True))
+            for kept, given in zip(flowing, dstate, strict=True):
+                given[:] = kept[T & 1, :, : given.shape[1]]
             dvector = work[d.dvector_at : plan.work_size].reshape(-1, B, g.padded)
             result = self._weight_gradients(tape, work, packed, dx, plan.threads)
             result.vector[:] = dvector[:, :, : self.spec.hidden_size].sum(1)
-        return result, dbefore
+        return result
 
     def _weight_gradients(
         self, tape: KernelTape, dpre: np.ndarray, packed: _Packed, dx: np.ndarray, count: int

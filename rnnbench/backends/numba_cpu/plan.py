@@ -56,10 +56,17 @@ class Geometry:
         self.panels, self.back_panels = self.padded // self.width, self.padded_back // self.back_width
         self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
         self._recurrent_bytes = weights.recurrent.nbytes
+        # of the recurrent products, for a step and row of the batch
+        self._flops = 2.0 * (sum(len(o.pre) for o in self.program.operands) or 1) * H**2
 
-    def _flops(self, T: int, B: int) -> float:
-        products = sum(len(o.pre) for o in self.program.operands) or 1
-        return 2.0 * T * B * products * self.spec.hidden_size**2
+    def threads(self, T: int, B: int) -> int:
+        """How many threads a call has: those in force, as far as Numba's pool reaches, and one for a little work.
+
+        To find out takes as long as a little work does.
+        """
+        if T * B * self._flops < _WORTH_THREADS:
+            return 1
+        return min(threads.get_threads(), most_threads())
 
     def divide(self, shape: Shape, stages: int) -> tuple[int, bool]:
         """(threads, whether they divide rows), for kernels with so many stages a step.
@@ -68,12 +75,12 @@ class Geometry:
         tiles with their rows, and either the weights are cached or the rows are many. Else they divide hidden units.
         """
         B, most = shape.batch_size, shape.threads
-        if most == 1 or self._flops(shape.seq_len, B) < _WORTH_THREADS:
+        if most == 1:
             return 1, True
         rows = tile_rows(max((len(o.pre) for o in self.program.operands), default=1) * self.vectors)
         if B >= most * rows and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
             return most, True
-        parts = min(most, self.panels, int(self._flops(1, B) / max(1, stages) / _WORTH_BARRIER))
+        parts = min(most, self.panels, int(B * self._flops / max(1, stages) / _WORTH_BARRIER))
         return (parts, False) if parts > 1 else (min(most, B), True)
 
 
@@ -96,11 +103,6 @@ class BackwardPlan(NamedTuple):
     threads: int
     by_rows: bool
     work_size: int
-
-
-def threads_now() -> int:
-    """How many threads a call has: those in force, as far as Numba's pool reaches."""
-    return min(threads.get_threads(), most_threads())
 
 
 def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) -> ForwardPlan:
