@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 
 import hypothesis
@@ -13,6 +14,9 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["NO_COLOR"] = "1"
 for name in ("FORCE_COLOR", "RNNBENCH_SUITE", "RNNBENCH_RECORD"):
     os.environ.pop(name, None)
+# A job in a shell's background ignores Ctrl-C, and so would the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Keras asks for its back end once, when it is imported; left alone it looks for TensorFlow, which is no peer here.
 os.environ.setdefault("KERAS_BACKEND", next((name for name in ("jax", "torch") if find_spec(name)), "numpy"))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
 from rnnbench import RNN, cells
 from rnnbench.backends.numba_cpu import cache, layout, simd
@@ -81,18 +82,20 @@ def run_network(kernel: Kernel) -> None:
 def compile_ahead() -> None:
     """Compile KERNELS on all processors unless the disk cache has about as many: once for each change of the sources.
 
-    A kernel that does not compile, or not in time, stays out; the test that needs it tells why.
+    Of processes that run tests side by side one compiles, and the others wait. A kernel that does not compile, or not in time,
+    stays out; the test that needs it tells why.
     """
-    if len(list(cache.folder().rglob("*.nbc"))) >= len(KERNELS):
-        return
-    count, end = available_threads(), time.monotonic() + AHEAD_SECONDS
-    children = [start_python(str(Path(__file__)), str(i), str(count)) for i in range(count)]
-    for child in children:
-        try:
-            child.communicate(timeout=max(1.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
+    with FileLock(cache.folder() / "ahead"):
+        if len(list(cache.folder().rglob("*.nbc"))) >= len(KERNELS):
+            return
+        count, end = available_threads(), time.monotonic() + AHEAD_SECONDS
+        children = [start_python(str(Path(__file__)), str(i), str(count)) for i in range(count)]
+        for child in children:
+            try:
+                child.communicate(timeout=max(1.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.communicate()
 
 
 def start_python(*arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -101,7 +102,6 @@ def test_one_and_two_threads_agree(cell: str, dtype: str) -> None:
         (2, 1000, 128, 512, (2, True)),  # so many rows that reading them does not matter
         (2, 1000, 1, 512, (2, False)),
         (2, 1000, 1, 16, (1, True)),  # a barrier would take longer than the step
-        (2, 1, 1, 32, (1, True)),  # too little work to wake a thread
         (16, 1000, 1, 64, (4, False)),  # as many threads as have something to do
     ],
 )
@@ -110,6 +110,43 @@ def test_the_work_is_divided_as_its_size_asks(
 ) -> None:
     geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
     assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, count), 1) == expected
+
+
+@needs_two
+def test_a_little_work_wakes_nobody() -> None:
+    geometry = RNN("lstm", 4, 32).network.layers[0][0]._geometry
+    threads.set_threads(2)
+    assert geometry.threads(1, 1) == 1 and geometry.threads(1000, 64) == 2
+    threads.set_threads(1)
+    assert geometry.threads(1000, 64) == 1
+
+
+def crowd(leader_too: bool) -> None:
+    """Put the pool's threads on the processor of the calling one (and bind that to it), call a kernel, and tell whether a thread
+    left, and whether the leader may run where it might before.
+    """
+    rnn, x = RNN("lstm", 4, 128), np.ones((200, 16, 4), np.float32)
+    rnn(x)
+    leader, allowed = os.getpid(), os.sched_getaffinity(0)
+    others = [int(task) for task in os.listdir("/proc/self/task") if int(task) != leader]
+    for _ in range(100):  # the kernel may move either thread before they meet
+        with open("/proc/self/stat", encoding="ascii") as stat:
+            here = int(stat.read().rpartition(")")[2].split()[36])
+        for task in [*others, *([leader] if leader_too else [])]:
+            os.sched_setaffinity(task, {here})
+        rnn(x)
+        left = [task for task in others if os.sched_getaffinity(task) == allowed - {here}]
+        if left or leader_too:
+            break
+    print(bool(left), os.sched_getaffinity(0) == ({here} if leader_too else allowed))
+
+
+@needs_two
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a thread its processor")
+@pytest.mark.parametrize(("leader_too", "printed"), [(False, "True True\n"), (True, "False True\n")])
+def test_a_thread_leaves_the_processor_of_its_caller(leader_too: bool, printed: str) -> None:
+    code = f"import test_numba_cpu_threads as tests; tests.crowd({leader_too})"
+    assert kernels.finish(kernels.start_python("-c", code)) == printed
 
 
 def in_threads(count: int, work: Any) -> None:

@@ -6,6 +6,7 @@ several times over, which made half of a kernel's compile time; `on_threads` is 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,14 @@ def on_threads(context, function, arguments, threads):
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         _, packed, count = values
         context.add_linking_libs([compiled.library])
-        shared = ir.LiteralStructType([packed.type, _INTP])  # the arguments, and how many threads failed
+        # the arguments, how many threads failed, and which thread calls on which processor
+        shared = ir.LiteralStructType([packed.type, _INTP, _INTP, _INT])
         worker = _worker(context, builder.module, compiled.fndesc, inner, shared)
         data = cgutils.alloca_once(builder, shared)
-        builder.store(packed, builder.gep(data, [_FIRST, _FIRST]))
-        failures = builder.gep(data, [_FIRST, ir.IntType(32)(1)])
-        builder.store(_INTP(0), failures)
+        fields = [builder.gep(data, [_FIRST, _INT(i)]) for i in range(4)]
+        failures = fields[1]
+        for field, value in zip(fields, (packed, _INTP(0), *_whereabouts(builder)), strict=True):
+            builder.store(value, field)
         # the pool calls worker(args, dimensions, steps, data): args[0] is the address of the first of dimensions[0] numbers
         numbers = cgutils.alloca_once(builder, _INTP, size=_INTP(_MOST))
         with cgutils.for_range(builder, count) as loop:
@@ -82,7 +85,46 @@ def on_threads(context, function, arguments, threads):
 _MOST = 1024
 _INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
 _BYTES = ir.IntType(8).as_pointer()
-_FIRST = ir.IntType(32)(0)
+_INT = ir.IntType(32)
+_FIRST = _INT(0)
+_MASK_BYTES = 128  # of a set of processors in Linux's libraries
+
+
+def _whereabouts(builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
+    """(this thread, the processor it runs on); elsewhere than on Linux (0, 0)."""
+    if sys.platform != "linux":
+        return _INTP(0), _INT(0)
+    return _call(builder, _INTP, "pthread_self"), _call(builder, _INT, "sched_getcpu")
+
+
+def _keep_off(builder: ir.IRBuilder, caller: ir.Value, processor: ir.Value) -> None:
+    """If this thread runs on the processor of the thread that called it, leave that one to the caller, for good.
+
+    A virtual machine's idle processor looks busy to its kernel, which then wakes a thread on the processor of the one that wakes it.
+    There both compute in turn until the next tick of 4 ms: after a pause the first call of a small network took ten times as long.
+    """
+    if sys.platform != "linux":
+        return
+    here, now = _whereabouts(builder)
+    is_stacked = builder.and_(builder.icmp_signed("!=", here, caller), builder.icmp_signed("==", now, processor))
+    with builder.if_then(is_stacked, likely=False):
+        mask = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), _MASK_BYTES // 8), zfill=True)
+        raw = builder.bitcast(mask, _BYTES)
+        process = _call(builder, _INT, "getpid")  # its first thread's processors are those that the user allows
+        told = _call(builder, _INT, "sched_getaffinity", process, _INTP(_MASK_BYTES), raw)
+        with builder.if_then(builder.icmp_signed("==", told, _INT(0))):
+            number = builder.zext(processor, _INTP)
+            word = builder.gep(mask, [_FIRST, builder.udiv(number, _INTP(64))])
+            bit = builder.shl(_INTP(1), builder.urem(number, _INTP(64)))
+            builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
+            # refused, and nothing changes, where no processor is left
+            _call(builder, _INT, "sched_setaffinity", _INT(0), _INTP(_MASK_BYTES), raw)
+
+
+def _call(builder: ir.IRBuilder, result: ir.Type, name: str, *arguments: ir.Value) -> ir.Value:
+    """Call a function of the C library."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 def _worker(context: Any, module: ir.Module, callee: Any, signature: Any, shared: ir.Type) -> ir.Function:
@@ -95,13 +137,14 @@ def _worker(context: Any, module: ir.Module, callee: Any, signature: Any, shared
     data = builder.bitcast(raw, shared.as_pointer())
     first = builder.load(builder.bitcast(builder.load(builder.bitcast(args, _BYTES.as_pointer())), _INTP.as_pointer()))
     count = builder.load(builder.bitcast(dimensions, _INTP.as_pointer()))
-    packed = builder.load(builder.gep(data, [_FIRST, _FIRST]))
+    packed, _, caller, processor = (builder.load(builder.gep(data, [_FIRST, _INT(i)])) for i in range(4))
+    _keep_off(builder, caller, processor)
     unpacked = [builder.extract_value(packed, i) for i in range(len(signature.args) - 1)]
     with cgutils.for_range(builder, count) as loop:
         thread = builder.add(first, loop.index)
         status, _ = context.call_internal_no_propagate(builder, callee, signature, [*unpacked, thread])
         with builder.if_then(status.is_error, likely=False):
-            builder.atomic_rmw("add", builder.gep(data, [_FIRST, ir.IntType(32)(1)]), _INTP(1), "acq_rel")
+            builder.atomic_rmw("add", builder.gep(data, [_FIRST, _INT(1)]), _INTP(1), "acq_rel")
     builder.ret_void()
     return worker
 
