@@ -25,44 +25,32 @@ def product_over_rows(columns):
     """
     most, reused = tile_rows(columns), max(16, _REUSED_BYTES // (columns * SIMD_BYTES))
 
-    def part(
-        groups, count, out, out_at, out_group, out_row, init, init_at, init_group, init_row,
-        a, a_at, a_group, a_row, a_step, panel, panel_at, depth,
-    ):  # fmt: skip
-        # a division takes as long as a third of a small tile: one for all tiles
-        tiles = (count + most - 1) // most
-        least = count // tiles
-        higher = count - least * tiles  # tiles of one row more
-        for group in range(groups):
-            first = 0
-            for i in range(tiles):
-                rows = least + 1 if i < higher else least
-                tile(
-                    rows, columns,
-                    out, out_at + group * out_group + first * out_row, out_row,
-                    init, init_at + group * init_group + first * init_row, init_row,
-                    a, a_at + group * a_group + first * a_row, a_row, a_step,
-                    panel, panel_at, depth,
-                )  # fmt: skip
-                first += rows
-
-    part = njit(nogil=True)(named(part, columns))
-
     def product(
         groups, count, out, out_at, out_group, out_row, init, init_at, init_group, init_row,
         a, a_at, a_group, a_row, a_step, panel, panel_at, depth,
     ):  # fmt: skip
         step = depth if groups == 1 and count <= most else reused
-        part(
-            groups, count, out, out_at, out_group, out_row, init, init_at, init_group, init_row,
-            a, a_at, a_group, a_row, a_step, panel, panel_at, min(step, depth),
-        )  # fmt: skip
-        for k in range(step, depth, step):
-            part(
-                groups, count, out, out_at, out_group, out_row, out, out_at, out_group, out_row,
-                a, a_at + k * a_step, a_group, a_row, a_step,
-                panel, panel_at + k * columns * lanes_of(panel), min(step, depth - k),
-            )  # fmt: skip
+        # a division takes as long as a third of a small tile: one for all tiles
+        tiles = (count + most - 1) // most
+        least = count // tiles
+        higher = count - least * tiles  # tiles of one row more
+        # the sums start from init, and go on from what is in out; one call of `tile`, which is much code
+        source, source_at, source_group, source_row = init, init_at, init_group, init_row
+        for k in range(0, depth, step):
+            part = min(step, depth - k)
+            for group in range(groups):
+                first = 0
+                for i in range(tiles):
+                    rows = least + 1 if i < higher else least
+                    tile(
+                        rows, columns,
+                        out, out_at + group * out_group + first * out_row, out_row,
+                        source, source_at + group * source_group + first * source_row, source_row,
+                        a, a_at + k * a_step + group * a_group + first * a_row, a_row, a_step,
+                        panel, panel_at + k * columns * lanes_of(panel), part,
+                    )  # fmt: skip
+                    first += rows
+            source, source_at, source_group, source_row = out, out_at, out_group, out_row
 
     return njit(nogil=True)(named(product, columns))
 

@@ -100,7 +100,7 @@ def _whereabouts(builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
 def _keep_off(builder: ir.IRBuilder, caller: ir.Value, processor: ir.Value) -> None:
     """If this thread runs on the processor of the thread that called it, leave that one to the caller, for good.
 
-    A virtual machine's idle processor looks busy to its kernel, which then wakes a thread on the processor of the one that wakes it.
+    A virtual machine's idle processor looks busy to its kernel, which then wakes a thread on the processor of its waker.
     There both compute in turn until the next tick of 4 ms: after a pause the first call of a small network took ten times as long.
     """
     if sys.platform != "linux":
