@@ -3,7 +3,8 @@
 They run on the same threads as the time loop. BLAS is as fast in a process of its own, but its threads and Numba's both spin
 while they wait, and on a machine with as many threads as processors each then waits for the other to be scheduled.
 
-K = T * B rows (all steps of all rows of the batch) are summed over a block at a time, so that a packed block stays in cache.
+K = T * B rows (all steps of all rows of the batch) are summed over a block at a time, and both operands are packed for it: rows
+of dpre are so far apart that each would take an entry of the processor's table of pages, once for every tile.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ from .rows import clear, copy
 from .simd import load, store
 from .threading import on_threads, share
 
-BLOCK = 128  # rows of K in a block: what they have of both operands stays in a second-level cache
 WIDE = 4  # vectors in a panel; what is left over takes panels of one
+BLOCK = 128  # rows of K that are summed at once: what they have of both operands stays in a second-level cache, for
+COLUMNS = 32  # so many vectors of b and
+HEIGHTS = 10  # so many strips of a; memory is read fast only where much of a row is read at once
+HEIGHT = 48  # rows of the result for a strip; whole tiles
 ROWS = 64  # rows of dx that are computed before they are added to it
 
 _wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
+
+
+def scratch_size(lanes: int) -> int:
+    """Elements of scratch that a thread needs, in `outer_sum` and in `add_product`."""
+    return max(BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT), ROWS * WIDE * lanes)
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -29,7 +38,7 @@ def outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_r
     """out[r, c] += sum over k < depth of a[k, r] * b[k, c], for r < rows and c < columns.
 
     a, b: one-dimensional arrays; *_at: their first element, *_step: elements from one k to the next. out (rows * out_row,): rows
-    of out_row elements, at least `columns` rounded up to whole vectors. scratch (threads * BLOCK * WIDE vectors,).
+    of out_row elements, at least `columns` rounded up to whole vectors. scratch (threads * scratch_size,).
     """
     on_threads(
         _outer_sum, (a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads), threads
@@ -40,36 +49,60 @@ def outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_r
 def _outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads, thread):
     first, end = share(rows, threads, thread)
     lanes = lanes_of(out)
-    packed = thread * BLOCK * WIDE * lanes
-    zero, one = np.int64(0), np.int64(1)  # see product_over_rows
-    for k in range(0, depth, BLOCK):
-        count = min(BLOCK, depth - k)
-        column = 0
-        while column < columns:
-            vectors = WIDE if columns - column > (WIDE - 1) * lanes else 1
-            _pack(b, b_at + k * b_step + column, b_step, min(vectors * lanes, columns - column), count, scratch, packed,
-                  vectors * lanes)  # fmt: skip
-            at = first * out_row + column
-            a_first = a_at + k * a_step + first
-            if vectors == WIDE:
-                _wide(
-                    one, end - first, out, at, zero, out_row, out, at, zero, out_row,
-                    a, a_first, zero, one, a_step, scratch, packed, count,
-                )  # fmt: skip
-            else:
-                _narrow(
-                    one, end - first, out, at, zero, out_row, out, at, zero, out_row,
-                    a, a_first, zero, one, a_step, scratch, packed, count,
-                )  # fmt: skip
-            column += vectors * lanes
+    most, strips = COLUMNS * lanes, HEIGHTS * HEIGHT
+    packed_a = thread * BLOCK * (most + strips)
+    packed_b = packed_a + BLOCK * strips
+    for column in range(0, columns, most):
+        inside = min(most, columns - column)
+        # a rest of few vectors goes into panels of one
+        rest = inside % (WIDE * lanes)
+        wide = inside if rest > (WIDE - 1) * lanes else inside - rest
+        for k in range(0, depth, BLOCK):
+            count = min(BLOCK, depth - k)
+            b_first = b_at + k * b_step + column
+            _pack(b, b_first, b_step, wide, count, scratch, packed_b, WIDE * lanes)
+            _pack(b, b_first + wide, b_step, inside - wide, count, scratch, packed_b + wide * count, lanes)
+            for r in range(first, end, strips):
+                height = min(strips, end - r)
+                _pack(a, a_at + k * a_step + r, a_step, height, count, scratch, packed_a, HEIGHT)
+                for strip in range(0, height, HEIGHT):
+                    _block(
+                        min(HEIGHT, height - strip), count, inside, wide, out, (r + strip) * out_row + column, out_row,
+                        scratch, packed_a + strip * count, packed_b,
+                    )  # fmt: skip
 
 
 @njit(nogil=True)
-def _pack(b, b_at, b_step, columns, count, scratch, packed, width):
-    """Rows of `columns` elements of b, padded with zeros to `width`, one after the other."""
+def _block(height, count, columns, wide, out, at, out_row, scratch, packed_a, packed_b):
+    """out[r, c] += sum over k < count of a[k, r] * b[k, c], both packed, for r < height and c < columns."""
+    lanes = lanes_of(out)
+    step, zero, one = np.int64(HEIGHT), np.int64(0), np.int64(1)  # see product_over_rows
+    for column in range(0, wide, WIDE * lanes):
+        _wide(
+            one, height, out, at + column, zero, out_row, out, at + column, zero, out_row,
+            scratch, packed_a, zero, one, step, scratch, packed_b + column * count, count,
+        )  # fmt: skip
+    for column in range(wide, columns, lanes):
+        _narrow(
+            one, height, out, at + column, zero, out_row, out, at + column, zero, out_row,
+            scratch, packed_a, zero, one, step, scratch, packed_b + column * count, count,
+        )  # fmt: skip
+
+
+@njit(nogil=True)
+def _pack(source, at, step, columns, count, scratch, packed, width):
+    """`count` rows of `columns` elements, `step` apart, as panels of `width` columns, zeros behind the last one's rows."""
+    lanes = lanes_of(scratch)
     for k in range(count):
-        copy(scratch, packed + k * width, b, b_at + k * b_step, columns)
-        clear(scratch, packed + k * width + columns, width - columns)
+        there, here = at + k * step, packed + k * width
+        for column in range(0, columns - width + 1, width):
+            for i in range(0, width, lanes):
+                store(scratch, here + column * count + i, load(source, there + column + i))
+        rest = columns % width
+        if rest:
+            here, there = here + (columns - rest) * count, there + columns - rest
+            copy(scratch, here, source, there, rest)
+            clear(scratch, here + rest, width - rest)
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -93,7 +126,7 @@ def add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors
 
     a: one-dimensional. a_at: its first element. a_row: elements from one row to the next. packed: b from packed_at on, in
     panels of `vectors` vectors (WIDE or 1), the last one padded. packed_at: where b starts. rows, columns, depth: sizes. vectors:
-    see packed. out: (rows * columns,). scratch: (threads * ROWS * WIDE vectors,). threads: their number.
+    see packed. out: (rows * columns,). scratch: (threads * scratch_size,). threads: their number.
     """
     on_threads(
         _add_product, (a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads), threads

@@ -175,7 +175,7 @@ class KernelLayer:
         H, Hp, row, part, lanes = self.spec.hidden_size, g.padded, g.dpre_row, g.training, g.lanes
         T, B, I = tape.x.shape
         K = T * B
-        scratch = self._buffer("scratch", count * max(gradients.BLOCK, gradients.ROWS) * gradients.WIDE * lanes)
+        scratch = self._buffer("scratch", count * gradients.scratch_size(lanes))
         x, dx_flat = tape.x.reshape(-1), dx.reshape(-1)
         bias = np.zeros(len(part.pre) * Hp, self.dtype)
         gradients.row_sums(dpre, row, bias.size, K, bias, count)
