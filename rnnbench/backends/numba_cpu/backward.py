@@ -15,7 +15,7 @@ from .cell_type import next_operand, next_stage, pointwise
 from .layout import Now
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy
-from .threading import on_threads, part_of, wait
+from .threading import on_threads, part_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -154,7 +154,8 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
         packed_at = d.recurrent_at + start * d.padded * d.packed_back
         rows = part.end_row - part.first_row
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
-        for panel in range(back.first_panel, back.end_panel):
+        for i in range(back.first_panel, back.end_panel):
+            panel = to_and_fro(i, back.first_panel, back.end_panel, now.t)
             # the zeros that every sum starts from stand before the packed weights
             product(
                 one, rows,

@@ -16,7 +16,7 @@ from .layout import Now
 from .product import lanes_of, product_over_rows
 from .projection import project
 from .rows import clear, copy
-from .threading import on_threads, part_of, wait
+from .threading import on_threads, part_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -94,7 +94,8 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
         row, plane = blocks * width, d.batch_size * d.padded
         # one number for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
         stride = (width, d.slots * plane, d.slots * plane, d.steps * plane, d.steps * plane, d.padded, 1)
-        for panel in range(part.first_panel, part.end_panel):
+        for i in range(part.first_panel, part.end_panel):
+            panel = to_and_fro(i, part.first_panel, part.end_panel, now.t)
             pre_at = (panel * d.chunk + now.turn) * d.batch_size * row
             _products(stage, arrays, d, now, part, panel, pre_at)
             unit = panel * width

@@ -194,6 +194,16 @@ def share(count, parts, part):
 
 
 @njit
+def to_and_fro(i, first, end, turn):
+    """The panel for i from first to end - 1: upwards in one turn, downwards in the next.
+
+    Weights that exceed a cache are read so that each turn begins with those that the one before left there; read in the same order
+    again and again, none of them would still be there.
+    """
+    return i if turn % 2 == 0 else first + end - 1 - i
+
+
+@njit
 def part_of(rows, panels, threads, thread, by_rows):
     """Thread `thread`'s `Part` of the work: some of the rows and all panels, or all rows and some of the panels."""
     first_row, end_row, first_panel, end_panel, parties = 0, rows, 0, panels, 1
