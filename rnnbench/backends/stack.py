@@ -34,8 +34,8 @@ class Layer(Protocol):
         """
 
     def backward(self, tape: Any, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray) -> LayerWeights:
-        """BPTT on the tape that forward returned. doutput (T, B, D*H) and `column` as in forward. dstate: the final states' adjoints
-        before, the initial states' after. Adds to dx (T, B, I). Returns the weights' gradients.
+        """BPTT on the tape that forward returned. doutput (T, B, D*H) and `column` as in forward. dstate: the final states'
+        adjoints before, the initial states' after. Adds to dx (T, B, I). Returns the weights' gradients.
         """
 
 
