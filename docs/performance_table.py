@@ -1,6 +1,8 @@
 """The tables of docs/performance.md and of the README, as Markdown, from what `rnnbench compare --format csv` printed.
 
-python docs/performance_table.py docs/performance.csv [cells] [hidden sizes]
+python docs/performance_table.py docs/performance.csv [--summary] [column=value,value ...]
+
+--summary prints the geometric means alone. column=value,... keeps rows: cell=lstm hidden_size=128,512.
 """
 
 from __future__ import annotations
@@ -11,49 +13,67 @@ import numpy as np
 import pandas as pd
 
 OURS = "numba-cpu"
-CASE = ["direction", "cell", "batch_size", "hidden_size"]
+DIRECTIONS = {"forward": "inference", "train": "training"}
+# what tells one case from another, and how it is called in a table; the last four are shown where they vary
+NAMES = {
+    "direction": "direction", "cell": "cell", "batch_size": "B", "hidden_size": "H",
+    "seq_len": "T", "input_size": "I", "dtype": "dtype", "threads": "threads",
+}  # fmt: skip
+ALWAYS = 4
 
 
-def table(rows: pd.DataFrame) -> list[str]:
-    """A line for each case: GFLOP/s, per cent of BLAS's rate, each library's time, and the best peer's time over ours."""
+def table(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """A line for each case (GFLOP/s, per cent of BLAS's rate, each library's time, the best peer's time over ours), and the
+    geometric means of the last column.
+    """
     peers = [name for name in rows.backend.unique() if name != OURS]
-    head = ["direction", "cell", "B", "H", "GFLOP/s", "% of BLAS", OURS, *peers, f"best peer / {OURS}"]
+    shown = [
+        key for k, key in enumerate(NAMES)
+        if k < ALWAYS or (any(rows.input_size != rows.hidden_size) if key == "input_size" else rows[key].nunique() > 1)
+    ]  # fmt: skip
+    head = [*(NAMES[key] for key in shown), "GFLOP/s", "% of BLAS", OURS, *peers, f"best peer / {OURS}"]
     lines = [" | ".join(head), " | ".join(["---"] * 2 + ["---:"] * (len(head) - 2))]
     ratios: dict[tuple[str, str], list[float]] = {}
-    for (direction, cell, B, H), case in rows.groupby(CASE, sort=False):
+    for key, case in rows.groupby(list(NAMES), sort=False):
         measured = case[case.status == "ok"].set_index("backend")
-        ours, best = measured.loc[OURS], measured.drop(OURS).seconds.min()
-        fastest = measured.seconds.idxmin()
+        if OURS not in measured.index or len(measured) == 1:
+            continue  # no peer has this cell or dtype
+        named = dict(zip(NAMES, key, strict=True)) | {"direction": DIRECTIONS[key[0]]}
+        ours, fastest = measured.loc[OURS], measured.seconds.idxmin()
         times = []
         for name in (OURS, *peers):
-            text = f"{measured.seconds[name] * 1e3:.3g} ms" if name in measured.index else "-"
+            text = _milliseconds(measured.seconds[name]) if name in measured.index else "-"
             times.append(f"**{text}**" if name == fastest else text)
         # the interval of the ratio to the best peer, as compare's bootstrap found it
         peer = measured.drop(OURS).seconds.idxmin()
         low, high = measured.ratio_lower[peer], measured.ratio_upper[peer]
-        ratio = best / ours.seconds
-        ratios.setdefault((str(direction), str(cell)), []).append(ratio)
-        shown = [f"{ours.gflops:.3g}", f"{ours.percent_of_peak:.0f}", *times, f"{ratio:.2f} ({low:.2f} to {high:.2f})"]
-        lines.append(
-            " | ".join(["inference" if direction == "forward" else "training", str(cell), str(B), str(H), *shown])
-        )
-    lines = [f"| {line} |" for line in lines]
-    lines += ["", "Geometric means of the last column:", ""]
+        ratio = measured.seconds[peer] / ours.seconds
+        ratios.setdefault((named["direction"], named["cell"]), []).append(ratio)
+        numbers = [f"{ours.gflops:.3g}", f"{ours.percent_of_peak:.0f}", *times, f"{ratio:.2f} ({low:.2f} to {high:.2f})"]
+        lines.append(" | ".join([*(str(named[key]) for key in shown), *numbers]))
+    means = []
     for (direction, cell), values in ratios.items():
         mean, ahead = np.exp(np.log(values).mean()), sum(value > 1 for value in values)
-        name = "inference" if direction == "forward" else "training"
-        lines.append(f"- {cell}, {name}: {mean:.2f}, ahead in {ahead} of {len(values)} cases, least {min(values):.2f}")
-    return lines
+        means.append(f"- {cell}, {direction}: {mean:.2f}, ahead in {ahead} of {len(values)} cases, least {min(values):.2f}")
+    return [f"| {line} |" for line in lines], means
 
 
-def main(path: str, cells: str = "", sizes: str = "") -> None:
-    """Print the table of the file's cases, or of those of some cells and hidden sizes."""
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
+
+
+def main(path: str, *wishes: str) -> None:
+    """Print the table of the file's cases, or of those that are wished for."""
     rows = pd.read_csv(path)
-    if cells:
-        rows = rows[rows.cell.isin(cells.split(","))]
-    if sizes:
-        rows = rows[rows.hidden_size.isin([int(size) for size in sizes.split(",")])]
-    print("\n".join(table(rows)))
+    for wish in wishes:
+        if wish != "--summary":
+            column, _, values = wish.partition("=")
+            rows = rows[rows[column].astype(str).isin(values.split(","))]
+    lines, means = table(rows)
+    if "--summary" not in wishes:
+        print("\n".join(lines), end="\n\n")
+        print("Geometric means of the last column:", end="\n\n")
+    print("\n".join(means))
 
 
 if __name__ == "__main__":

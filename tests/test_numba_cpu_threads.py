@@ -16,6 +16,7 @@ import pytest
 from rnnbench import RNN
 from rnnbench.backends import threads
 from rnnbench.backends.numba_cpu import plan
+from rnnbench.backends.numba_cpu import threading as threading_of_kernels
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 
@@ -110,6 +111,12 @@ def test_the_work_is_divided_as_its_size_asks(
 ) -> None:
     geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
     assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, count), 1) == expected
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_panels_are_met_once_a_turn_and_the_last_ones_first_in_the_next(turn: int) -> None:
+    order = [threading_of_kernels.to_and_fro.py_func(i, 3, 8, turn) for i in range(3, 8)]
+    assert order == ([3, 4, 5, 6, 7] if turn % 2 == 0 else [7, 6, 5, 4, 3])
 
 
 @needs_two
