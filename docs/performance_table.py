@@ -49,12 +49,19 @@ def table(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
         low, high = measured.ratio_lower[peer], measured.ratio_upper[peer]
         ratio = measured.seconds[peer] / ours.seconds
         ratios.setdefault((named["direction"], named["cell"]), []).append(ratio)
-        numbers = [f"{ours.gflops:.3g}", f"{ours.percent_of_peak:.0f}", *times, f"{ratio:.2f} ({low:.2f} to {high:.2f})"]
+        numbers = [
+            f"{ours.gflops:.3g}",
+            f"{ours.percent_of_peak:.0f}",
+            *times,
+            f"{ratio:.2f} ({low:.2f} to {high:.2f})",
+        ]
         lines.append(" | ".join([*(str(named[key]) for key in shown), *numbers]))
     means = []
     for (direction, cell), values in ratios.items():
         mean, ahead = np.exp(np.log(values).mean()), sum(value > 1 for value in values)
-        means.append(f"- {cell}, {direction}: {mean:.2f}, ahead in {ahead} of {len(values)} cases, least {min(values):.2f}")
+        means.append(
+            f"- {cell}, {direction}: {mean:.2f}, ahead in {ahead} of {len(values)} cases, least {min(values):.2f}"
+        )
     return [f"| {line} |" for line in lines], means
 
 
