@@ -44,10 +44,9 @@ def table(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
         for name in (OURS, *peers):
             text = _milliseconds(measured.seconds[name]) if name in measured.index else "-"
             times.append(f"**{text}**" if name == fastest else text)
-        # the interval of the ratio to the best peer, as compare's bootstrap found it
+        # the ratio within a turn, as compare's bootstrap found it: times of the libraries one by one follow the machine's speed
         peer = measured.drop(OURS).seconds.idxmin()
-        low, high = measured.ratio_lower[peer], measured.ratio_upper[peer]
-        ratio = measured.seconds[peer] / ours.seconds
+        ratio, low, high = (float(measured[key][peer]) for key in ("ratio", "ratio_lower", "ratio_upper"))
         ratios.setdefault((named["direction"], named["cell"]), []).append(ratio)
         numbers = [
             f"{ours.gflops:.3g}",
