@@ -168,6 +168,17 @@ def test_a_training_that_diverges_says_what_to_try(verses: Path, capsys: pytest.
     assert told.err.count("\n") == 1 and ">" not in told.out
 
 
+def test_what_ends_a_job_writes_a_checkpoint_too(verses: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rnnbench", *words("--text", str(verses), "--every", "1", "--epochs", "1000")]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    next(process.stdout), next(process.stdout)
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=100)[1]
+    assert process.returncode == 130 and "go on with: rnnbench train words --resume" in errors
+    assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
+
+
 def test_ctrl_c_writes_a_checkpoint_that_goes_on_to_the_same_curve(verses: Path, tmp_path: Path) -> None:
     def run(*arguments: str) -> list[str]:
         done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100)

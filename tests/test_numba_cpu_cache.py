@@ -6,6 +6,7 @@ Each test has a cache folder of its own, and what it compiles is as small as it 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,24 @@ def test_a_home_that_cannot_be_written_is_passed_over(tmp_path: Path) -> None:
     places = {"HOME": str(no_folder), "XDG_CACHE_HOME": str(no_folder), "TMPDIR": str(temporary)}
     printed = kernels.finish(kernels.start_python("-c", WHERE, RNNBENCH_CACHE_DIR="", **places))
     assert Path(printed.strip()).is_relative_to(temporary) and Path(printed.strip()).is_dir()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no modes of this kind")
+@pytest.mark.parametrize("trap", ["writable by others", "a link", "a file"])
+def test_a_temporary_folder_that_others_may_have_filled_is_not_used(tmp_path: Path, trap: str) -> None:
+    no_folder, planted = tmp_path / "file", tmp_path / "rnnbench-me"
+    no_folder.write_text("")
+    if trap == "writable by others":
+        planted.mkdir()
+        planted.chmod(0o777)
+    elif trap == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        planted.symlink_to(tmp_path / "elsewhere")
+    else:
+        planted.write_text("")
+    places = {"HOME": str(no_folder), "XDG_CACHE_HOME": str(no_folder), "TMPDIR": str(tmp_path), "USER": "me"}
+    child = kernels.start_python("-c", WHERE, RNNBENCH_CACHE_DIR="", **places)
+    assert "OSError: no folder for compiled kernels can be written" in child.communicate(timeout=60)[1]
 
 
 def test_a_chosen_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """The command `rnnbench`.
 
 Exit status: 0 all is well; 1 something disagrees with the reference or failed; 2 the command was used wrongly. And as
-shells have it: 130 after Ctrl-C, 141 when the reader of a pipe has gone.
+shells have it: 130 after Ctrl-C or a request to terminate (SIGTERM), which a job that is called off gets; 141 when the reader of
+a pipe has gone.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +19,8 @@ from rnnbench.cli.values import UsageError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. argv: without the program's name; None takes the process's own."""
+    if argv is None:  # what is kept, saved and cleared away at Ctrl-C is so whoever ends the program
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         command = importlib.import_module(f"rnnbench.cli.{arguments.command}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import stat
 import sys
 import tempfile
 import warnings
@@ -72,17 +73,35 @@ def folder() -> Path:
     raise OSError("no folder for compiled kernels can be written; set RNNBENCH_CACHE_DIR to one")
 
 
-def _roots() -> list[Path]:
+def _roots() -> Iterator[Path]:
+    """Places to try, the best one first."""
     forced = os.environ.get("RNNBENCH_CACHE_DIR")
     if forced:
-        return [Path(forced)]
+        yield Path(forced)
+        return
     if sys.platform == "darwin":
         user = Path.home() / "Library" / "Caches"
     elif sys.platform == "win32":
         user = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
         user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [user / "rnnbench", Path(tempfile.gettempdir()) / f"rnnbench-{os.environ.get('USER', 'user')}"]
+    yield user / "rnnbench"
+    shared = Path(tempfile.gettempdir()) / f"rnnbench-{os.environ.get('USER', 'user')}"
+    if _is_private(shared):
+        yield shared
+
+
+def _is_private(path: Path) -> bool:
+    """Whether a folder among other users' can be trusted with code: made here, or this user's own, and nobody else may write."""
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError:
+        return False
+    # Windows has neither owners nor modes of this kind, and its temporary folder is the user's own
+    return not hasattr(os, "getuid") or (
+        stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    )
 
 
 class _SharedCache(FunctionCache):

@@ -162,10 +162,9 @@ def back_vectors(hidden_size: int, lanes: int) -> int:
 
 def panels_of(blocks: np.ndarray, width: int) -> np.ndarray:
     """(n, H, K) -> (panels, K, n, width): for each panel of hidden units and each k, the blocks side by side."""
-    n, H, K = blocks.shape
-    padded = np.zeros((n, round_up(H, width), K), blocks.dtype)
-    padded[:, :H] = blocks
-    return padded.reshape(n, padded.shape[1] // width, width, K).transpose(1, 3, 0, 2)
+    padded = _padded(blocks, width)
+    n, Hp, K = padded.shape
+    return padded.reshape(n, Hp // width, width, K).transpose(1, 3, 0, 2)
 
 
 def pack_forward(
@@ -201,10 +200,18 @@ def pack_backward(
 
 def _transpose(blocks: np.ndarray, width: int, panel_width: int) -> np.ndarray:
     """(n, H, K) -> panels of K with depth n * Hp."""
+    padded = _padded(blocks, width)
+    return panels_of(padded.reshape(1, -1, blocks.shape[2]).transpose(0, 2, 1), panel_width)
+
+
+def _padded(blocks: np.ndarray, width: int) -> np.ndarray:
+    """(n, H, K) with zeros up to whole panels of `width`; itself where nothing is missing."""
     n, H, K = blocks.shape
+    if H % width == 0:
+        return blocks
     padded = np.zeros((n, round_up(H, width), K), blocks.dtype)
     padded[:, :H] = blocks
-    return panels_of(padded.reshape(1, -1, K).transpose(0, 2, 1), panel_width)
+    return padded
 
 
 def _concatenate(parts: dict[str, list[np.ndarray]], dtype: np.dtype) -> tuple[np.ndarray, dict[str, int]]:
