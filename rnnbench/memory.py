@@ -43,7 +43,7 @@ def _cached_files(group: Path) -> int:
 
 
 def require(needed: int, what: str, *values: object) -> None:
-    """Raise MemoryError if `needed` bytes for `what`, formatted with `values`, are more than there are.
+    """Raise MemoryError if `needed` bytes for `what` are more than there are. values: what `what` is formatted with, if any.
 
     Below _ALWAYS_THERE the system is not asked: that takes 0.1 ms, as long as a small network runs.
     """
@@ -51,9 +51,8 @@ def require(needed: int, what: str, *values: object) -> None:
         return
     available = available_bytes()
     if available is not None and needed > available:
-        raise MemoryError(
-            f"{what.format(*values)} need {_gib(needed)}, and {_gib(available)} are available; choose smaller sizes"
-        )
+        named = what.format(*values) if values else what  # a path in it may have braces
+        raise MemoryError(f"{named} need {_gib(needed)}, and {_gib(available)} are available; choose smaller sizes")
 
 
 def _gib(count: int) -> str:

@@ -168,9 +168,16 @@ def test_a_training_that_diverges_says_what_to_try(verses: Path, capsys: pytest.
     assert told.err.count("\n") == 1 and ">" not in told.out
 
 
-def test_what_ends_a_job_writes_a_checkpoint_too(verses: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_background", [False, True])
+def test_what_ends_a_job_writes_a_checkpoint_too(verses: Path, tmp_path: Path, in_background: bool) -> None:
+    def ignore() -> None:  # as a shell does for what it puts into the background
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     command = [sys.executable, "-m", "rnnbench", *words("--text", str(verses), "--every", "1", "--epochs", "1000")]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=ignore if in_background else None,
+    )  # fmt: skip
     assert process.stdout is not None
     next(process.stdout), next(process.stdout)
     process.send_signal(signal.SIGTERM)

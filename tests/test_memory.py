@@ -84,6 +84,14 @@ def test_require(monkeypatch):
         memory.require(96 * 2**20, "these")
 
 
+def test_what_is_wanted_is_formatted_with_values_alone(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
+    with pytest.raises(MemoryError, match="^seq_len 7 need"):
+        memory.require(GIB, "seq_len {}", 7)
+    with pytest.raises(MemoryError, match="^a{b}.py:name need"):
+        memory.require(GIB, "a{b}.py:name")
+
+
 def test_a_small_request_does_not_ask_the_system(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: pytest.fail("asked"))
     memory.require(2**20, "a small network")

@@ -85,3 +85,14 @@ def test_numbers_are_scalars_of_the_networks_dtype():
 def test_a_program_without_training_has_no_way_back():
     with pytest.raises(AssertionError, match="only a training program"):
         Program(BUILT_IN["gru"], training=False).backward  # noqa: B018
+
+
+def test_a_state_may_become_another_one():
+    @cell
+    def delayed(x, R, h, before):
+        return tanh(x.g + R.g @ h), h
+
+    rnn = RNN(delayed, 2, 3, backend="numpy")
+    state = tuple(np.full((1, 1, 3), value, np.float32) for value in (0.25, 0.5))
+    output, (h, before) = rnn(np.ones((1, 1, 2), np.float32), state)
+    assert (before == 0.25).all() and (h == output).all() and (h != 0.25).all()

@@ -112,6 +112,7 @@ class NumpyLayer:
         P, H = self._weights.bias.shape
         width = self.spec.state_sizes[0]
         output = output[:, :, column : column + width]
+        # copies: a cell may hand one state on as another, and the given ones are written at the end
         initial = [_padded(s, H).copy() for s in state]
         pre = self._pre_activations(x)
         steps = _steps(self.spec.step, training, False)

@@ -98,7 +98,7 @@ class Stack:
             inputs.append(x)
             output = np.empty((T, B, self._output_size), self._dtype)
             tapes.append([])
-            for column, layer in zip(self._columns, directions):  # noqa: B905
+            for column, layer in zip(self._columns, directions, strict=True):
                 rows = tuple([s[row] for s in state])
                 tapes[-1].append(layer.forward(x, rows, lengths, training, output, column))
                 row += 1
