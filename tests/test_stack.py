@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnbench import RNN, memory
-from rnnbench.backends.base import LayerWeights, arrange, arrange_back, input_runs
+from rnnbench.backends.base import Arrangement, LayerWeights, input_runs
 from rnnbench.backends.stack import Stack
 from rnnbench.cells import BUILT_IN, program
 from rnnbench.params import Spec, initialise, shapes
@@ -145,7 +145,7 @@ CELLS = BUILT_IN | cell_zoo.CELLS
 def test_the_way_back_is_the_transpose_of_the_way_in(cell, bias):
     spec, part = Spec(cell, I, H, bias=bias, dtype="float64"), program(cell, True)
     given = initialise(spec, 0)
-    weights = arrange(part, spec, given, "_l0")
+    weights = Arrangement(part, spec).weights(given, "_l0")
     rng = np.random.default_rng(0)
     blocks = LayerWeights(
         *(rng.normal(size=getattr(weights, f).shape) for f in ("input", "recurrent", "bias", "vector"))
@@ -153,7 +153,7 @@ def test_the_way_back_is_the_transpose_of_the_way_in(cell, bias):
     for block, pre in enumerate(part.pre):  # no input gate, no gradient of its weights
         if pre.input is None:
             blocks.input[block] = 0
-    back = arrange_back(part, spec, blocks, "_l0")
+    back = Arrangement(part, spec).gradients(blocks, "_l0")
     assert {name: g.shape for name, g in back.items()} == shapes(spec)
     forwards = sum(np.vdot(getattr(weights, f), getattr(blocks, f)) for f in ("input", "recurrent", "bias", "vector"))
     np.testing.assert_allclose(forwards, sum(np.vdot(given[name], back[name]) for name in given), rtol=1e-12)
@@ -167,7 +167,7 @@ def test_blocks_are_the_pre_activations_in_their_order():
         rows = slice(block * H, (block + 1) * H)
         given["weight_ih_l0"][rows], given["bias_ih_l0"][rows] = ord(gate), ord(gate)
         given["weight_hh_l0"][rows], given["bias_hh_l0"][rows] = -ord(gate), 1000 * ord(gate)
-    weights = arrange(part, spec, given, "_l0")
+    weights = Arrangement(part, spec).weights(given, "_l0")
     assert [(p.input, p.recurrent) for p in part.pre] == [(None, "n"), ("r", "r"), ("z", "z"), ("n", None)]
     assert weights.input[:, 0, 0].tolist() == [0, ord("r"), ord("z"), ord("n")]
     assert weights.recurrent[:, 0, 0].tolist() == [-ord("n"), -ord("r"), -ord("z")]

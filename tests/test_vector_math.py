@@ -1,4 +1,4 @@
-"""Functions on SIMD vectors against extended precision: at most 3 units in the last place, and the right special values."""
+"""Functions on SIMD vectors against extended precision: at most 2.7 units in the last place, and the right special values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rnnbench.backends.numba_cpu.cache import cached_njit
 from rnnbench.backends.numba_cpu.product import lanes_of
 
 DTYPES = (np.float32, np.float64)
-ULPS = 3.0
+ULPS = 2.7
 # where long double is float64, the expected values are off by an ulp themselves
 REFERENCE_ULPS = 0.0 if np.finfo(np.longdouble).eps < 1e-18 else 1.0
 
@@ -121,7 +121,7 @@ def range_of_activations(dtype: Any) -> np.ndarray:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arguments", [every_magnitude, range_of_activations])
 @pytest.mark.parametrize("name", UNARY)
-def test_functions_are_right_to_three_units(name: str, arguments: Any, dtype: Any) -> None:
+def test_functions_are_right_to_less_than_three_units(name: str, arguments: Any, dtype: Any) -> None:
     x = arguments(dtype)
     got, right = evaluate(_unary, UNARY, x)[name], exact(name, x)
     error = ulps(got, right)

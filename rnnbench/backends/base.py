@@ -83,72 +83,82 @@ class LayerWeights:
     vector: np.ndarray
 
 
-def arrange(program: Program, spec: Spec, params: Mapping[str, np.ndarray], suffix: str) -> LayerWeights:
-    """The weights under `suffix`, rearranged from gates to pre-activations of `spec.step`'s program."""
-    cell, H, width = spec.cell, spec.hidden_size, spec.state_sizes[0]
-    weight_ih = params[f"weight_ih{suffix}"].reshape(len(cell.input_gates), H, -1)
-    blocks = len(program.pre)
-    products = sum(pre.recurrent is not None for pre in program.pre)
-    result = LayerWeights(
-        np.zeros((blocks, H, weight_ih.shape[2]), spec.dtype),
-        np.zeros((products, H, H), spec.dtype),
-        np.zeros((blocks, H), spec.dtype),
-        np.array([params[f"p_{v}{suffix}"] for v in cell.vectors], spec.dtype).reshape(-1, H),
-    )
-    for block, pre in enumerate(program.pre):
-        if pre.input is not None:
-            gate = cell.input_gates.index(pre.input)
-            result.input[block] = weight_ih[gate]
-            if spec.bias:
-                result.bias[block] += params[f"bias_ih{suffix}"].reshape(-1, H)[gate]
-        if pre.recurrent is not None:
-            if pre.recurrent == PROJECTION and spec.proj_size:
-                result.recurrent[block, :width] = params[f"weight_hr{suffix}"]
-                continue
-            gate = cell.recurrent_gates.index(pre.recurrent)
-            result.recurrent[block, :, :width] = params[f"weight_hh{suffix}"].reshape(-1, H, width)[gate]
-            if spec.bias:
-                result.bias[block] += params[f"bias_hh{suffix}"].reshape(-1, H)[gate]
-    return result
+class Arrangement:
+    """How a spec's parameters, a block for each gate, become blocks of pre-activations and their gradients come back.
 
-
-def arrange_back(program: Program, spec: Spec, gradients: LayerWeights, suffix: str) -> dict[str, np.ndarray]:
-    """The reverse of `arrange`, for gradients: blocks of pre-activations to the parameters' names."""
-    cell, width = spec.cell, spec.state_sizes[0]
-    inputs: list[list[int]] = [[] for _ in cell.input_gates]
-    recurrents: list[list[int]] = [[] for _ in cell.recurrent_gates]
-    projection: list[int] = []
-    for block, pre in enumerate(program.pre):
-        if pre.input is not None:
-            inputs[cell.input_gates.index(pre.input)].append(block)
-        if pre.recurrent == PROJECTION and spec.proj_size:
-            projection.append(block)
-        elif pre.recurrent is not None:
-            recurrents[cell.recurrent_gates.index(pre.recurrent)].append(block)
-    named = {f"weight_ih{suffix}": _gather(gradients.input, inputs)}
-    if recurrents:
-        named[f"weight_hh{suffix}"] = _gather(gradients.recurrent, recurrents)[:, :, :width]
-    if spec.bias:
-        named[f"bias_ih{suffix}"] = _gather(
-            gradients.bias, inputs
-        ).copy()  # the two may be the same numbers, in two arrays
-        if recurrents:
-            named[f"bias_hh{suffix}"] = _gather(gradients.bias, recurrents).copy()
-    for block in projection:
-        named[f"weight_hr{suffix}"] = gradients.recurrent[block, None, :width]
-    result = {name: block.reshape(-1, *block.shape[2:]) for name, block in named.items()}
-    result |= {f"p_{v}{suffix}": gradients.vector[i] for i, v in enumerate(cell.vectors)}
-    return result
-
-
-def _gather(blocks: np.ndarray, of_gates: list[list[int]]) -> np.ndarray:
-    """(gates, ...): for each gate the sum of its blocks; the blocks themselves where each gate has one and they are in order.
-
-    A recurrent gate may appear in several products, and its gradient is their sum.
+    program: of `spec.step`, whose pre-activations name their gates.
     """
-    if of_gates == [[gate] for gate in range(len(of_gates))]:
-        return blocks[: len(of_gates)]
-    return np.stack([blocks[its].sum(0) for its in of_gates])
+
+    def __init__(self, program: Program, spec: Spec) -> None:
+        self._spec, self._program = spec, program
+        cell = spec.cell
+        inputs: list[list[int]] = [[] for _ in cell.input_gates]
+        recurrents: list[list[int]] = [[] for _ in cell.recurrent_gates]
+        self._projection: int | None = None
+        for block, pre in enumerate(program.pre):
+            if pre.input is not None:
+                inputs[cell.input_gates.index(pre.input)].append(block)
+            if pre.recurrent == PROJECTION and spec.proj_size:
+                self._projection = block
+            elif pre.recurrent is not None:
+                recurrents[cell.recurrent_gates.index(pre.recurrent)].append(block)
+        self._inputs, self._recurrents = _Places(inputs), _Places(recurrents)
+
+    def weights(self, params: Mapping[str, np.ndarray], suffix: str) -> LayerWeights:
+        """The parameters under `suffix` as blocks."""
+        spec, H, width = self._spec, self._spec.hidden_size, self._spec.state_sizes[0]
+        weight_ih = params[f"weight_ih{suffix}"].reshape(len(spec.cell.input_gates), H, -1)
+        blocks = len(self._program.pre)
+        products = sum(pre.recurrent is not None for pre in self._program.pre)
+        result = LayerWeights(
+            np.zeros((blocks, H, weight_ih.shape[2]), spec.dtype),
+            np.zeros((products, H, H), spec.dtype),
+            np.zeros((blocks, H), spec.dtype),
+            np.array([params[f"p_{v}{suffix}"] for v in spec.cell.vectors], spec.dtype).reshape(-1, H),
+        )
+        for gate, its in enumerate(self._inputs.blocks):
+            result.input[its] = weight_ih[gate]
+            if spec.bias:
+                result.bias[its] += params[f"bias_ih{suffix}"].reshape(-1, H)[gate]
+        for gate, its in enumerate(self._recurrents.blocks):
+            result.recurrent[its, :, :width] = params[f"weight_hh{suffix}"].reshape(-1, H, width)[gate]
+            if spec.bias:
+                result.bias[its] += params[f"bias_hh{suffix}"].reshape(-1, H)[gate]
+        if self._projection is not None:
+            result.recurrent[self._projection, :width] = params[f"weight_hr{suffix}"]
+        return result
+
+    def gradients(self, blocks: LayerWeights, suffix: str) -> dict[str, np.ndarray]:
+        """The way back for gradients: those of blocks under the parameters' names."""
+        width, columns = self._spec.state_sizes[0], blocks.input.shape[2]
+        found: dict[str, np.ndarray] = {}
+        found[f"weight_ih{suffix}"] = self._inputs.gather(blocks.input).reshape(-1, columns)
+        if self._recurrents.blocks:
+            recurrent = self._recurrents.gather(blocks.recurrent)
+            found[f"weight_hh{suffix}"] = recurrent[:, :, :width].reshape(-1, width)
+        if self._spec.bias:  # the two may be the same numbers, in two arrays
+            found[f"bias_ih{suffix}"] = self._inputs.gather(blocks.bias).flatten()
+            if self._recurrents.blocks:
+                found[f"bias_hh{suffix}"] = self._recurrents.gather(blocks.bias).flatten()
+        if self._projection is not None:
+            found[f"weight_hr{suffix}"] = blocks.recurrent[self._projection, :width]
+        for i, name in enumerate(self._spec.cell.vectors):
+            found[f"p_{name}{suffix}"] = blocks.vector[i]
+        return found
+
+
+class _Places:
+    """Gate -> the blocks in which it appears; a recurrent gate may appear in several products."""
+
+    def __init__(self, blocks: list[list[int]]) -> None:
+        self.blocks = blocks
+        self._in_order = blocks == [[gate] for gate in range(len(blocks))]
+
+    def gather(self, gradients: np.ndarray) -> np.ndarray:
+        """(gates, ...): for each gate the sum of its blocks; the blocks themselves where each gate has one, in order."""
+        if self._in_order:
+            return gradients[: len(self.blocks)]
+        return np.stack([gradients[its].sum(0) for its in self.blocks])
 
 
 def input_runs(program: Program) -> list[slice]:

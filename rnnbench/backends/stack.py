@@ -17,7 +17,7 @@ from .. import memory
 from ..cells import program
 from ..params import Spec
 from . import threads
-from .base import Arrays, LayerWeights, arrange, arrange_back
+from .base import Arrangement, Arrays, LayerWeights
 
 
 class Layer(Protocol):
@@ -59,7 +59,8 @@ class Stack:
         self, spec: Spec, params: Mapping[str, np.ndarray], make: Callable[[Spec, LayerWeights, bool], Layer]
     ) -> None:
         threads.limit_blas()
-        self.spec, self._program = spec, program(spec.step, False)
+        self.spec, self._arrangement = spec, Arrangement(program(spec.step, False), spec)
+        self._suffixes = spec.suffixes()
         # looked up at every call, of which a small one takes 10 us
         self._dtype = np.dtype(spec.dtype)
         self._rows, self._widths = spec.num_layers * spec.num_directions, spec.state_sizes
@@ -70,8 +71,8 @@ class Stack:
         output = spec.state_sizes[0] * unit
         self._row_bytes = (output, (output + kept * spec.hidden_size * unit) * spec.num_layers)
         self.layers: list[list[Layer]] = [[] for _ in range(spec.num_layers)]
-        for layer, direction, suffix in spec.suffixes():
-            weights = arrange(self._program, spec, params, suffix)
+        for layer, direction, suffix in self._suffixes:
+            weights = self._arrangement.weights(params, suffix)
             self.layers[layer].append(make(spec, weights, spec.reads_backwards(direction)))
 
     def put(self, array: np.ndarray) -> np.ndarray:
@@ -120,12 +121,12 @@ class Stack:
             doutput = np.where(_valid(tape.lengths, T), doutput, np.zeros((), spec.dtype))
         dstate = self._states(dstate, B)
         gradients: dict[str, np.ndarray] = {}
-        for layer, d, suffix in reversed(spec.suffixes()):
+        for layer, d, suffix in reversed(self._suffixes):
             if d == D - 1:
-                dx = np.zeros_like(tape.inputs[layer])
+                dx = np.zeros(tape.inputs[layer].shape, self._dtype)
             rows = tuple([s[layer * D + d] for s in dstate])
             weights = self.layers[layer][d].backward(tape.layers[layer][d], doutput, self._columns[d], rows, dx)
-            gradients |= arrange_back(self._program, spec, weights, suffix)
+            gradients |= self._arrangement.gradients(weights, suffix)
             if d == 0:
                 doutput = dx
         gradients["x"] = doutput

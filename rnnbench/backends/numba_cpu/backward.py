@@ -14,21 +14,25 @@ from .cache import cached_njit
 from .cell_type import next_operand, next_stage, pointwise
 from .layout import Now
 from .product import lanes_of, product_over_rows
-from .rows import add, clear, copy
+from .rows import add, clear, copy, give_states, take_states
 from .threading import on_threads, part_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def backward(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
+def backward(stage, arrays, dstates, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
     """Run BPTT of a layer in one direction.
 
-    stage: `Stages`, which specialises the kernel; arrays: Arrays, the final states' adjoints in slot 0 of dstate; doutput
-    (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their numbers; threads, by_rows, barrier: as in
-    `forward`. The initial states' adjoints end up in slot T % 2.
+    stage: `Stages`, which specialises the kernel; arrays: Arrays; dstates: a tuple of arrays (B*H,), the final states' adjoints
+    before and the initial ones' after; doutput (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their
+    numbers; threads, by_rows, barrier: as in `forward`.
     """
     barrier[0] = 0
+    work, plane = arrays.work, d.batch_size * d.padded
+    clear(work, d.dstate_at, d.work_size - d.dstate_at)
+    take_states(work, d.dstate_at, 2 * plane, d.batch_size, d.padded, dstates)
     arguments = (stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier)
     on_threads(_sequence, arguments, threads)
+    give_states(dstates, work, d.dstate_at + (d.seq_len & 1) * plane, 2 * plane, d.batch_size, d.padded)
 
 
 @njit(nogil=True)

@@ -15,7 +15,7 @@ from .cell_type import next_operand, next_stage, pointwise
 from .layout import Now
 from .product import lanes_of, product_over_rows
 from .projection import project
-from .rows import clear, copy
+from .rows import clear, copy, give_states, take_states
 from .threading import on_threads, part_of, to_and_fro, wait
 
 
@@ -31,29 +31,10 @@ def forward(stage, x, arrays, states, output, lengths, d, panels, threads, by_ro
     first, last = 0, d.seq_len & 1
     if d.training:
         first, last = (d.seq_len, 0) if d.reverse else (0, d.seq_len)
-    _take_states(arrays.tape, d, first, states)
+    plane = d.batch_size * d.padded
+    take_states(arrays.tape, first * plane, d.slots * plane, d.batch_size, d.padded, states)
     on_threads(_sequence, (stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier), threads)
-    _give_states(arrays.tape, d, last, states)
-
-
-@njit(nogil=True)
-def _take_states(tape, d, slot, states):
-    """The states into a slot of the tape, zeros behind each row."""
-    for s in range(len(states)):
-        width = len(states[s]) // d.batch_size
-        for r in range(d.batch_size):
-            at = ((s * d.slots + slot) * d.batch_size + r) * d.padded
-            copy(tape, at, states[s], r * width, width)
-            clear(tape, at + width, d.padded - width)
-
-
-@njit(nogil=True)
-def _give_states(tape, d, slot, states):
-    """A slot's states out of the tape."""
-    for s in range(len(states)):
-        width = len(states[s]) // d.batch_size
-        for r in range(d.batch_size):
-            copy(states[s], r * width, tape, ((s * d.slots + slot) * d.batch_size + r) * d.padded, width)
+    give_states(states, arrays.tape, last * plane, d.slots * plane, d.batch_size, d.padded)
 
 
 @njit(nogil=True)

@@ -9,12 +9,14 @@ of dpre are so far apart that each would take an entry of the processor's table 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 from .cache import cached_njit
 from .product import lanes_of, product_over_rows
-from .rows import clear, copy
+from .rows import add, clear, copy
 from .simd import load, store
 from .threading import on_threads, share
 
@@ -28,46 +30,113 @@ ROWS = 64  # rows of dx that are computed before they are added to it
 _wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
 
 
+class Sum(NamedTuple):
+    """sums[r, c] += sum over k < K of a[k, r] * b[k, c]. A table of them is an int64 array (n, 10)."""
+
+    a: int  # which of (dpre, x, tape)
+    a_at: int  # its first element
+    a_step: int  # elements from one k to the next
+    rows: int
+    b: int
+    b_at: int
+    b_step: int
+    columns: int
+    out_at: int
+    out_row: int  # elements of a row of the result, at least `columns` rounded up to whole vectors
+
+
+class InputSum(NamedTuple):
+    """dx += dpre W for a run of pre-activations. A table of them is an int64 array (n, 3)."""
+
+    dpre_at: int
+    depth: int  # the run's padded hidden units
+    packed_at: int  # W^T in panels of `input_vectors` vectors, the last one padded
+
+
+class GradientDims(NamedTuple):
+    """Sizes, and offsets in elements, of one call of `weight_gradients`."""
+
+    depth: int  # K
+    dpre_row: int  # elements from one k to the next in dpre
+    bias_size: int  # P * Hp: the biases' sums come first
+    batch_size: int
+    padded: int  # Hp
+    vector_count: int  # per-unit parameters, whose sums come next
+    dvector_at: int
+    input_size: int
+    input_vectors: int  # WIDE or 1
+
+
 def scratch_size(lanes: int) -> int:
-    """Elements of scratch that a thread needs, in `outer_sum` and in `add_product`."""
+    """Elements of scratch that a thread needs."""
     return max(BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT), ROWS * WIDE * lanes)
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads):
-    """out[r, c] += sum over k < depth of a[k, r] * b[k, c], for r < rows and c < columns.
+def weight_gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads):
+    """All gradients of a layer's parameters, and that of its input.
 
-    a, b: one-dimensional arrays; *_at: their first element, *_step: elements from one k to the next. out (rows * out_row,): rows
-    of out_row elements, at least `columns` rounded up to whole vectors. scratch (threads * scratch_size,).
+    arrays: (dpre, x, tape), one-dimensional, dpre with what follows it in `work` (layout.py). packed: the backward weights. table,
+    inputs: see Sum and InputSum. d: GradientDims. sums: zeros, to be summed up in. dx (K * I,): is added to. scratch (threads *
+    scratch_size,). threads: their number.
     """
-    on_threads(
-        _outer_sum, (a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads), threads
-    )
+    on_threads(_gradients, (arrays, packed, table, inputs, d, sums, dx, scratch, threads), threads)
 
 
 @njit(nogil=True)
-def _outer_sum(a, a_at, a_step, rows, b, b_at, b_step, columns, depth, out, out_row, scratch, threads, thread):
-    first, end = share(rows, threads, thread)
+def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thread):
+    """One thread's share of each, none of which needs another's."""
+    dpre = arrays[0]
+    _row_sums(dpre, d.dpre_row, d.bias_size, d.depth, sums, threads, thread)
+    if thread == 0:
+        for v in range(d.vector_count):
+            for r in range(d.batch_size):
+                at = d.dvector_at + (v * d.batch_size + r) * d.padded
+                add(sums, d.bias_size + v * d.padded, dpre, at, d.padded)
+    for i in range(len(table)):
+        s = table[i]
+        one = Sum(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9])
+        _outer_sum(arrays[one.a], arrays[one.b], one, d.depth, sums, scratch, threads, thread)
+    for i in range(len(inputs)):
+        run = InputSum(inputs[i, 0], inputs[i, 1], inputs[i, 2])
+        _add_product(dpre, packed, run, d, dx, scratch, threads, thread)
+
+
+@njit(nogil=True)
+def _row_sums(a, a_step, columns, depth, out, threads, thread):
+    """out[c] += sum over k < depth of a[k * a_step + c], for c < columns, a whole number of vectors."""
+    lanes = lanes_of(out)
+    first, end = share(columns // lanes, threads, thread)
+    for k in range(depth):
+        for c in range(first * lanes, end * lanes, lanes):
+            store(out, c, load(out, c) + load(a, k * a_step + c))
+
+
+@njit(nogil=True)
+def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
+    """See Sum: the thread's share of its rows."""
+    first, end = share(s.rows, threads, thread)
     lanes = lanes_of(out)
     most, strips = COLUMNS * lanes, HEIGHTS * HEIGHT
     packed_a = thread * BLOCK * (most + strips)
     packed_b = packed_a + BLOCK * strips
-    for column in range(0, columns, most):
-        inside = min(most, columns - column)
+    for column in range(0, s.columns, most):
+        inside = min(most, s.columns - column)
         # a rest of few vectors goes into panels of one
         rest = inside % (WIDE * lanes)
         wide = inside if rest > (WIDE - 1) * lanes else inside - rest
         for k in range(0, depth, BLOCK):
             count = min(BLOCK, depth - k)
-            b_first = b_at + k * b_step + column
-            _pack(b, b_first, b_step, wide, count, scratch, packed_b, WIDE * lanes)
-            _pack(b, b_first + wide, b_step, inside - wide, count, scratch, packed_b + wide * count, lanes)
+            b_first = s.b_at + k * s.b_step + column
+            _pack(b, b_first, s.b_step, wide, count, scratch, packed_b, WIDE * lanes)
+            _pack(b, b_first + wide, s.b_step, inside - wide, count, scratch, packed_b + wide * count, lanes)
             for r in range(first, end, strips):
                 height = min(strips, end - r)
-                _pack(a, a_at + k * a_step + r, a_step, height, count, scratch, packed_a, HEIGHT)
+                _pack(a, s.a_at + k * s.a_step + r, s.a_step, height, count, scratch, packed_a, HEIGHT)
                 for strip in range(0, height, HEIGHT):
                     _block(
-                        min(HEIGHT, height - strip), count, inside, wide, out, (r + strip) * out_row + column, out_row,
+                        min(HEIGHT, height - strip), count, inside, wide,
+                        out, s.out_at + (r + strip) * s.out_row + column, s.out_row,
                         scratch, packed_a + strip * count, packed_b,
                     )  # fmt: skip
 
@@ -105,63 +174,37 @@ def _pack(source, at, step, columns, count, scratch, packed, width):
             clear(scratch, here + rest, width - rest)
 
 
-@cached_njit(nogil=True, boundscheck=False)
-def row_sums(a, a_step, columns, depth, out, threads):
-    """out[c] += sum over k < depth of a[k * a_step + c], for c < columns, a whole number of vectors."""
-    on_threads(_row_sums, (a, a_step, columns, depth, out, threads), threads)
-
-
 @njit(nogil=True)
-def _row_sums(a, a_step, columns, depth, out, threads, thread):
-    lanes = lanes_of(out)
-    first, end = share(columns // lanes, threads, thread)
-    for k in range(depth):
-        for c in range(first * lanes, end * lanes, lanes):
-            store(out, c, load(out, c) + load(a, k * a_step + c))
-
-
-@cached_njit(nogil=True, boundscheck=False)
-def add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads):
-    """out[r, c] += sum over k < depth of a[r, k] * b[k, c], for r < rows and c < columns; out (rows, columns).
-
-    a: one-dimensional. a_at: its first element. a_row: elements from one row to the next. packed: b from packed_at on, in
-    panels of `vectors` vectors (WIDE or 1), the last one padded. packed_at: where b starts. rows, columns, depth: sizes. vectors:
-    see packed. out: (rows * columns,). scratch: (threads * scratch_size,). threads: their number.
-    """
-    on_threads(
-        _add_product, (a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads), threads
-    )
-
-
-@njit(nogil=True)
-def _add_product(a, a_at, a_row, rows, packed, packed_at, depth, columns, vectors, out, scratch, threads, thread):
-    lanes = lanes_of(out)
-    first, end = share(rows, threads, thread)
-    width = vectors * lanes
+def _add_product(dpre, packed, run, d, dx, scratch, threads, thread):
+    """See InputSum: the thread's share of the rows of dx (K, I)."""
+    lanes, columns = lanes_of(dx), d.input_size
+    first, end = share(d.depth, threads, thread)
+    width = d.input_vectors * lanes
     here = thread * ROWS * WIDE * lanes
     zero, one = np.int64(0), np.int64(1)  # see product_over_rows
     for r in range(first, end, ROWS):
         count = min(ROWS, end - r)
+        a_at = run.dpre_at + r * d.dpre_row
         for column in range(0, columns, width):
             inside = min(width, columns - column)
             # the last panel may be wider than what is left of a row: it is added up beside and copied
-            target, at, row = out, r * columns + column, columns
+            target, at, row = dx, r * columns + column, columns
             if inside < width:
                 target, at, row = scratch, here, width
                 for i in range(count):
-                    copy(scratch, here + i * width, out, (r + i) * columns + column, inside)
+                    copy(scratch, here + i * width, dx, (r + i) * columns + column, inside)
                     clear(scratch, here + i * width + inside, width - inside)
-            packed_panel = packed_at + column * depth
-            if vectors == WIDE:
+            panel = run.packed_at + column * run.depth
+            if d.input_vectors == WIDE:
                 _wide(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    a, a_at + r * a_row, zero, a_row, one, packed, packed_panel, depth,
+                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth,
                 )  # fmt: skip
             else:
                 _narrow(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    a, a_at + r * a_row, zero, a_row, one, packed, packed_panel, depth,
+                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth,
                 )  # fmt: skip
             if inside < width:
                 for i in range(count):
-                    copy(out, (r + i) * columns + column, scratch, here + i * width, inside)
+                    copy(dx, (r + i) * columns + column, scratch, here + i * width, inside)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading as _threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +11,12 @@ import numpy as np
 
 from ...params import Spec
 from ..base import Arrays as States
-from ..base import LayerWeights, input_runs
+from ..base import LayerWeights
 from . import gradients, layout
 from .backward import backward
 from .cache import entry_point
 from .forward import forward
+from .gradient_plan import GradientPlan, plan_gradients
 from .plan import BackwardPlan, ForwardPlan, Geometry, Shape, plan_backward, plan_forward
 
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
@@ -28,16 +28,17 @@ _MOST_PLANS = 256
 
 @dataclass
 class _Planned:
-    """A plan and the compiled kernel that goes with it, once there is one."""
+    """A plan and the compiled kernels that go with it, once there are any."""
 
     plan: Any
-    kernel: Callable[..., None] | None = None
+    kernels: dict[Any, Callable[..., None]] = field(default_factory=dict)
 
     def run(self, dispatcher: Any, *arguments: Any) -> None:
-        """Call the kernel. Numba's own dispatch would find out the types of 40 values, the same ones at every call."""
-        if self.kernel is None:
-            self.kernel = entry_point(dispatcher, arguments)
-        self.kernel(*arguments)
+        """Call a kernel. Numba's own dispatch would find out the types of 40 values, the same ones at every call."""
+        kernel = self.kernels.get(dispatcher)
+        if kernel is None:
+            kernel = self.kernels[dispatcher] = entry_point(dispatcher, arguments)
+        kernel(*arguments)
 
 
 @dataclass
@@ -135,77 +136,41 @@ class KernelLayer:
         doutput, g = _usable(doutput), self._geometry
         T, B, I = tape.x.shape
         shape = Shape(T, B, I, doutput.shape[2], column, tape.lengths is not None, g.threads(T, B))
-        vector_count = len(self._weights.vector)
         with _LOCK:
             packed = self._backward_weights()
-            call = packed.planned(shape, lambda: plan_backward(g, shape, packed.at, tape.dims, vector_count))
-            plan: BackwardPlan = call.plan
-            d = plan.dims
-            work = self._buffer("dpre", plan.work_size)
-            work[d.back_at : plan.work_size] = 0
-            flowing = work[d.dstate_at : d.back_at].reshape(-1, 2, B, d.padded)
-            flowing[:] = 0
-            for kept, given in zip(flowing, dstate, strict=True):
-                kept[0, :, : given.shape[1]] = given
+            call = packed.planned(shape, lambda: _plan_backward(g, shape, packed.at, tape.dims))
+            plan: BackwardPlan = call.plan[0]
+            products: GradientPlan = call.plan[1]
+            work = self._buffer("dpre", plan.dims.work_size)
             call.run(
                 backward,
                 plan.stages,
                 layout.Arrays(packed.array, tape.array, work),
+                tuple([d.reshape(-1) for d in dstate]),
                 doutput.reshape(-1),
                 _NO_LENGTHS if tape.lengths is None else tape.lengths,
-                d,
+                plan.dims,
                 g.panels,
                 g.back_panels,
                 plan.threads,
                 plan.by_rows,
                 self._barrier,
             )
-            for kept, given in zip(flowing, dstate, strict=True):
-                given[:] = kept[T & 1, :, : given.shape[1]]
-            dvector = work[d.dvector_at : plan.work_size].reshape(-1, B, g.padded)
-            result = self._weight_gradients(tape, work, packed, dx, plan.threads)
-            result.vector[:] = dvector[:, :, : self.spec.hidden_size].sum(1)
-        return result
-
-    def _weight_gradients(
-        self, tape: KernelTape, dpre: np.ndarray, packed: _Packed, dx: np.ndarray, count: int
-    ) -> LayerWeights:
-        """The large products over all steps; dpre (T, B, dpre_row) flat is zero in the padding."""
-        g, d = self._geometry, tape.dims
-        H, Hp, row, part, lanes = self.spec.hidden_size, g.padded, g.dpre_row, g.training, g.lanes
-        T, B, I = tape.x.shape
-        K = T * B
-        scratch = self._buffer("scratch", count * gradients.scratch_size(lanes))
-        x, dx_flat = tape.x.reshape(-1), dx.reshape(-1)
-        bias = np.zeros(len(part.pre) * Hp, self.dtype)
-        gradients.row_sums(dpre, row, bias.size, K, bias, count)
-        result = LayerWeights(
-            np.zeros_like(self._weights.input),
-            np.zeros_like(self._weights.recurrent),
-            bias.reshape(-1, Hp)[:, :H],
-            np.empty_like(self._weights.vector),
-        )
-        packed_at, columns = packed.at["input"], layout.round_up(I, lanes)
-        for run in input_runs(part):
-            rows = (run.stop - run.start) * Hp
-            with _padded_sums(result.input[run], Hp, columns) as sums:
-                gradients.outer_sum(dpre, run.start * Hp, row, rows, x, 0, I, I, K, sums, columns, scratch, count)
-            gradients.add_product(
-                dpre, run.start * Hp, row, K, packed.array, packed_at, rows, I, g.input_vectors, dx_flat, scratch, count
+            sums = np.zeros(products.size, self.dtype)
+            call.run(
+                gradients.weight_gradients,
+                (work, tape.x.reshape(-1), tape.array),
+                packed.array,
+                products.table,
+                products.inputs,
+                products.dims,
+                sums,
+                dx.reshape(-1),
+                self._buffer("scratch", plan.threads * gradients.scratch_size(g.lanes)),
+                plan.threads,
             )
-            packed_at += rows * layout.round_up(I, g.input_vectors * lanes)
-        plane = B * Hp
-        for operand in part.operands:
-            if operand.state is not None:
-                value_at = (operand.state * d.slots + int(self.reverse)) * plane
-            else:
-                value_at = d.operand_at + (operand.computed or 0) * d.steps * plane
-            start, rows = operand.pre.start, len(operand.pre) * Hp
-            with _padded_sums(result.recurrent[start : operand.pre.stop], Hp, Hp) as sums:
-                gradients.outer_sum(
-                    dpre, start * Hp, row, rows, tape.array, value_at, Hp, H, K, sums, Hp, scratch, count
-                )
-        return result
+        input_, recurrent, bias, vector = products.blocks
+        return LayerWeights(input_.of(sums), recurrent.of(sums), bias.of(sums)[:, :, 0], vector.of(sums)[:, :, 0])
 
     def _backward_weights(self) -> _Packed:
         """Packed at the first use: inference never needs them."""
@@ -219,16 +184,11 @@ class KernelLayer:
         return self._packed_back
 
 
-@contextmanager
-def _padded_sums(blocks: np.ndarray, rows: int, columns: int) -> Iterator[np.ndarray]:
-    """(n * rows * columns,), to be summed up in, for blocks (n, H, K) of zeros: themselves where they need no padding."""
-    n, H, K = blocks.shape
-    if (H, K) == (rows, columns):
-        yield blocks.reshape(-1)
-        return
-    padded = np.zeros((n, rows, columns), blocks.dtype)
-    yield padded.reshape(-1)
-    blocks[:] = padded[:, :H, :K]
+def _plan_backward(
+    g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims
+) -> tuple[BackwardPlan, GradientPlan]:
+    plan = plan_backward(g, shape, at, forward)
+    return plan, plan_gradients(g, shape, at, forward, plan.dims)
 
 
 def _usable(array: np.ndarray) -> np.ndarray:

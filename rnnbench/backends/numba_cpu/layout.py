@@ -86,6 +86,7 @@ class BackwardDims(NamedTuple):
     dstate_at: int
     back_at: int
     dvector_at: int
+    work_size: int
 
 
 class Arrays(NamedTuple):

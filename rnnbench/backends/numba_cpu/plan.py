@@ -102,7 +102,6 @@ class BackwardPlan(NamedTuple):
     dims: layout.BackwardDims
     threads: int
     by_rows: bool
-    work_size: int
 
 
 def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) -> ForwardPlan:
@@ -146,13 +145,10 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
     return ForwardPlan(stages, dims, count, by_rows, tape_size, dims.chunk * plane * len(part.pre))
 
 
-def plan_backward(
-    g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims, vector_count: int
-) -> BackwardPlan:
+def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims) -> BackwardPlan:
     """The plan of a backward call on a tape that lies as `forward` says.
 
-    g: of the layer. shape: of the call. at: where the parts of the packed weights start. vector_count: per-unit parameters
-    of the cell.
+    g: of the layer. shape: of the call. at: where the parts of the packed weights start. forward: of its plan.
     """
     T, B, part = shape.seq_len, shape.batch_size, g.training
     plane = B * g.padded
@@ -181,7 +177,8 @@ def plan_backward(
         dstate_at=dstate_at,
         back_at=back_at,
         dvector_at=dvector_at,
+        work_size=dvector_at + len(g.spec.cell.vectors) * plane,
     )
     stages = stages_of(g.spec.step, True, g.vectors, g.back_vectors)
     count, by_rows = g.divide(shape, len(stages.stages))
-    return BackwardPlan(stages, dims, count, by_rows, dvector_at + vector_count * plane)
+    return BackwardPlan(stages, dims, count, by_rows)

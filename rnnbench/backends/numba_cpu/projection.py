@@ -11,6 +11,7 @@ from numba.extending import overload
 from ..base import input_runs
 from .naming import named
 from .product import lanes_of, product_over_rows
+from .rows import copy
 
 
 def project(stage, x, arrays, d, first, count, part):
@@ -23,35 +24,38 @@ def _project_stage(stage, x, arrays, d, first, count, part):
     program, vectors = stage.program, stage.stages.vectors
     blocks = len(program.pre)
     runs = tuple((run.start, run.stop - run.start) for run in input_runs(program))
-    if runs == ((0, blocks),):  # every pre-activation has an input: the bias starts the sums
-        whole = _project_run(0, blocks, blocks, vectors, add=False)
-        return lambda stage, x, arrays, d, first, count, part: whole(x, arrays, d, first, count, part, d.input_at)
-    fill, add_runs = _fill_with_bias(blocks, vectors), _project_runs(runs, blocks, vectors)
+    without = tuple(block for block, pre in enumerate(program.pre) if pre.input is None)
+    fill, project_runs = _fill_with_bias(without, blocks, vectors), _project_runs(runs, blocks, vectors)
 
-    def general(stage, x, arrays, d, first, count, part):
+    def parts(stage, x, arrays, d, first, count, part):
         fill(arrays, d, count, part)
-        add_runs(x, arrays, d, first, count, part, d.input_at)
+        project_runs(x, arrays, d, first, count, part, d.input_at)
 
-    return general
+    return parts
 
 
 @lru_cache(maxsize=64)
-def _fill_with_bias(blocks, vectors):
+def _fill_with_bias(without, blocks, vectors):
+    """pre = bias for the blocks that have no input."""
+
     def fill(arrays, d, count, part):
-        row = blocks * vectors * lanes_of(arrays.work)
+        width = vectors * lanes_of(arrays.work)
+        row = blocks * width
         for panel in range(part.first_panel, part.end_panel):
             for step in range(count):
                 for r in range(part.first_row, part.end_row):
                     at = ((panel * d.chunk + step) * d.batch_size + r) * row
-                    for i in range(row):
-                        arrays.work[at + i] = arrays.weights[panel * row + i]
+                    for block in without:
+                        copy(arrays.work, at + block * width, arrays.weights, panel * row + block * width, width)
 
-    return njit(nogil=True)(named(fill, blocks, vectors))
+    if not without:
+        return njit(nogil=True)(named(lambda arrays, d, count, part: None, blocks, vectors))
+    return njit(nogil=True)(named(fill, without, blocks, vectors))
 
 
 @lru_cache(maxsize=64)
 def _project_runs(runs, blocks, vectors):
-    """Add the runs one after the other; the recursion unrolls when Numba compiles."""
+    """The runs one after the other; the recursion unrolls when Numba compiles."""
     if not runs:
 
         @njit(nogil=True)
@@ -60,19 +64,19 @@ def _project_runs(runs, blocks, vectors):
 
         return none_left
     (start, size), *others = runs
-    this = _project_run(start, size, blocks, vectors, add=True)
+    this = _project_run(start, size, blocks, vectors)
     rest = _project_runs(tuple(others), blocks, vectors)
 
-    def add_runs(x, arrays, d, first, count, part, packed_at):
+    def project_runs(x, arrays, d, first, count, part, packed_at):
         this(x, arrays, d, first, count, part, packed_at)
         rest(x, arrays, d, first, count, part, packed_at + size * d.input_size * d.padded)
 
-    return njit(nogil=True)(named(add_runs, runs, blocks, vectors))
+    return njit(nogil=True)(named(project_runs, runs, blocks, vectors))
 
 
 @lru_cache(maxsize=64)
-def _project_run(start, size, blocks, vectors, add):
-    """The projection of `size` neighbouring pre-activations from `start` on, added to what is there or to the bias."""
+def _project_run(start, size, blocks, vectors):
+    """pre = bias + W x for `size` neighbouring pre-activations from `start` on."""
     product = product_over_rows(size * vectors)
 
     def run(x, arrays, d, first, count, part, packed_at):
@@ -89,15 +93,14 @@ def _project_run(start, size, blocks, vectors, add):
         if rows < count:
             outer, outer_out, outer_x, inner, inner_out, inner_x = inner, inner_out, inner_x, outer, outer_out, outer_x
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
-        init, init_group, init_row = (arrays.work, outer_out, inner_out) if add else (arrays.weights, zero, zero)
         for panel in range(part.first_panel, part.end_panel):
             out_at = (panel * d.chunk * d.batch_size + part.first_row) * row + start * width
             product(
                 outer, inner,
                 arrays.work, out_at, outer_out, inner_out,
-                init, out_at if add else panel * row + start * width, init_group, init_row,
+                arrays.weights, panel * row + start * width, zero, zero,
                 x, x_at, outer_x, inner_x, one,
                 arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size,
             )  # fmt: skip
 
-    return njit(nogil=True)(named(run, start, size, blocks, vectors, add))
+    return njit(nogil=True)(named(run, start, size, blocks, vectors))

@@ -1,7 +1,8 @@
 """Rows of numbers copied, added and cleared a vector at a time.
 
 LLVM would vectorise the plain loops too, but for long rows: it puts a check for overlap and a run of several vectors in front, and
-a row of a panel, which is one to four vectors long, goes through the scalar rest.
+a row of a panel, which is one to four vectors long, goes through the scalar rest. What is left after whole vectors is one masked
+vector: a scalar loop over it becomes a gather and a scatter, as Numba's indices may be negative.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from numba import njit
 
 from .product import lanes_of
-from .simd import load, store
+from .simd import load, load_first, store, store_first
 
 
 @njit(nogil=True)
@@ -19,8 +20,9 @@ def copy(out, out_at, source, source_at, count):
     whole = count - count % lanes
     for i in range(0, whole, lanes):
         store(out, out_at + i, load(source, source_at + i))
-    for i in range(whole, count):
-        out[out_at + i] = source[source_at + i]
+    if whole < count:
+        rest = count - whole
+        store_first(out, out_at + whole, load_first(source, source_at + whole, rest), rest)
 
 
 @njit(nogil=True)
@@ -30,8 +32,10 @@ def add(out, out_at, source, source_at, count):
     whole = count - count % lanes
     for i in range(0, whole, lanes):
         store(out, out_at + i, load(out, out_at + i) + load(source, source_at + i))
-    for i in range(whole, count):
-        out[out_at + i] += source[source_at + i]
+    if whole < count:
+        rest = count - whole
+        total = load_first(out, out_at + whole, rest) + load_first(source, source_at + whole, rest)
+        store_first(out, out_at + whole, total, rest)
 
 
 @njit(nogil=True)
@@ -41,5 +45,25 @@ def clear(out, out_at, count):
     whole = count - count % lanes
     for i in range(0, whole, lanes):
         store(out, out_at + i, 0.0)
-    for i in range(whole, count):
-        out[out_at + i] = 0
+    if whole < count:
+        store_first(out, out_at + whole, 0.0, count - whole)
+
+
+@njit(nogil=True)
+def take_states(out, at, step, rows, padded, states):
+    """States (rows * width,) into rows of `padded` elements, zeros behind each; state s from at + s * step on."""
+    for s in range(len(states)):
+        width = len(states[s]) // rows
+        for r in range(rows):
+            here = at + s * step + r * padded
+            copy(out, here, states[s], r * width, width)
+            clear(out, here + width, padded - width)
+
+
+@njit(nogil=True)
+def give_states(states, source, at, step, rows, padded):
+    """The reverse of `take_states`."""
+    for s in range(len(states)):
+        width = len(states[s]) // rows
+        for r in range(rows):
+            copy(states[s], r * width, source, at + s * step + r * padded, width)

@@ -251,8 +251,8 @@ def rounder(dtype: types.Float) -> float:
 
 @intrinsic
 def two_to_the(context: Any, shifted: Any) -> Any:
-    """2 ** n for shifted = n + rounder, with n whole and within the normal range, by writing the exponent's bits. NaN gives any
-    number; a conversion of it to an integer would be undefined.
+    """2 ** n for shifted = n + rounder, with n whole and within the normal range, by writing the exponent's bits; infinity for
+    the first n above it. NaN gives any number; a conversion of it to an integer would be undefined.
     """
     if not isinstance(shifted, Vector):
         return None
@@ -288,6 +288,46 @@ def store(context: Any, array: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
+
+
+def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, vector: ir.VectorType, *arguments: ir.Value) -> ir.Value:
+    """Call an LLVM intrinsic for masked memory, of which there is one for each vector and its address."""
+    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    called = f"llvm.masked.{name}.v{vector.count}f{bits}.p0v{vector.count}f{bits}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, called), arguments)
+
+
+@intrinsic
+def load_first(context: Any, array: Any, index: Any, count: Any) -> Any:
+    """As `load`, but only the first `count` lanes; the others are 0, and their memory is not touched."""
+    vector = Vector(array.dtype)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        given, index_, count_ = values
+        kind = llvm_vector(array.dtype)
+        address = builder.bitcast(pointer(context, builder, array, given, index_), kind.as_pointer())
+        alignment, mask = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8), lanes_below(builder, count_, kind)
+        return _masked(builder, "load", kind, kind, address, alignment, mask, constant(kind, 0.0))
+
+    return vector(array, types.intp, types.int64), codegen
+
+
+@intrinsic
+def store_first(context: Any, array: Any, index: Any, value: Any, count: Any) -> Any:
+    """As `store`, but only the first `count` lanes."""
+    vector = Vector(array.dtype)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        given, index_, value_, count_ = values
+        kind = llvm_vector(array.dtype)
+        written = as_vector(context, builder, vector, value, value_)
+        address = builder.bitcast(pointer(context, builder, array, given, index_), kind.as_pointer())
+        alignment, mask = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8), lanes_below(builder, count_, kind)
+        _masked(builder, "store", ir.VoidType(), kind, written, address, alignment, mask)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value, types.int64), codegen
 
 
 _OPERATORS: dict[Callable[..., Any], Any] = {

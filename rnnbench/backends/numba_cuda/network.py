@@ -12,7 +12,7 @@ from numba import cuda
 
 from ...cells import program
 from ...params import Spec
-from ..base import arrange
+from ..base import Arrangement
 from . import device
 from .layer import DeviceLayer
 from .layer import Tape as LayerTape
@@ -42,10 +42,10 @@ class DeviceNetwork:
         self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast)
         self._lock = threading.Lock()
         self._on_streams: dict[int, DeviceNetwork] = {}
-        part = program(spec.step, False)
+        arrangement = Arrangement(program(spec.step, False), spec)
         self.layers: list[list[DeviceLayer]] = [[] for _ in range(spec.num_layers)]
         for layer, d, suffix in spec.suffixes():
-            weights, row = arrange(part, spec, params, suffix), layer * spec.num_directions + d
+            weights, row = arrangement.weights(params, suffix), layer * spec.num_directions + d
             self.layers[layer].append(DeviceLayer(self._queue, spec, weights, spec.reads_backwards(d), row, kernel))
 
     def put(self, array: Any) -> Any:

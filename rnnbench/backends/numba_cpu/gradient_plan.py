@@ -1,0 +1,117 @@
+"""How the products after BPTT's time loop are laid out: which operands, and where their results lie."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..base import input_runs
+from . import gradients, layout
+from .plan import Geometry, Shape
+
+
+class GradientPlan(NamedTuple):
+    """Arguments of `gradients.weight_gradients` that depend on the shape, and where its results lie among the sums."""
+
+    dims: gradients.GradientDims
+    table: np.ndarray  # of gradients.Sum
+    inputs: np.ndarray  # of gradients.InputSum
+    size: int  # elements of the sums
+    blocks: LayerBlocks
+
+
+class Blocks(NamedTuple):
+    """Gradients (n, H, columns) of a layer's blocks among the sums: there (n, Hp, row), or (columns, n, Hp) if `is_turned`."""
+
+    at: int
+    n: int
+    columns: int
+    row: int
+    hidden_size: int
+    padded: int
+    is_turned: bool
+
+    @property
+    def size(self) -> int:
+        """Elements with the padding."""
+        return self.n * self.padded * (self.columns if self.is_turned else self.row)
+
+    def of(self, sums: np.ndarray) -> np.ndarray:
+        """(n, H, columns), contiguous: a view where nothing is padded or turned."""
+        flat = sums[self.at : self.at + self.size]
+        if self.is_turned:
+            found = flat.reshape(self.columns, self.n, self.padded).transpose(1, 2, 0)
+        else:
+            found = flat.reshape(self.n, self.padded, self.row)
+        return np.ascontiguousarray(found[:, : self.hidden_size, : self.columns])
+
+
+class LayerBlocks(NamedTuple):
+    """The `Blocks` of each kind, in the order of `LayerWeights`."""
+
+    input: Blocks
+    recurrent: Blocks
+    bias: Blocks
+    vector: Blocks
+
+
+def plan_gradients(
+    g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims, backward: layout.BackwardDims
+) -> GradientPlan:
+    """The plan of the products after the time loop. The arguments are those of `plan_backward`, and the dims of its plan."""
+    part, I, H, Hp, row = g.training, shape.input_size, g.spec.hidden_size, g.padded, g.dpre_row
+    vector_count = len(g.spec.cell.vectors)
+    products = sum(len(o.pre) for o in part.operands)
+    bias = Blocks(0, len(part.pre), 1, 1, H, Hp, False)
+    vector = Blocks(bias.size, vector_count, 1, 1, H, Hp, False)
+    input_ = _blocks(g, bias.size + vector.size, len(part.pre), I)
+    recurrent = _blocks(g, input_.at + input_.size, products, H)
+    table, inputs, packed_at = [], [], at["input"]
+    for run in input_runs(part):
+        table.append(_sum(input_, run, row, 1, 0, I))
+        inputs.append(gradients.InputSum(run.start * Hp, (run.stop - run.start) * Hp, packed_at))
+        packed_at += inputs[-1].depth * layout.round_up(I, g.input_vectors * g.lanes)
+    plane = shape.batch_size * Hp
+    for operand in part.operands:
+        if operand.state is not None:
+            value_at = (operand.state * forward.slots + int(g.reverse)) * plane
+        else:
+            value_at = forward.operand_at + (operand.computed or 0) * forward.steps * plane
+        table.append(_sum(recurrent, slice(operand.pre.start, operand.pre.stop), row, 2, value_at, Hp))
+    dims = gradients.GradientDims(
+        depth=shape.seq_len * shape.batch_size,
+        dpre_row=row,
+        bias_size=bias.size,
+        batch_size=shape.batch_size,
+        padded=Hp,
+        vector_count=vector_count,
+        dvector_at=backward.dvector_at,
+        input_size=I,
+        input_vectors=g.input_vectors,
+    )
+    return GradientPlan(
+        dims,
+        np.array(table, np.int64).reshape(-1, len(gradients.Sum._fields)),
+        np.array(inputs, np.int64).reshape(-1, len(gradients.InputSum._fields)),
+        recurrent.at + recurrent.size,
+        LayerBlocks(input_, recurrent, bias, vector),
+    )
+
+
+def _blocks(g: Geometry, at: int, n: int, columns: int) -> Blocks:
+    """Gradients of n blocks, turned where there are few columns: the longer side of a sum fills the widest panels."""
+    row = layout.round_up(columns, g.lanes)
+    is_turned = row < min(gradients.WIDE * g.lanes, n * g.padded)
+    return Blocks(at, n, columns, row, g.spec.hidden_size, g.padded, is_turned)
+
+
+def _sum(blocks: Blocks, run: slice, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
+    """The sum of `blocks` for a run of them and the operand at `at` of the array `which`, `step` from one k to the next."""
+    first, size = run.start * blocks.padded, (run.stop - run.start) * blocks.padded
+    if blocks.is_turned:
+        row = blocks.n * blocks.padded
+        return gradients.Sum(which, at, step, blocks.columns, 0, first, dpre_row, size, blocks.at + first, row)
+    return gradients.Sum(
+        0, first, dpre_row, size, which, at, step, blocks.columns, blocks.at + first * blocks.row, blocks.row
+    )
