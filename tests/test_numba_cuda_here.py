@@ -109,7 +109,7 @@ def spec(cell: str = "lstm", hidden_size: int = 512, dtype: str = "float32") -> 
     ],
 )
 def test_the_plan_on_an_h200(cell: str, hidden_size: int, batch_size: int, kernel: str) -> None:
-    made = plan.plan(spec(cell, hidden_size), batch_size, plan.H200)
+    made = plan.plan(spec(cell, hidden_size), batch_size, plan.H200, "float32")
     assert made.kernel == kernel
     if made.tile is not None:
         assert made.blocks[0] * made.tile.units >= hidden_size and made.blocks[1] * made.rows >= batch_size
@@ -142,7 +142,7 @@ def test_a_forced_kernel_that_does_not_suit_says_why(
     kernel: str, hidden_size: int, batch_size: int, words: str
 ) -> None:
     with pytest.raises(plan.Unsuitable) as error:
-        plan.plan(spec(hidden_size=hidden_size), batch_size, plan.H200, kernel)
+        plan.plan(spec(hidden_size=hidden_size), batch_size, plan.H200, "float32", kernel)
     what = f"the kernel {kernel!r} cannot run lstm with hidden_size {hidden_size}, batch_size {batch_size}, float32: "
     assert str(error.value).startswith(what) and words in str(error.value)
 
@@ -172,7 +172,7 @@ def test_a_plan_needs_no_numba() -> None:
     code = (
         "import sys\n"
         "from rnnbench import cells\nfrom rnnbench.params import Spec\nfrom rnnbench.backends.numba_cuda import plan\n"
-        "print(plan.plan(Spec(cells.find('lstm'), 5, 5), 1, plan.H200).kernel, 'numba' in sys.modules)"
+        "print(plan.plan(Spec(cells.find('lstm'), 5, 5), 1, plan.H200, 'float32').kernel, 'numba' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["block", "False"]

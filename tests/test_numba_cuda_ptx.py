@@ -87,12 +87,13 @@ def buffers(backward: bool, dtype: Any) -> Any:
 
 
 def persistent_ptx(layer: Any, backward: bool, training: bool, capability: tuple[int, int], fast: bool = False) -> str:
-    name, dtype, hidden_size, batch_size, forced = layer
+    name, stored, hidden_size, batch_size, forced = layer
+    dtype = stored if stored in REAL else "float32"
     spec = Spec(cells.find(name), hidden_size, hidden_size, dtype=dtype)
-    tile = plan.plan(spec, batch_size, plan.H200, forced).tile
+    tile = plan.plan(spec, batch_size, plan.H200, stored, forced).tile
     assert tile is not None
-    kernel = persistent(program(spec.step, training), backward, tile, hidden_size, dtype, fast)
-    signature = buffers(backward, REAL[dtype]), array(2, REAL[dtype]), INT, types.boolean, INT
+    kernel = persistent(program(spec.step, training), backward, tile, hidden_size, dtype, fast, stored)
+    signature = buffers(backward, REAL[dtype]), array(2, REAL.get(stored, types.uint16)), INT, types.boolean, INT
     return ptx(kernel, signature, capability)
 
 
@@ -135,7 +136,7 @@ def test_a_persistent_kernel_keeps_its_weights_in_registers(layer: Any, directio
 def test_the_step_kernels_compile(capability: tuple[int, int]) -> None:
     real, tile = types.float32, plan.product_tile(64, plan.H200)
     for transposed in (False, True):
-        kernel = product.product(tile, transposed, "float32", False)
+        kernel = product.product(tile, transposed, "float32", False, "float32")
         matrix = array(2, real), PAIR
         text = ptx(kernel, (*matrix, *matrix, *matrix, array(1, real), INT, INT, INT, INT), capability)
         assert ".local" not in text
@@ -202,6 +203,6 @@ def test_the_gate_sees_local_memory_and_spills() -> None:
 
     assert ".local" in ptx(indexed, (array(1, types.float32), INT), (9, 0))
     tight = plan.Tile(rows=1, units=128, slices=4, itemsize=4, staged_bytes=4096)  # 128 weights for each of 512 threads
-    kernel = persistent(program(cells.find("lstm"), True), True, tight, 128, "float32", False)
+    kernel = persistent(program(cells.find("lstm"), True), True, tight, 128, "float32", False, "float32")
     text = ptx(kernel, (buffers(True, types.float32), array(2, types.float32), INT, types.boolean, INT), (9, 0))
     assert assembled(text)["spilled"] > MOST_SPILLED_BYTES.get(128, 0)
