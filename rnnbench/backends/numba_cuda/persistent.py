@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import lru_cache, reduce
 from typing import Any
 
-from numba import cuda
+from numba import cuda, types
 
 from ...cells import Program
 from .buffers import in_backward, in_inference, in_training
@@ -26,7 +26,7 @@ from .items import backward_item, forward_item
 from .maths import REAL, index, jit
 from .plan import Tile
 from .segments import Product, segments
-from .weights import Reading, reading
+from .weights import SHIFT, Reading, reading
 
 UNROLLED = 128  # multiplications in a row that the compiler unrolls: seen to be enough with NVVM 13.0, and 256 too many
 
@@ -59,7 +59,7 @@ def persistent(
     for step in steps:
         gather = _nothing
         for product in step.products:
-            multiply = _multiply(product, tile, at, real, weight.take)
+            multiply = _multiply(product, tile, at, real, weight)
             gather = _both(gather, _gather(program, product, tile, backward, multiply, hidden_size, real))
             load = _both(load, _load(product, tile, at, hidden_size, weight))
             at += tile.held(product.outs, product.depth)
@@ -67,7 +67,7 @@ def persistent(
         run = _both(run, _segment(gather, item, barrier if step.products else None, tile, hidden_size))
     position = _in_backward if backward else _in_training if program.training else _in_inference
     U = tile.units
-    held_size, word = max(1, -(-at // weight.per_word)), weight.word
+    held_size, word, in_pairs = max(1, -(-at // weight.per_word)), weight.word, weight.per_word == 2
     staged_size = tile.rows * max([tile.chunk(product.depth) for product in products], default=1)
     partial_size = tile.slices * tile.rows * U * max([product.outs for product in products], default=1)
 
@@ -75,7 +75,13 @@ def persistent(
     def kernel(b, weights, seq_len, reverse, rows):
         staged = cuda.shared.array(staged_size, real)
         partial = cuda.shared.array(partial_size, real)
-        held = cuda.local.array(held_size, word)
+        words = cuda.local.array(held_size, word)
+        if in_pairs:
+            shift = cuda.shared.array(1, types.uint32)
+            shift[0] = SHIFT  # read behind the products' barriers
+            held = words, shift
+        else:
+            held = (words,)
         unit = cuda.blockIdx.x * U + cuda.threadIdx.x
         first_row = cuda.blockIdx.y * rows
         end_row = min(first_row + rows, b.lengths.shape[0])
@@ -160,17 +166,17 @@ def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Readi
 
         return load
 
-    return _in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs)))
+    return _in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs * weight.per_word)))
 
 
-def _multiply(product: Product, tile: Tile, at: int, real: Any, take: Any) -> Any:
+def _multiply(product: Product, tile: Tile, at: int, real: Any, weight: Reading) -> Any:
     """Device function (source, from_, row_size, held, staged, total, rows): total[g * R + r] = a thread's share of sum g of row r.
 
     Row r < `rows` <= R of the operand begins at source[from_ + r * row_size].
     """
     R, U, S = tile.rows, tile.units, tile.slices
     outs, depth, size = product.outs, product.depth, tile.chunk(product.depth)
-    each_chunk, threads, zero = size // S, U * S, real(0)
+    each_chunk, threads, zero, take = size // S, U * S, real(0), weight.take
     turns = -(-size // threads)
 
     def chunk(first: int, end: int) -> Any:
@@ -181,14 +187,16 @@ def _multiply(product: Product, tile: Tile, at: int, real: Any, take: Any) -> An
             def accumulate(held, staged, total):
                 for j in range(first, end):
                     for g in range(outs):
-                        weight = take(held, at + j * outs + g)
+                        factor = take(held, at + j * outs + g)
                         for r in range(R):
-                            total[g * R + r] += weight * staged[index(r * size + j * S - skipped + cuda.threadIdx.y)]
+                            total[g * R + r] += factor * staged[index(r * size + j * S - skipped + cuda.threadIdx.y)]
 
             return accumulate
 
         accumulate = _in_parts(
-            lambda low, high: part(first + low, first + high), end - first, max(1, UNROLLED // (outs * R))
+            lambda low, high: part(first + low, first + high),
+            end - first,
+            max(1, UNROLLED // (outs * R * weight.per_word)),
         )
 
         @cuda.jit(device=True)

@@ -225,6 +225,7 @@ def _tile(
                 f"each of {units * slices} threads would hold {held} weights; {HELD_BYTES // ITEMSIZE[stored]} in {stored} fit"
             )
         shared = max(_shared(tile, [(p.outs, p.depth) for p in products]) for products in directions)
+        shared += 4 if ITEMSIZE[stored] == 2 else 0  # the shift of `weights.Reading`
         if shared <= SHARED_BYTES:
             return tile, held, shared
         if rows == 1:

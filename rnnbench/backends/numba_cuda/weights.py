@@ -7,7 +7,6 @@ thread's registers two of them share one, which ptxas does not do by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,9 +16,10 @@ from numba.cuda import libdevice
 
 from .maths import REAL, SIMULATED
 
-INFINITY = {"float16": 0x7C00, "bfloat16": 0x7F80}  # the bits; a bfloat16 is the upper half of a float32
+_INFINITY = {"float16": 0x7C00, "bfloat16": 0x7F80}  # the bits; a bfloat16 is the upper half of a float32
 _word, _bits, _single = types.uint32, types.uint16, REAL["float32"]
-_16, _LOW = _word(16), _word(0xFFFF)
+SHIFT, _ALL = _word(16), _word(0xFFFFFFFF)
+_31 = _word(31)  # a shift that is known to be no larger is one of 32 bits, else of 64
 
 
 def pack(weights: np.ndarray, stored: str) -> np.ndarray:
@@ -29,10 +29,10 @@ def pack(weights: np.ndarray, stored: str) -> np.ndarray:
 
     Raises ValueError for a finite weight that would be rounded to infinity.
     """
-    if stored == weights.dtype:
+    if stored == weights.dtype.name:
         return weights
     bits = _float16(weights) if stored == "float16" else _bfloat16(weights)
-    lost = np.isfinite(weights) & ((bits & 0x7FFF) == INFINITY[stored])
+    lost = np.isfinite(weights) & ((bits & 0x7FFF) == _INFINITY[stored])
     if lost.any():
         raise ValueError(
             f"a recurrent weight is {weights[lost][0]}, which {stored} cannot hold; the backend numba-cuda stores float32"
@@ -56,8 +56,11 @@ def _bfloat16(weights: np.ndarray) -> np.ndarray:
 class Reading(NamedTuple):
     """How a kernel reads stored weights. word: the type of a thread's registers, of which each holds `per_word` weights.
 
-    Device functions: widen(weight) -> real; put(held, i, weight) and take(held, i) -> real, for weight i of a local array of words.
-    An even i is put before the odd one that shares its word.
+    Device functions: widen(weight) -> real; put(held, i, weight) and take(held, i) -> real, for weight i of `held`, which is a local
+    array of words and, where they are shared, SHIFT in shared memory. An even i is put before the odd one that shares its word.
+
+    `take` shifts by what it reads there: by a number that it knows, the compiler would do so before the time loop, for all weights,
+    and keep them in as many registers as float32 takes.
     """
 
     word: Any
@@ -71,13 +74,21 @@ class Reading(NamedTuple):
 def reading(stored: str) -> Reading:
     """The device functions for weights that are stored in this dtype."""
     if stored in REAL:
-        return Reading(REAL[stored], 1, *map(cuda.jit(device=True), (_same, _put_one, _take_one)))
-    widen = cuda.jit(device=True)(_WIDEN[stored])
+        return Reading(REAL[stored], 1, *map(_on_device, (_same, _put_one, _take_one)))
+    lower, upper = map(_on_device, _HALVES[stored])
+
+    def widen(weight):
+        return lower(_word(weight), SHIFT)
 
     def take(held, i):
-        return widen(_word(held[i >> 1] >> _word(16 * (i & 1))))
+        word, shift = held[0][i >> 1], held[1][0] & _31
+        return upper(word, shift) if i & 1 else lower(word, shift)
 
-    return Reading(_word, 2, widen, *map(cuda.jit(device=True), (_put_two, take)))
+    return Reading(_word, 2, *map(_on_device, (widen, _put_two, take)))
+
+
+def _on_device(function: Any) -> Any:
+    return cuda.jit(device=True)(function)
 
 
 def _same(weight):
@@ -85,36 +96,47 @@ def _same(weight):
 
 
 def _put_one(held, i, weight):
-    held[i] = weight
+    held[0][i] = weight
 
 
 def _take_one(held, i):
-    return held[i]
+    return held[0][i]
 
 
 def _put_two(held, i, weight):
     if i & 1:
-        held[i >> 1] |= _word(_word(weight) << _16)
+        held[0][i >> 1] |= _word(_word(weight) << SHIFT)
     else:
-        held[i >> 1] = _word(weight)
+        held[0][i >> 1] = _word(weight)
 
 
-# Widening looks at the lower 16 bits of its argument alone.
+# ---- the halves of a word as float32
 
 
-def _widen_float16(weight):
-    return libdevice.half2float(types.int16(weight))
+def _simulated_half2float(bits):
+    return _single(_bits(bits).view(np.float16))
 
 
-def _widen_float16_simulated(weight):  # the simulator has no libdevice, and Numba for CUDA no view of bits as a float16
-    return _single(_bits(weight & _LOW).view(np.float16))
+_half2float = _on_device(_simulated_half2float) if SIMULATED else libdevice.half2float
 
 
-def _widen_bfloat16(weight):
-    return _word(_word(weight) << _16).view(np.float32)
+def _lower_float16(word, shift):
+    return _half2float(types.int16(word & _word(_ALL >> shift)))
 
 
-_WIDEN: dict[str, Callable] = {
-    "float16": _widen_float16_simulated if SIMULATED else _widen_float16,
-    "bfloat16": _widen_bfloat16,
+def _upper_float16(word, shift):
+    return _half2float(types.int16(_word(word & _word(_ALL << shift)) >> SHIFT))
+
+
+def _lower_bfloat16(word, shift):
+    return _word(word << shift).view(np.float32)
+
+
+def _upper_bfloat16(word, shift):
+    return _word(word & _word(_ALL << shift)).view(np.float32)
+
+
+_HALVES: dict[str, Any] = {
+    "float16": (_lower_float16, _upper_float16),
+    "bfloat16": (_lower_bfloat16, _upper_bfloat16),
 }
