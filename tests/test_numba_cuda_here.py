@@ -119,6 +119,39 @@ def test_the_plan_on_an_h200(cell: str, hidden_size: int, batch_size: int, kerne
             assert made.blocks[0] <= plan.H200.multiprocessors
 
 
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("cell", "hidden_size", "float32", "kernel"),
+    [
+        ("lstm", 128, "grid", "block"),
+        ("lstm", 129, "grid", "grid"),
+        ("lstm", 1452, "step", "grid"),
+        ("gru", 1638, "step", "grid"),
+    ],
+)
+def test_in_16_bits_larger_layers_stay_in_registers(
+    cell: str, hidden_size: int, float32: str, kernel: str, stored: str
+) -> None:
+    assert plan.plan(spec(cell, hidden_size), 4, plan.H200, "float32").kernel == float32
+    made = plan.plan(spec(cell, hidden_size), 4, plan.H200, stored)
+    assert made.kernel == kernel and made.shared_bytes <= plan.SHARED_BYTES
+    assert plan.held_bytes(made.held, stored) <= plan.HELD_BYTES
+
+
+def test_show_tells_what_weights_are_stored_in(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["show", "lstm", "--backend", "numba-cuda-fp16", "--hidden-size", "1025", "--batch-size", "4"]
+    assert cli.main(command) == 0
+    told = capsys.readouterr().out
+    for words in (
+        "kernel            grid",
+        f"recurrent weights {4 * 1025**2:,} in float16, {8 * 1025**2:,} bytes",
+        "in registers      68 weights a thread (136 bytes)",
+    ):
+        assert words in told
+    with pytest.raises(plan.Unsuitable, match="float32 with weights in bfloat16: .* 128 in bfloat16 fit"):
+        plan.plan(spec("lstm", 512), 4, plan.H200, "bfloat16", "block")
+
+
 def test_every_weight_is_held_once() -> None:
     """The slices of a depth are even parts of it, and so are the chunks that are staged."""
     for depth in (1, 5, 64, 100, 2048):

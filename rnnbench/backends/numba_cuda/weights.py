@@ -35,7 +35,7 @@ def pack(weights: np.ndarray, stored: str) -> np.ndarray:
     lost = np.isfinite(weights) & ((bits & 0x7FFF) == _INFINITY[stored])
     if lost.any():
         raise ValueError(
-            f"a recurrent weight is {weights[lost][0]}, which {stored} cannot hold; the backend numba-cuda stores float32"
+            f"a recurrent weight is {weights[lost][0]:g}, which {stored} cannot hold; the backend numba-cuda stores float32"
         )
     return bits
 
@@ -56,8 +56,8 @@ def _bfloat16(weights: np.ndarray) -> np.ndarray:
 class Reading(NamedTuple):
     """How a kernel reads stored weights. word: the type of a thread's registers, of which each holds `per_word` weights.
 
-    Device functions: widen(weight) -> real; put(held, i, weight) and take(held, i) -> real, for weight i of `held`, which is a local
-    array of words and, where they are shared, SHIFT in shared memory. An even i is put before the odd one that shares its word.
+    Device functions: widen(weight) -> real; put(held, i, weight) and take(held, i) -> real, for weight i of `held`: a local array
+    of words and, where they hold two, SHIFT in shared memory. An even i is put before the odd one that shares its word.
 
     `take` shifts by what it reads there: by a number that it knows, the compiler would do so before the time loop, for all weights,
     and keep them in as many registers as float32 takes.
