@@ -50,7 +50,7 @@ def persistent(
     """The kernel (b, weights, seq_len, reverse, rows) of one direction, on a grid of (blocks of units, blocks of rows).
 
     b: Forward or Backward. weights (products * H, H): forward R of each pre-activation transposed, backward as it is. rows: of the
-    batch, for a block. tile, hidden_size, dtype, fast: what the kernel is compiled for. stored: the dtype of the weights.
+    batch, for a block. tile, hidden_size, dtype, fast, stored (the dtype of the weights): what the kernel is compiled for.
     """
     steps = segments(program, backward, hidden_size)
     products = [product for step in steps for product in step.products]

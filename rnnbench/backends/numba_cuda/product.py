@@ -24,8 +24,8 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
 
     c[r, n] = start + sum over k < depth of a[r, k] b[k, n], for r < rows and n < columns; `transposed` reads a[k, r]. a, b, c: two
     dimensions, C-contiguous. a_at, b_at, c_at: (row, column) of the first element in each. start: FROM_ZERO, FROM_BIAS, which adds
-    bias[column of c], or ADD, which adds to c. tile, dtype, fast: what the kernel is compiled for. stored: the dtype of b, see
-    `weights`.
+    bias[column of c], or ADD, which adds to c. tile, dtype, fast, stored (the dtype of b, see
+    `weights`): what the kernel is compiled for.
     """
     real, widen = REAL[dtype], reading(stored).widen
     M, N, K, each = tile.rows, tile.columns, tile.depth, tile.each
