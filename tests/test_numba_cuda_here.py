@@ -109,7 +109,7 @@ def spec(cell: str = "lstm", hidden_size: int = 512, dtype: str = "float32") -> 
     ],
 )
 def test_the_plan_on_an_h200(cell: str, hidden_size: int, batch_size: int, kernel: str) -> None:
-    made = plan.plan(spec(cell, hidden_size), batch_size, plan.H200)
+    made = plan.plan(spec(cell, hidden_size), batch_size, plan.H200, "float32")
     assert made.kernel == kernel
     if made.tile is not None:
         assert made.blocks[0] * made.tile.units >= hidden_size and made.blocks[1] * made.rows >= batch_size
@@ -117,6 +117,39 @@ def test_the_plan_on_an_h200(cell: str, hidden_size: int, batch_size: int, kerne
         assert made.held * made.tile.itemsize <= plan.HELD_BYTES and made.shared_bytes <= plan.SHARED_BYTES
         if kernel == "grid":
             assert made.blocks[0] <= plan.H200.multiprocessors
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("cell", "hidden_size", "float32", "kernel"),
+    [
+        ("lstm", 128, "grid", "block"),
+        ("lstm", 129, "grid", "grid"),
+        ("lstm", 1452, "step", "grid"),
+        ("gru", 1638, "step", "grid"),
+    ],
+)
+def test_in_16_bits_larger_layers_stay_in_registers(
+    cell: str, hidden_size: int, float32: str, kernel: str, stored: str
+) -> None:
+    assert plan.plan(spec(cell, hidden_size), 4, plan.H200, "float32").kernel == float32
+    made = plan.plan(spec(cell, hidden_size), 4, plan.H200, stored)
+    assert made.kernel == kernel and made.shared_bytes <= plan.SHARED_BYTES
+    assert plan.held_bytes(made.held, stored) <= plan.HELD_BYTES
+
+
+def test_show_tells_what_weights_are_stored_in(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["show", "lstm", "--backend", "numba-cuda-fp16", "--hidden-size", "1025", "--batch-size", "4"]
+    assert cli.main(command) == 0
+    told = capsys.readouterr().out
+    for words in (
+        "kernel            grid",
+        f"recurrent weights {4 * 1025**2:,} in float16, {8 * 1025**2:,} bytes",
+        "in registers      68 weights a thread (136 bytes)",
+    ):
+        assert words in told
+    with pytest.raises(plan.Unsuitable, match="float32 with weights in bfloat16: .* 128 in bfloat16 fit"):
+        plan.plan(spec("lstm", 512), 4, plan.H200, "bfloat16", "block")
 
 
 def test_every_weight_is_held_once() -> None:
@@ -142,7 +175,7 @@ def test_a_forced_kernel_that_does_not_suit_says_why(
     kernel: str, hidden_size: int, batch_size: int, words: str
 ) -> None:
     with pytest.raises(plan.Unsuitable) as error:
-        plan.plan(spec(hidden_size=hidden_size), batch_size, plan.H200, kernel)
+        plan.plan(spec(hidden_size=hidden_size), batch_size, plan.H200, "float32", kernel)
     what = f"the kernel {kernel!r} cannot run lstm with hidden_size {hidden_size}, batch_size {batch_size}, float32: "
     assert str(error.value).startswith(what) and words in str(error.value)
 
@@ -172,7 +205,7 @@ def test_a_plan_needs_no_numba() -> None:
     code = (
         "import sys\n"
         "from rnnbench import cells\nfrom rnnbench.params import Spec\nfrom rnnbench.backends.numba_cuda import plan\n"
-        "print(plan.plan(Spec(cells.find('lstm'), 5, 5), 1, plan.H200).kernel, 'numba' in sys.modules)"
+        "print(plan.plan(Spec(cells.find('lstm'), 5, 5), 1, plan.H200, 'float32').kernel, 'numba' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["block", "False"]

@@ -17,6 +17,7 @@ from rnnbench import cells
 from rnnbench.bench import check, oracle
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
+from rnnbench.bench.stored import STORED
 from rnnbench.bench.tolerance import GAIN, Tolerances, _poisson_quantile, tolerances
 from rnnbench.bench.verify import Verification, compare, verified_session, verify
 
@@ -197,6 +198,8 @@ def test_tolerances_follow_the_dtype_and_the_sizes() -> None:
     assert forward(num_layers=2) == 2 * forward()
     assert forward(dtype="float64") == pytest.approx(forward() * 2**-28)
     assert tolerances(Case("lstm", "numba-cuda-fast")).forward == pytest.approx(2**13 * forward())
+    for stored in STORED:  # the reference's weights are rounded, not its tolerance
+        assert tolerances(Case("lstm", stored)) == tolerances(Case("lstm", "numba-cuda"))
     assert tolerances(Case("lstm", "numba-cuda-fast", "float64")) == tolerances(Case("lstm", "numpy", "float64"))
     longer = [tolerances(Case("lstm", "numpy", "float32", "train", seq_len=T)).gradients for T in (4, 400)]
     assert longer[1] - longer[0] == pytest.approx((math.sqrt(400 * 16) - math.sqrt(4 * 16)) * 2**-24)

@@ -8,6 +8,7 @@ twice as far apart.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -16,6 +17,7 @@ import numpy as np
 from rnnbench.bench.cases import LENGTHS, Case
 from rnnbench.bench.data import make
 from rnnbench.bench.session import Session, Unsupported
+from rnnbench.bench.stored import STORED, Format, as_stored
 from rnnbench.bench.tolerance import tolerances
 from rnnbench.bench.verify import Verification, compare
 
@@ -50,29 +52,31 @@ def cases(
 def against(case: Case, ours: Sequence[str], peers: Sequence[str]) -> Iterator[tuple[str, str, Verification]]:
     """Run one case everywhere: (our backend, peer, how they compare). A peer that cannot train is held against inference.
 
-    ours, peers: names of backends that can be used. A verification's case names our backend, and `runs` the peer's own words.
+    ours, peers: names of backends that can be used. A peer gets weights as ours stores them. A verification's case names our
+    backend, and `runs` the peer's own words.
     """
-    known: dict[tuple[str, str], tuple[Results, str] | Exception] = {}
+    known: dict[tuple[str, str, Format | None], tuple[Results, str] | Exception] = {}
 
-    def results(backend: str, direction: str) -> tuple[Results, str] | Exception:
-        if (backend, direction) not in known:
-            known[backend, direction] = _results(dataclasses.replace(case, backend=backend, direction=direction))
-        return known[backend, direction]
+    def results(backend: str, direction: str, stored: Format | None = None) -> tuple[Results, str] | Exception:
+        key = backend, direction, stored
+        if key not in known:
+            known[key] = _results(dataclasses.replace(case, backend=backend, direction=direction), stored)
+        return known[key]
 
-    for peer in peers:
-        direction = case.direction
-        theirs = results(peer, direction)
+    for peer, backend in itertools.product(peers, ours):
+        direction, stored = case.direction, STORED.get(backend)
+        theirs = results(peer, direction, stored)
         if isinstance(theirs, Unsupported) and direction == "train":
-            direction, theirs = "forward", results(peer, "forward")
-        for backend in ours:
-            yield backend, peer, _compared(dataclasses.replace(case, backend=backend, direction=direction), peer,
-                                           results(backend, direction), theirs)  # fmt: skip
+            direction, theirs = "forward", results(peer, "forward", stored)
+        yield backend, peer, _compared(dataclasses.replace(case, backend=backend, direction=direction), peer,
+                                       results(backend, direction), theirs)  # fmt: skip
 
 
-def _results(case: Case) -> tuple[Results, str] | Exception:
-    """Everything that comes out, and the backend's own words; or why nothing does."""
+def _results(case: Case, stored: Format | None) -> tuple[Results, str] | Exception:
+    """Everything that comes out of weights as they are stored, and the backend's own words; or why nothing does."""
     try:
-        session = Session(case, make(case))
+        data = make(case)
+        session = Session(case, dataclasses.replace(data, params=as_stored(data.params, stored)))
         with np.errstate(all="ignore"):
             return session.result(session.run()), session.runs
     except Exception as error:  # told as a finding by whoever compares, and the next case must still run

@@ -25,12 +25,13 @@ from rnnbench.bench import compare
 from rnnbench.bench.cases import Case
 from rnnbench.bench.check import SHAPES
 from rnnbench.bench.machine import describe
+from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification, verify
 
 KERNEL = "RNNBENCH_CUDA_KERNEL"
 KERNELS = ("block", "grid", "step")
-# The yardstick first: cuDNN in IEEE float32. float16 and bfloat16 are not among ours, so nothing is compared in them.
-COMPARED = ("torch-cuda", "numba-cuda", "torch-cuda-tf32")
+# The yardstick first: cuDNN in IEEE float32.
+COMPARED = ("torch-cuda", "numba-cuda", "torch-cuda-tf32", *STORED)
 CELLS = ("lstm", "gru", "rnn_tanh")
 HIDDEN_SIZES = (512, 128, 1024, 256, 64, 768)  # each compiles kernels of its own, so those that say most come first
 BATCH_SIZES = (1, 4, 16, 64, 128)
@@ -100,11 +101,13 @@ def conformance(until: float) -> Iterator[Verification]:
     cases = [(kernel, Case(cell, "numba-cuda", dtype, "train", **shape)) for shape, cell, dtype, kernel in axes]
     others = [c for c in cells.BUILT_IN if c not in CELLS]
     cases += [(k, Case(c, "numba-cuda", "float32", "train", **shapes[0])) for k in KERNELS for c in others]
+    stored = itertools.product(KERNELS, CELLS, STORED)
+    cases += [(kernel, Case(cell, backend, "float32", "train", **shapes[0])) for kernel, cell, backend in stored]
     large: dict[str, Any] = {"seq_len": 20, "batch_size": 8, "input_size": 64, "lengths": "ragged"}
     again = range(FRESH_INPUTS)
     cases += [
-        (kernel, Case("lstm", "numba-cuda", "float32", "train", hidden_size=64 if kernel == "block" else 512, seed=s, **large))
-        for kernel, s in itertools.product(KERNELS, again)
+        (kernel, Case("lstm", backend, "float32", "train", hidden_size=64 if kernel == "block" else 512, seed=s, **large))
+        for kernel, backend, s in itertools.product(KERNELS, ("numba-cuda", *STORED), again)
     ]  # fmt: skip
     # first the only ones with many blocks in a grid; float64 last
     cases.sort(key=lambda pair: (pair[1].hidden_size != 512, pair[1].dtype == "float64"))

@@ -20,6 +20,7 @@ from rnnbench import reference
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import Data, make
 from rnnbench.bench.session import Session
+from rnnbench.bench.stored import Format, as_stored
 from rnnbench.bench.tolerance import GAIN
 
 Array = NDArray[Any]
@@ -30,12 +31,15 @@ class OracleError(RuntimeError):
 
 
 @lru_cache(maxsize=1)  # backends are compared on one case after the other
-def expected(case: Case) -> dict[str, Array]:
+def expected(case: Case, stored: Format | None = None) -> dict[str, Array]:
     """Every result of a case in float64, under the names of `Session.result`. case.backend does not matter.
+
+    stored: what recurrent weights are rounded to, see `bench.stored`; None leaves them.
 
     Raises OracleError where a user's equation cannot be checked.
     """
     data = in_float64(make(case))
+    data = dataclasses.replace(data, params=as_stored(data.params, stored))
     if case.cell in reference.CELLS:
         results = _from_reference(case, data)
     else:

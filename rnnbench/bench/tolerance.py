@@ -35,7 +35,7 @@ as sharp as for smooth cells.
 
 **Precision by name.** Two backends say in their names that they round more coarsely than their dtype, and are held to that:
 torch-cuda-tf32 multiplies in TensorFloat-32, and numba-cuda-fast has CUDA's tanh.approx.f32, each off by 2^-11
-(`UNIT_ROUNDOFF`).
+(`UNIT_ROUNDOFF`). Weights that are stored in fewer bits are no matter of tolerance: the reference gets them too (`stored`).
 
 A user's cell need not contract: `verify` measures how much its equation amplifies a small change of the data, in
 float64 and on the oracle alone, and gives that as `gain`.

@@ -18,6 +18,7 @@ from rnnbench.backends.threads import get_threads
 from rnnbench.bench import oracle
 from rnnbench.bench.cases import Case
 from rnnbench.bench.session import Session, Unsupported
+from rnnbench.bench.stored import STORED
 from rnnbench.bench.tolerance import GAIN, Tolerances, tolerances
 
 STATUSES = ("ok", "skipped", "wrong", "failed")
@@ -92,7 +93,8 @@ def verified_session(case: Case) -> tuple[Verification, Session | None]:
         with np.errstate(all="ignore"):  # values that are not finite are judged below, in words
             got = session.result(session.run())
         gain = GAIN if case.cell in reference.CELLS else oracle.gain(case)
-        verification = compare(case, got, oracle.expected(case.on("")), tolerances(case, gain))
+        expected = oracle.expected(case.on(""), STORED.get(case.backend))
+        verification = compare(case, got, expected, tolerances(case, gain))
         verification = replace(verification, runs=session.runs)
     except Exception as error:
         return _failed(case, error), None

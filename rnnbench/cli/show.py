@@ -21,5 +21,6 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(str(error)) from error
         if plan is not None:
             print(f"# Plan\n\n{plan}")
-    print(cells.show(cell, arguments.backend.removesuffix("-fast"), H, arguments.input_size))
+    dialect = "numba-cuda" if arguments.backend in backends.GPU else arguments.backend  # its modes run the same code
+    print(cells.show(cell, dialect, H, arguments.input_size))
     return 0

@@ -185,7 +185,7 @@ def test_every_kernel_is_cut_into_several_blocks_here() -> None:
     """What makes the other tests cross borders."""
     case = Case("lstm", "numba-cuda", seq_len=3, batch_size=5, input_size=3, hidden_size=5)
     for kernel, blocks in (("block", (1, 2)), ("grid", (2, 1))):
-        made = plan.plan(case.spec, 5, device.SIMULATOR, kernel)
+        made = plan.plan(case.spec, 5, device.SIMULATOR, "float32", kernel)
         assert made.tile is not None and made.blocks == blocks and made.tile.slices > 1
         assert made.rows > made.tile.rows
         assert made.tile.chunk(5) < 5

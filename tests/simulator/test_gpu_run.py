@@ -14,6 +14,7 @@ from rnnbench.backends.numba_cuda import ceilings
 from rnnbench.bench import gpu
 from rnnbench.bench.cases import Case
 from rnnbench.bench.footprint import tape_bytes, workspace_bytes
+from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification
 
 TINY = {"seq_len": 2, "batch_size": 3, "input_size": 2, "hidden_size": 3}
@@ -39,6 +40,7 @@ def test_everything_is_written_and_right(tiny: None, tmp_path: Path, capsys: pyt
     assert cli.main(["gpu", str(tmp_path / "out"), "--minutes", "5"]) == 0
     folder = tmp_path / "out"
     assert {row["status"] for row in rows(folder / "conformance.csv")} == {"ok"}
+    assert {row["backend"] for row in rows(folder / "conformance.csv")} == {"numba-cuda", *STORED}
     assert {row["runs"] for row in rows(folder / "conformance.csv")} == {"kernel block", "kernel grid", "kernel step"}
     compared = rows(folder / "compare.csv")
     assert [(row["direction"], row["backend"], row["status"]) for row in compared] == [

@@ -67,5 +67,5 @@ def test_a_disagreement_is_found() -> None:
 def test_a_cell_without_products_needs_no_grid() -> None:
     spec = RNN(f"{USERS}:no_product", 3, 5, backend="numpy").spec
     with pytest.raises(plan.Unsuitable, match="the cell has no recurrent product, so there is nothing to share"):
-        plan.plan(spec, 3, plan.H200, "grid")
-    assert plan.plan(spec, 3, plan.H200).why == "the cell has no recurrent product, so no unit needs another"
+        plan.plan(spec, 3, plan.H200, "float32", "grid")
+    assert plan.plan(spec, 3, plan.H200, "float32").why == "the cell has no recurrent product, so no unit needs another"

@@ -84,6 +84,11 @@ def _dtype(dtype: Any) -> np.dtype:
     return numpy_support.as_dtype(dtype) if isinstance(dtype, types.Type) else np.dtype(dtype)
 
 
+def _unwritten(shape: Any, dtype: np.dtype) -> np.ndarray:
+    """NaN; of words all bits, which are NaN as two numbers of 16 bits."""
+    return np.full(shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).max, dtype)
+
+
 _lock = threading.Lock()
 
 
@@ -94,16 +99,16 @@ def _shared(self: Any, shape: Any, dtype: Any) -> np.ndarray:
     key = (*frame.blockIdx, caller.f_code.co_filename, caller.f_lineno)
     with _lock:
         if key not in self._allocations:
-            self._allocations[key] = np.full(shape, np.nan, _dtype(dtype))
+            self._allocations[key] = _unwritten(shape, _dtype(dtype))
         return self._allocations[key]
 
 
 def _local(self: Any, shape: Any, dtype: Any) -> np.ndarray:
-    return np.full(shape, np.nan, _dtype(dtype))
+    return _unwritten(shape, _dtype(dtype))
 
 
 def _device_array(shape: Any, dtype: Any, **_: Any) -> Any:
-    return cuda.to_device(np.full(shape, np.nan, dtype))
+    return cuda.to_device(_unwritten(shape, np.dtype(dtype)))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """CUDA kernels in Numba: the cells' equations as device functions inside kernels for one block, a whole grid, or a step.
 
-`PRECISE` and `FAST` are two backends, numba-cuda and numba-cuda-fast, that differ in the mathematics of their kernels (`maths`).
+`PRECISE` and `FAST`, the backends numba-cuda and numba-cuda-fast, differ in the mathematics of their kernels (`maths`); `FP16` and
+`BF16`, numba-cuda-fp16 and numba-cuda-bf16, are precise and keep recurrent weights in 16 bits (`weights`).
 `plan` decides how a layer runs, `buffers` is the legend of what kernels read and write; start there. Numba is imported by what
 runs kernels, not here: a plan can be shown without it.
 
@@ -27,18 +28,22 @@ VARIABLE = "RNNBENCH_CUDA_KERNEL"
 
 @dataclass(frozen=True)
 class CudaBackend:
-    """See `base.Backend`. fast: whether the mathematics is the approximate one."""
+    """See `base.Backend`. fast: whether the mathematics is the approximate one. narrow: the dtype of 16 bits that recurrent weights
+    are stored in, "" for that of the computation.
+    """
 
     name: str
     fast: bool
+    narrow: str = ""
 
     def describe(self) -> str:
-        """What runs: "numba-cuda 0.30.4 on NVIDIA H200, precise mathematics"."""
+        """What runs: "numba-cuda 0.30.4 on NVIDIA H200, precise mathematics, recurrent weights in float16"."""
         from . import device
 
-        mode = "fast" if self.fast else "precise"
+        mode = ("fast" if self.fast else "precise") + " mathematics"
+        stored = f", recurrent weights in {self.narrow}" if self.narrow else ""
         forced = f", kernel {self.kernel}" if self.kernel else ""
-        return f"{device.version()} on {device.current().name}, {mode} mathematics{forced}"
+        return f"{device.version()} on {device.current().name}, {mode}{stored}{forced}"
 
     @property
     def kernel(self) -> str:
@@ -52,11 +57,16 @@ class CudaBackend:
         return device.why_unavailable(self.name)
 
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
-        """None, or that the kernel that is forced does not suit. Every cell and size runs on some kernel."""
+        """None, or that the dtype or the kernel that is forced does not suit. Every cell and size runs on some kernel."""
         from . import device
 
+        if self.narrow and spec.dtype != "float32":
+            return (
+                f"the backend {self.name} computes in float32 with weights in {self.narrow}, and the dtype is {spec.dtype}; "
+                "numba-cuda computes in both"
+            )
         try:
-            plan.plan(spec, 1, device.current(), self.kernel)
+            plan.plan(spec, 1, device.current(), self._stored(spec), self.kernel)
         except plan.Unsuitable as error:
             return str(error)
         return None
@@ -65,7 +75,7 @@ class CudaBackend:
         """The network on the current device; see `base.Backend.prepare`. Kernels compile at their first call."""
         from .network import DeviceNetwork
 
-        return DeviceNetwork(spec, params, self.fast, self.kernel)
+        return DeviceNetwork(spec, params, self.fast, self._stored(spec), self.kernel)
 
     def ceilings(self) -> dict[str, float]:
         """What the device gives at best, measured: name -> figure, the unit in the name."""
@@ -79,8 +89,13 @@ class CudaBackend:
 
         usable = device.why_unavailable(self.name) is None and not device.SIMULATED
         found = device.current() if usable else plan.H200
-        text = plan.explain(spec, batch_size, found, self.kernel)
+        text = plan.explain(spec, batch_size, found, self._stored(spec), self.kernel)
         return text if usable else text + "                  no GPU can be used here, so this is what one would run\n"
+
+    def _stored(self, spec: Spec) -> str:
+        """The dtype of the recurrent weights."""
+        return self.narrow or spec.dtype
 
 
 PRECISE, FAST = CudaBackend("numba-cuda", False), CudaBackend("numba-cuda-fast", True)
+FP16, BF16 = (CudaBackend(f"numba-cuda-{n}", False, s) for n, s in (("fp16", "float16"), ("bf16", "bfloat16")))

@@ -71,7 +71,7 @@ def _copy_rate(count: int, blocks: int) -> float:
 
 
 def _product_rate(dtype: str, size: int) -> float:
-    queue = Queue(device.current(), dtype, False)
+    queue = Queue(device.current(), dtype, False, dtype)
     a, b, c = (cuda.to_device(np.ones((size, size), dtype)) for _ in range(3))
     seconds = _seconds(lambda: queue.multiply(a, b, c, size, size, size), 1)
     if not (c.copy_to_host() == size).all():

@@ -20,6 +20,7 @@ from .plan import Plan, plan
 from .product import ADD, FROM_BIAS
 from .queue import Queue
 from .segments import Segment, segments
+from .weights import pack
 
 
 @dataclass
@@ -47,7 +48,7 @@ class DeviceLayer:
     def __init__(self, queue: Queue, spec: Spec, weights: LayerWeights, reverse: bool, row: int, forced: str) -> None:
         self.spec, self.reverse, self.row, self.forced = spec, reverse, row, forced
         self._program, self._training = program(spec.step, False), program(spec.step, True)
-        self._host = weights
+        self._recurrent = pack(weights.recurrent, queue.stored)
         P, H, I = weights.input.shape
         self._blocks, self._input_size = P, I
         self._bias = queue.upload(weights.bias.reshape(P * H))
@@ -59,7 +60,7 @@ class DeviceLayer:
 
     def plan(self, queue: Queue, batch_size: int) -> Plan:
         """How the layer runs with so many rows."""
-        return plan(self.spec, batch_size, queue.device, self.forced)
+        return plan(self.spec, batch_size, queue.device, queue.stored, self.forced)
 
     # ---- forward
 
@@ -117,7 +118,7 @@ class DeviceLayer:
     def _persist(self, queue: Queue, made: Plan, buffers: Any, part: Program, backward: bool, T: int) -> None:
         """The whole time loop in one launch."""
         assert made.tile is not None
-        kernel = persistent(part, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast)
+        kernel = persistent(part, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
         threads = made.tile.units, made.tile.slices
         weights = self._weights(queue, "held", backward)
         with device.residency_errors(made.blocks[0]):
@@ -131,6 +132,7 @@ class DeviceLayer:
             queue.multiply(
                 values, self._weights(queue, "tiles", False)[product.operand], pre, B, product.outs * H, H,
                 a_at=(slot * B, product.place * H), c_at=(now.t * B, product.first * H), start=ADD,
+                stored=queue.stored,
             )  # fmt: skip
 
     def _put_states(self, queue: Queue, state: tuple[Any, ...] | None, values: Any, slot: int) -> None:
@@ -155,7 +157,7 @@ class DeviceLayer:
         """
         key = form, backward
         if key not in self._packed:
-            R, H = self._host.recurrent, self.spec.hidden_size
+            R, H = self._recurrent, self.spec.hidden_size
             if form == "held":
                 blocks = R if backward else R.transpose(0, 2, 1)
                 self._packed[key] = queue.upload(blocks.reshape(-1, H))
@@ -202,7 +204,7 @@ class DeviceLayer:
         for product in segment.products:
             queue.multiply(
                 dpre, self._weights(queue, "tiles", True)[product.operand], back, B, H, product.depth,
-                a_at=(now.t * B, product.place * H), c_at=(0, product.operand * H),
+                a_at=(now.t * B, product.place * H), c_at=(0, product.operand * H), stored=queue.stored,
             )  # fmt: skip
 
 

@@ -35,11 +35,12 @@ class DeviceNetwork:
     """See `base.Network`. Native arrays are Numba's device arrays, which CuPy and PyTorch read without a copy through
     `__cuda_array_interface__`.
 
-    spec, params: the network and its parameters. fast: the mode of mathematics. kernel: one for every layer, "" for the plan's own.
+    spec, params: the network and its parameters. fast: the mode of mathematics. stored: the dtype that recurrent weights are kept
+    in. kernel: one for every layer, "" for the plan's own.
     """
 
-    def __init__(self, spec: Spec, params: Mapping[str, np.ndarray], fast: bool, kernel: str = "") -> None:
-        self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast)
+    def __init__(self, spec: Spec, params: Mapping[str, np.ndarray], fast: bool, stored: str, kernel: str = "") -> None:
+        self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast, stored)
         self._lock = threading.Lock()
         self._on_streams: dict[int, DeviceNetwork] = {}
         arrangement = Arrangement(program(spec.step, False), spec)

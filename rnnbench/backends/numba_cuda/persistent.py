@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import lru_cache, reduce
 from typing import Any
 
-from numba import cuda
+from numba import cuda, types
 
 from ...cells import Program
 from .buffers import in_backward, in_inference, in_training
@@ -26,6 +26,7 @@ from .items import backward_item, forward_item
 from .maths import REAL, index, jit
 from .plan import Tile
 from .segments import Product, segments
+from .weights import SHIFT, Reading, reading
 
 UNROLLED = 128  # multiplications in a row that the compiler unrolls: seen to be enough with NVVM 13.0, and 256 too many
 
@@ -43,27 +44,30 @@ def _grid_barrier():
 
 
 @lru_cache(maxsize=256)
-def persistent(program: Program, backward: bool, tile: Tile, hidden_size: int, dtype: str, fast: bool) -> Any:
+def persistent(
+    program: Program, backward: bool, tile: Tile, hidden_size: int, dtype: str, fast: bool, stored: str
+) -> Any:
     """The kernel (b, weights, seq_len, reverse, rows) of one direction, on a grid of (blocks of units, blocks of rows).
 
     b: Forward or Backward. weights (products * H, H): forward R of each pre-activation transposed, backward as it is. rows: of the
-    batch, for a block. tile, hidden_size, dtype, fast: what the kernel is compiled for.
+    batch, for a block. tile, hidden_size, dtype, fast, stored (the dtype of the weights): what the kernel is compiled for.
     """
     steps = segments(program, backward, hidden_size)
     products = [product for step in steps for product in step.products]
-    real, barrier = REAL[dtype], _grid_barrier if tile.shared_by_grid else _block_barrier
+    real, weight, barrier = REAL[dtype], reading(stored), _grid_barrier if tile.shared_by_grid else _block_barrier
     load, run, at = _nothing, _nothing, 0
     for step in steps:
         gather = _nothing
         for product in step.products:
-            gather = _both(gather, _gather(program, product, tile, backward, at, hidden_size, real))
-            load = _both(load, _load(product, tile, at, hidden_size, real))
+            multiply = _multiply(product, tile, at, real, weight)
+            gather = _both(gather, _gather(program, product, tile, backward, multiply, hidden_size, real))
+            load = _both(load, _load(product, tile, at, hidden_size, weight))
             at += tile.held(product.outs, product.depth)
         item = (backward_item if backward else forward_item)(program, step.stage, dtype, fast)
         run = _both(run, _segment(gather, item, barrier if step.products else None, tile, hidden_size))
     position = _in_backward if backward else _in_training if program.training else _in_inference
     U = tile.units
-    held_size = max(1, at)
+    held_size, word, in_pairs = max(1, -(-at // weight.per_word)), weight.word, weight.per_word == 2
     staged_size = tile.rows * max([tile.chunk(product.depth) for product in products], default=1)
     partial_size = tile.slices * tile.rows * U * max([product.outs for product in products], default=1)
 
@@ -71,7 +75,13 @@ def persistent(program: Program, backward: bool, tile: Tile, hidden_size: int, d
     def kernel(b, weights, seq_len, reverse, rows):
         staged = cuda.shared.array(staged_size, real)
         partial = cuda.shared.array(partial_size, real)
-        held = cuda.local.array(held_size, real)
+        words = cuda.local.array(held_size, word)
+        if in_pairs:
+            shift = cuda.shared.array(1, types.uint32)
+            shift[0] = SHIFT  # read behind the products' barriers
+            held = words, shift
+        else:
+            held = (words,)
         unit = cuda.blockIdx.x * U + cuda.threadIdx.x
         first_row = cuda.blockIdx.y * rows
         end_row = min(first_row + rows, b.lengths.shape[0])
@@ -138,10 +148,10 @@ def _segment(gather: Any, item: Any, barrier: Any, tile: Tile, hidden_size: int)
     return segment if barrier is not None else pointwise_alone
 
 
-def _load(product: Product, tile: Tile, at: int, hidden_size: int, real: Any) -> Any:
+def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Reading) -> Any:
     """Device function (held, weights, unit): put a product's weights into `held` from `at` on, zeros past the last row and unit."""
     outs, depth, S = product.outs, product.depth, tile.slices
-    top, zero = product.first * hidden_size, real(0)
+    top, put, zero = product.first * hidden_size, weight.put, weight.word(0)
 
     def part(first: int, end: int) -> Any:
         @cuda.jit(device=True)
@@ -150,23 +160,23 @@ def _load(product: Product, tile: Tile, at: int, hidden_size: int, real: Any) ->
                 k = j * S + cuda.threadIdx.y
                 for g in range(outs):
                     if k < depth and unit < hidden_size:
-                        held[at + j * outs + g] = weights[top + g * depth + k, unit]
+                        put(held, at + j * outs + g, weights[top + g * depth + k, unit])
                     else:
-                        held[at + j * outs + g] = zero
+                        put(held, at + j * outs + g, zero)
 
         return load
 
-    return _in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs)))
+    return _in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs * weight.per_word)))
 
 
-def _multiply(product: Product, tile: Tile, at: int, real: Any) -> Any:
+def _multiply(product: Product, tile: Tile, at: int, real: Any, weight: Reading) -> Any:
     """Device function (source, from_, row_size, held, staged, total, rows): total[g * R + r] = a thread's share of sum g of row r.
 
     Row r < `rows` <= R of the operand begins at source[from_ + r * row_size].
     """
     R, U, S = tile.rows, tile.units, tile.slices
     outs, depth, size = product.outs, product.depth, tile.chunk(product.depth)
-    each_chunk, threads, zero = size // S, U * S, real(0)
+    each_chunk, threads, zero, take = size // S, U * S, real(0), weight.take
     turns = -(-size // threads)
 
     def chunk(first: int, end: int) -> Any:
@@ -177,14 +187,16 @@ def _multiply(product: Product, tile: Tile, at: int, real: Any) -> Any:
             def accumulate(held, staged, total):
                 for j in range(first, end):
                     for g in range(outs):
-                        weight = held[at + j * outs + g]
+                        factor = take(held, at + j * outs + g)
                         for r in range(R):
-                            total[g * R + r] += weight * staged[index(r * size + j * S - skipped + cuda.threadIdx.y)]
+                            total[g * R + r] += factor * staged[index(r * size + j * S - skipped + cuda.threadIdx.y)]
 
             return accumulate
 
         accumulate = _in_parts(
-            lambda low, high: part(first + low, first + high), end - first, max(1, UNROLLED // (outs * R))
+            lambda low, high: part(first + low, first + high),
+            end - first,
+            max(1, UNROLLED // (outs * R * weight.per_word)),
         )
 
         @cuda.jit(device=True)
@@ -206,7 +218,7 @@ def _multiply(product: Product, tile: Tile, at: int, real: Any) -> Any:
 
 
 def _gather(
-    program: Program, product: Product, tile: Tile, backward: bool, at: int, hidden_size: int, real: Any
+    program: Program, product: Product, tile: Tile, backward: bool, multiply: Any, hidden_size: int, real: Any
 ) -> Any:
     """Device function: a product for R rows, its sums added to pre or written to back by the threads that own the items."""
     R, U, S, H = tile.rows, tile.units, tile.slices, hidden_size
@@ -214,7 +226,6 @@ def _gather(
     places, operands = len(program.pre), len(program.operands)
     values = len(program.cell.states) + len(program.computed)
     sums, slice_, zero = outs * R, outs * R * U, real(0)
-    multiply = _multiply(product, tile, at, real)
 
     @cuda.jit(device=True)
     def fold(source, from_, row_size, held, staged, partial, rows):

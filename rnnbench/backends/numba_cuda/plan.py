@@ -21,6 +21,7 @@ KERNELS = ("block", "grid", "step")
 HELD_BYTES = 256
 # Static shared memory of a block, which every GPU has and which needs no attribute set on the kernel.
 SHARED_BYTES = 48 * 1024
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 FEWEST_UNITS = 4  # of a block of the grid: 16 bytes of a row of weights or states, the least that is read at once
 GRID_ROWS = 64  # with more rows than this the tiles of `step` reuse weights better than groups of a few rows do
 
@@ -49,8 +50,8 @@ H200 = Device("NVIDIA H200", 132)
 class Tile:
     """How a persistent kernel is cut: groups of R rows, blocks of U units x S slices of the products' depth, which are threads.
 
-    itemsize: bytes of a number. staged_bytes: of an operand in shared memory. shared_by_grid: whether the units are divided over
-    blocks that meet at a grid-wide barrier.
+    itemsize: bytes of a number that is computed with. staged_bytes: of an operand in shared memory. shared_by_grid: whether the
+    units are divided over blocks that meet at a grid-wide barrier.
     """
 
     rows: int
@@ -109,8 +110,10 @@ class Unsuitable(ValueError):
     """A kernel cannot run a layer; the message says why and what would work."""
 
 
-def plan(spec: Spec, batch_size: int, device: Device, forced: str = "") -> Plan:
+def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> Plan:
     """The kernel for the layers of `spec` with `batch_size` rows: the first of KERNELS that suits, or the one that is `forced`.
+
+    device: what it is planned for. stored: the dtype of the recurrent weights, see `weights`.
 
     Raises Unsuitable, a ValueError, for a forced kernel that cannot run this, and ValueError for an unknown one.
     """
@@ -119,10 +122,12 @@ def plan(spec: Spec, batch_size: int, device: Device, forced: str = "") -> Plan:
     against: list[str] = []
     for name in (forced,) if forced else KERNELS:
         try:
-            return _MAKE[name](program(spec.step, True), spec, batch_size, device, against)
+            return _MAKE[name](program(spec.step, True), spec, batch_size, device, stored, against)
         except Unsuitable as error:
             if forced:
-                raise Unsuitable(f"the kernel {forced!r} cannot run {_what(spec, batch_size)}: {error}") from None
+                raise Unsuitable(
+                    f"the kernel {forced!r} cannot run {_what(spec, batch_size, stored)}: {error}"
+                ) from None
             against.append(f"not {name}: {error}")
     raise AssertionError("the kernel step runs everything")
 
@@ -134,16 +139,18 @@ def product_tile(rows: int, device: Device) -> ProductTile:
     return ProductTile(64, 64, 16, 4) if rows > 16 else ProductTile(16, 64, 16, 4)
 
 
-def explain(spec: Spec, batch_size: int, device: Device, forced: str = "") -> str:
-    """The plan as text for people."""
-    made = plan(spec, batch_size, device, forced)
+def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> str:
+    """The plan as text for people; the arguments are those of `plan`."""
+    made = plan(spec, batch_size, device, stored, forced)
+    count = spec.hidden_size**2 * sum(len(operand.pre) for operand in program(spec.step, True).operands)
     lines = [f"kernel            {made.kernel}", f"why               {made.why}"]
+    lines.append(f"recurrent weights {count:,} in {stored}, {count * ITEMSIZE[stored]:,} bytes")
     if made.tile is not None:
         tile = made.tile
         lines += [
             f"blocks            {made.blocks[0]} of {tile.units} units x {made.blocks[1]} of {made.rows} rows",
             f"threads           {tile.units} units x {tile.slices} slices = {tile.units * tile.slices} a block",
-            f"in registers      {made.held} weights a thread ({made.held * tile.itemsize} bytes)",
+            f"in registers      {made.held} weights a thread ({held_bytes(made.held, stored)} bytes)",
             f"in shared memory  {made.shared_bytes:,} bytes a block",
             f"rows at once      {tile.rows}",
         ]
@@ -154,17 +161,17 @@ def explain(spec: Spec, batch_size: int, device: Device, forced: str = "") -> st
     return "\n".join(lines) + "\n"
 
 
-def _block(program: Program, spec: Spec, batch_size: int, device: Device, against: list[str]) -> Plan:
+def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     H, most = spec.hidden_size, device.threads[-1]
     if not program.operands:
         # nothing is exchanged, so units may be divided as well
-        tile, held, shared = _tile(program, spec, device, 1, min(H, most), 1, False)
+        tile, held, shared = _tile(spec, device, stored, 1, min(H, most), 1, False)
         blocks = -(-H // tile.units), batch_size
         return Plan("block", "the cell has no recurrent product, so no unit needs another", tile, blocks, 1, 0, shared)
     if H > most:
         raise Unsuitable(f"a block has {most} threads, fewer than the {H} hidden units")
     rows = -(-batch_size // device.multiprocessors)
-    tile, held, shared = _tile(program, spec, device, rows, H, min(most // H, H), False)
+    tile, held, shared = _tile(spec, device, stored, rows, H, min(most // H, H), False)
     blocks = 1, -(-batch_size // rows)
     why = (
         f"the recurrent weights fit the registers of one multiprocessor, {held} a thread; rows are divided over the blocks, "
@@ -173,7 +180,7 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, agains
     return Plan("block", why, tile, blocks, rows, held, shared)
 
 
-def _grid(program: Program, spec: Spec, batch_size: int, device: Device, against: list[str]) -> Plan:
+def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     if not program.operands:
         raise Unsuitable("the cell has no recurrent product, so there is nothing to share")
     if batch_size > GRID_ROWS:
@@ -183,7 +190,7 @@ def _grid(program: Program, spec: Spec, batch_size: int, device: Device, against
     for threads in device.threads:
         if threads >= units:
             try:
-                tile, held, shared = _tile(program, spec, device, batch_size, units, min(threads // units, H), True)
+                tile, held, shared = _tile(spec, device, stored, batch_size, units, min(threads // units, H), True)
             except Unsuitable as error:
                 reason = error
                 continue
@@ -193,7 +200,7 @@ def _grid(program: Program, spec: Spec, batch_size: int, device: Device, against
     raise Unsuitable(str(reason) if units <= device.threads[-1] else f"{units} units a block are too many")
 
 
-def _step(program: Program, spec: Spec, batch_size: int, device: Device, against: list[str]) -> Plan:
+def _step(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     return Plan("step", "; ".join(["it runs any shape", *against]))
 
 
@@ -201,27 +208,34 @@ _MAKE = {"block": _block, "grid": _grid, "step": _step}
 
 
 def _tile(
-    program: Program, spec: Spec, device: Device, batch_size: int, units: int, slices: int, shared_by_grid: bool
+    spec: Spec, device: Device, stored: str, batch_size: int, units: int, slices: int, shared_by_grid: bool
 ) -> tuple[Tile, int, int]:
     """The tile with the largest groups of rows that fit, the weights that a thread holds, and the shared bytes."""
-    itemsize = 4 if spec.dtype == "float32" else 8
+    itemsize = ITEMSIZE[spec.dtype]
+    part = program(spec.step, True)
     directions = [
-        [p for s in segments(program, backward, spec.hidden_size) for p in s.products] for backward in (False, True)
+        [p for s in segments(part, backward, spec.hidden_size) for p in s.products] for backward in (False, True)
     ]
     rows = next(r for r in (1, 2, 4) if r >= min(batch_size, device.most_rows))
     while True:
         tile = Tile(rows, units, slices, itemsize, device.staged_bytes, shared_by_grid)
         held = max(sum(tile.held(p.outs, p.depth) for p in products) for products in directions)
-        if held * itemsize > HELD_BYTES:
+        if held_bytes(held, stored) > HELD_BYTES:
             raise Unsuitable(
-                f"each of {units * slices} threads would hold {held} weights; {HELD_BYTES // itemsize} in {spec.dtype} fit"
+                f"each of {units * slices} threads would hold {held} weights; {HELD_BYTES // ITEMSIZE[stored]} in {stored} fit"
             )
         shared = max(_shared(tile, [(p.outs, p.depth) for p in products]) for products in directions)
+        shared += 4 if ITEMSIZE[stored] == 2 else 0  # the shift of `weights.Reading`
         if shared <= SHARED_BYTES:
             return tile, held, shared
         if rows == 1:
             raise Unsuitable(f"a block would need {shared:,} bytes of shared memory; {SHARED_BYTES:,} are there")
         rows //= 2
+
+
+def held_bytes(weights: int, stored: str) -> int:
+    """Of a thread's registers, of 4 bytes each, for so many weights."""
+    return 4 * -(-weights * ITEMSIZE[stored] // 4)
 
 
 def _shared(tile: Tile, products: list[tuple[int, int]]) -> int:
@@ -231,5 +245,6 @@ def _shared(tile: Tile, products: list[tuple[int, int]]) -> int:
     return (staged + partial) * tile.itemsize
 
 
-def _what(spec: Spec, batch_size: int) -> str:
-    return f"{spec.cell.name} with hidden_size {spec.hidden_size}, batch_size {batch_size}, {spec.dtype}"
+def _what(spec: Spec, batch_size: int, stored: str) -> str:
+    dtype = spec.dtype if stored == spec.dtype else f"{spec.dtype} with weights in {stored}"
+    return f"{spec.cell.name} with hidden_size {spec.hidden_size}, batch_size {batch_size}, {dtype}"

@@ -13,19 +13,21 @@ from numba import cuda
 
 from .maths import REAL, index, jit
 from .plan import ProductTile
+from .weights import reading
 
 FROM_ZERO, FROM_BIAS, ADD = 0, 1, 2
 
 
 @lru_cache(maxsize=64)
-def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool) -> Any:
+def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored: str) -> Any:
     """The kernel (a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth) on a grid of (tiles of columns, tiles of rows).
 
     c[r, n] = start + sum over k < depth of a[r, k] b[k, n], for r < rows and n < columns; `transposed` reads a[k, r]. a, b, c: two
     dimensions, C-contiguous. a_at, b_at, c_at: (row, column) of the first element in each. start: FROM_ZERO, FROM_BIAS, which adds
-    bias[column of c], or ADD, which adds to c. tile, dtype, fast: what the kernel is compiled for.
+    bias[column of c], or ADD, which adds to c. tile, dtype, fast, stored (the dtype of b, see
+    `weights`): what the kernel is compiled for.
     """
-    real = REAL[dtype]
+    real, widen = REAL[dtype], reading(stored).widen
     M, N, K, each = tile.rows, tile.columns, tile.depth, tile.each
     across, down = N // each, M // each
     threads, zero = across * down, real(0)
@@ -54,7 +56,8 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool) -> Any:
             for i in range(y * across + x, K * N, threads):
                 d, n = i // N, i % N
                 inside = k + d < depth and column + n < columns
-                right[index(d), index(n)] = b[index(b_at[0] + k + d), index(b_at[1] + column + n)] if inside else zero
+                at = index(b_at[0] + k + d), index(b_at[1] + column + n)
+                right[index(d), index(n)] = widen(b[at]) if inside else zero
             cuda.syncthreads()
             for d in range(K):
                 for j in range(each):

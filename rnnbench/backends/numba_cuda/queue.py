@@ -23,11 +23,14 @@ warnings.filterwarnings("ignore", message=r"Grid size \d+ will likely result in 
 
 @dataclass(frozen=True)
 class Queue:
-    """Launches on `stream` (0: the device's default stream). dtype, fast: of every kernel. waits: whether `finish` waits."""
+    """Launches on `stream` (0: the device's default stream). dtype, fast: of every kernel. stored: the dtype of recurrent weights.
+    waits: whether `finish` waits.
+    """
 
     device: Device
     dtype: str
     fast: bool
+    stored: str
     stream: Any = 0
     waits: bool = True
     buffers: dict[str, Any] = field(default_factory=dict)
@@ -76,11 +79,11 @@ class Queue:
 
     def multiply(
         self, a: Any, b: Any, c: Any, rows: int, columns: int, depth: int, a_at: At = (0, 0), b_at: At = (0, 0),
-        c_at: At = (0, 0), bias: Any = None, start: int = FROM_ZERO, transposed: bool = False,
+        c_at: At = (0, 0), bias: Any = None, start: int = FROM_ZERO, transposed: bool = False, stored: str = "",
     ) -> None:  # fmt: skip
-        """Enqueue a matrix product; the arguments are those of `product.product`'s kernel."""
+        """Enqueue a matrix product; the arguments are those of `product.product` and its kernel. stored: "" for their dtype."""
         tile = product_tile(rows, self.device)
-        kernel = product(tile, transposed, self.dtype, self.fast)
+        kernel = product(tile, transposed, self.dtype, self.fast, stored or self.dtype)
         blocks = -(-columns // tile.columns), -(-rows // tile.rows)
         if bias is None:
             bias = self.buffer("no bias", 1)
