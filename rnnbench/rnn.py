@@ -237,6 +237,8 @@ class RNN:
 
 def _on_device(array: Any) -> bool:
     """Whether it is an array on a CUDA device; __cuda_ndarray__ is Numba's mark of its own, in its simulator too."""
+    if type(array) is np.ndarray:  # looking for what is not there takes longer
+        return False
     return hasattr(array, "__cuda_array_interface__") or bool(getattr(array, "__cuda_ndarray__", False))
 
 

@@ -152,12 +152,15 @@ class _Places:
 
     def __init__(self, blocks: list[list[int]]) -> None:
         self.blocks = blocks
-        self._in_order = blocks == [[gate] for gate in range(len(blocks))]
+        self._order = np.array([its[0] for its in blocks]) if all(len(its) == 1 for its in blocks) else None
+        self._is_in_order = blocks == [[gate] for gate in range(len(blocks))]
 
     def gather(self, gradients: np.ndarray) -> np.ndarray:
         """(gates, ...): for each gate the sum of its blocks; the blocks themselves where each gate has one, in order."""
-        if self._in_order:
+        if self._is_in_order:
             return gradients[: len(self.blocks)]
+        if self._order is not None:
+            return gradients[self._order]
         return np.stack([gradients[its].sum(0) for its in self.blocks])
 
 

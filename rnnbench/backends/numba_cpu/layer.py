@@ -96,9 +96,11 @@ class KernelLayer:
         """See `stack.Layer.forward`."""
         x, packed = _usable(x), self._packed
         T, B, I = x.shape
-        shape = Shape(T, B, I, output.shape[2], column, lengths is not None, self._geometry.threads(T, B))
+        shape = T, B, I, output.shape[2], column, lengths is not None, self._geometry.threads(T, B)
         with _LOCK:
-            call = packed.planned((training, shape), lambda: plan_forward(self._geometry, shape, packed.at, training))
+            call = packed.planned(
+                (training, shape), lambda: plan_forward(self._geometry, Shape(*shape), packed.at, training)
+            )
             plan: ForwardPlan = call.plan
             if training:
                 tape = layout.aligned_empty(plan.tape_size, self.dtype)
@@ -135,10 +137,10 @@ class KernelLayer:
         """See `stack.Layer.backward`."""
         doutput, g = _usable(doutput), self._geometry
         T, B, I = tape.x.shape
-        shape = Shape(T, B, I, doutput.shape[2], column, tape.lengths is not None, g.threads(T, B))
+        shape = T, B, I, doutput.shape[2], column, tape.lengths is not None, g.threads(T, B)
         with _LOCK:
             packed = self._backward_weights()
-            call = packed.planned(shape, lambda: _plan_backward(g, shape, packed.at, tape.dims))
+            call = packed.planned(shape, lambda: _plan_backward(g, Shape(*shape), packed.at, tape.dims))
             plan: BackwardPlan = call.plan[0]
             products: GradientPlan = call.plan[1]
             work = self._buffer("dpre", plan.dims.work_size)

@@ -6,7 +6,7 @@ give the limits.
 
 The largest errors that tests/test_vector_math.py meets, in units in the last place: exp 1.1, sigmoid 2.5, tanh 2.6. Of the
 latter two each has three roundings, of the exponential, of the sum below it and of the quotient; to take one of them back costs
-four to five instructions more, a quarter of what there are, and instructions are what bounds the pointwise code.
+four to five instructions more, a quarter of what there are.
 """
 
 from __future__ import annotations
