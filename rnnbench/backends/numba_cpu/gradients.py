@@ -120,6 +120,7 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
     most, strips = COLUMNS * lanes, HEIGHTS * HEIGHT
     packed_a = thread * BLOCK * (most + strips)
     packed_b = packed_a + BLOCK * strips
+    step, zero, one = np.int64(HEIGHT), np.int64(0), np.int64(1)  # see product_over_rows
     for column in range(0, s.columns, most):
         inside = min(most, s.columns - column)
         # a rest of few vectors goes into panels of one
@@ -128,34 +129,24 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
         for k in range(0, depth, BLOCK):
             count = min(BLOCK, depth - k)
             b_first = s.b_at + k * s.b_step + column
-            _pack(b, b_first, s.b_step, wide, count, scratch, packed_b, WIDE * lanes)
-            _pack(b, b_first + wide, s.b_step, inside - wide, count, scratch, packed_b + wide * count, lanes)
+            _pack(b, b_first, s.b_step, wide, count, scratch, packed_b, np.int64(WIDE * lanes))
+            _pack(b, b_first + wide, s.b_step, inside - wide, count, scratch, packed_b + wide * count, np.int64(lanes))
             for r in range(first, end, strips):
                 height = min(strips, end - r)
-                _pack(a, s.a_at + k * s.a_step + r, s.a_step, height, count, scratch, packed_a, HEIGHT)
+                _pack(a, s.a_at + k * s.a_step + r, s.a_step, height, count, scratch, packed_a, step)
                 for strip in range(0, height, HEIGHT):
-                    _block(
-                        min(HEIGHT, height - strip), count, inside, wide,
-                        out, s.out_at + (r + strip) * s.out_row + column, s.out_row,
-                        scratch, packed_a + strip * count, packed_b,
-                    )  # fmt: skip
-
-
-@njit(nogil=True)
-def _block(height, count, columns, wide, out, at, out_row, scratch, packed_a, packed_b):
-    """out[r, c] += sum over k < count of a[k, r] * b[k, c], both packed, for r < height and c < columns."""
-    lanes = lanes_of(out)
-    step, zero, one = np.int64(HEIGHT), np.int64(0), np.int64(1)  # see product_over_rows
-    for column in range(0, wide, WIDE * lanes):
-        _wide(
-            one, height, out, at + column, zero, out_row, out, at + column, zero, out_row,
-            scratch, packed_a, zero, one, step, scratch, packed_b + column * count, count,
-        )  # fmt: skip
-    for column in range(wide, columns, lanes):
-        _narrow(
-            one, height, out, at + column, zero, out_row, out, at + column, zero, out_row,
-            scratch, packed_a, zero, one, step, scratch, packed_b + column * count, count,
-        )  # fmt: skip
+                    here, at = packed_a + strip * count, s.out_at + (r + strip) * s.out_row + column
+                    most_rows = min(HEIGHT, height - strip)
+                    for c in range(0, wide, WIDE * lanes):
+                        _wide(
+                            one, most_rows, out, at + c, zero, s.out_row, out, at + c, zero, s.out_row,
+                            scratch, here, zero, one, step, scratch, packed_b + c * count, count,
+                        )  # fmt: skip
+                    for c in range(wide, inside, lanes):
+                        _narrow(
+                            one, most_rows, out, at + c, zero, s.out_row, out, at + c, zero, s.out_row,
+                            scratch, here, zero, one, step, scratch, packed_b + c * count, count,
+                        )  # fmt: skip
 
 
 @njit(nogil=True)

@@ -25,13 +25,16 @@ def _project_stage(stage, x, arrays, d, first, count, part):
     blocks = len(program.pre)
     runs = tuple((run.start, run.stop - run.start) for run in input_runs(program))
     without = tuple(block for block, pre in enumerate(program.pre) if pre.input is None)
+    if len(runs) == 1 and not without:  # fewer functions to compile
+        whole = _project_run(0, blocks, blocks, vectors)
+        return lambda stage, x, arrays, d, first, count, part: whole(x, arrays, d, first, count, part, d.input_at)
     fill, project_runs = _fill_with_bias(without, blocks, vectors), _project_runs(runs, blocks, vectors)
 
-    def parts(stage, x, arrays, d, first, count, part):
+    def general(stage, x, arrays, d, first, count, part):
         fill(arrays, d, count, part)
         project_runs(x, arrays, d, first, count, part, d.input_at)
 
-    return parts
+    return general
 
 
 @lru_cache(maxsize=64)
@@ -48,8 +51,6 @@ def _fill_with_bias(without, blocks, vectors):
                     for block in without:
                         copy(arrays.work, at + block * width, arrays.weights, panel * row + block * width, width)
 
-    if not without:
-        return njit(nogil=True)(named(lambda arrays, d, count, part: None, blocks, vectors))
     return njit(nogil=True)(named(fill, without, blocks, vectors))
 
 
