@@ -69,7 +69,7 @@ def plan_gradients(
     recurrent = _blocks(g, input_.at + input_.size, products, H)
     table, inputs, packed_at = [], [], at["input"]
     for run in input_runs(part):
-        table.append(_sum(input_, run, row, 1, 0, I))
+        table.append(_sum(input_, run, row, gradients.X, 0, I))
         inputs.append(gradients.InputSum(run.start * Hp, (run.stop - run.start) * Hp, packed_at))
         packed_at += inputs[-1].depth * layout.round_up(I, g.input_vectors * g.lanes)
     plane = shape.batch_size * Hp
@@ -78,7 +78,7 @@ def plan_gradients(
             value_at = (operand.state * forward.slots + int(g.reverse)) * plane
         else:
             value_at = forward.operand_at + (operand.computed or 0) * forward.steps * plane
-        table.append(_sum(recurrent, slice(operand.pre.start, operand.pre.stop), row, 2, value_at, Hp))
+        table.append(_sum(recurrent, operand.pre, row, gradients.TAPE, value_at, Hp))
     dims = gradients.GradientDims(
         depth=shape.seq_len * shape.batch_size,
         dpre_row=row,
@@ -106,12 +106,13 @@ def _blocks(g: Geometry, at: int, n: int, columns: int) -> Blocks:
     return Blocks(at, n, columns, row, g.spec.hidden_size, g.padded, is_turned)
 
 
-def _sum(blocks: Blocks, run: slice, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
+def _sum(blocks: Blocks, run: slice | range, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
     """The sum of `blocks` for a run of them and the operand at `at` of the array `which`, `step` from one k to the next."""
     first, size = run.start * blocks.padded, (run.stop - run.start) * blocks.padded
     if blocks.is_turned:
         row = blocks.n * blocks.padded
-        return gradients.Sum(which, at, step, blocks.columns, 0, first, dpre_row, size, blocks.at + first, row)
-    return gradients.Sum(
-        0, first, dpre_row, size, which, at, step, blocks.columns, blocks.at + first * blocks.row, blocks.row
-    )
+        return gradients.Sum(
+            which, at, step, blocks.columns, gradients.DPRE, first, dpre_row, size, blocks.at + first, row
+        )
+    out_at = blocks.at + first * blocks.row
+    return gradients.Sum(gradients.DPRE, first, dpre_row, size, which, at, step, blocks.columns, out_at, blocks.row)

@@ -30,10 +30,13 @@ ROWS = 64  # rows of dx that are computed before they are added to it
 _wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
 
 
+DPRE, X, TAPE = range(3)  # the arrays that sums are made of
+
+
 class Sum(NamedTuple):
     """sums[r, c] += sum over k < K of a[k, r] * b[k, c]. A table of them is an int64 array (n, 10)."""
 
-    a: int  # which of (dpre, x, tape)
+    a: int  # DPRE, X or TAPE
     a_at: int  # its first element
     a_step: int  # elements from one k to the next
     rows: int
@@ -86,7 +89,7 @@ def weight_gradients(arrays, packed, table, inputs, d, sums, dx, scratch, thread
 @njit(nogil=True)
 def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thread):
     """One thread's share of each, none of which needs another's."""
-    dpre = arrays[0]
+    dpre = arrays[DPRE]
     _row_sums(dpre, d.dpre_row, d.bias_size, d.depth, sums, threads, thread)
     if thread == 0:
         for v in range(d.vector_count):
