@@ -16,7 +16,7 @@ from rnnbench.backends.threads import get_threads
 from rnnbench.bench import record
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
-from rnnbench.bench.lock import Taken, only_one
+from rnnbench.bench.lock import Locked, Taken, only_one
 from rnnbench.bench.machine import copy_gbytes_per_s, describe, peak_gflops
 from rnnbench.bench.startup import compile_kernels, kernel_groups
 from rnnbench.bench.suite import Measurement, Suite, case_of
@@ -55,6 +55,8 @@ def _alone(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
             return _measure(arguments, root, results_dir)
     except Taken:
         raise UsageError(f"another rnnbench run is writing into {folder}; wait until it is done") from None
+    except Locked as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
         if error.errno not in DISK:
             raise
