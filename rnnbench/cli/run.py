@@ -6,7 +6,6 @@ import argparse
 import errno
 import os
 import re
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -119,14 +118,9 @@ def _compile(planned: list[Measurement]) -> None:
 
 def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
     """Run the suite, telling each result as it comes. Returns the results and whether Ctrl-C ended it early."""
-    progress, done, asked = Progress(len(plan)), [], []
-
-    def interrupt(number: int, frame: object) -> None:
-        asked.append(number)  # Python drops an exception that strikes while a process forks; this it cannot drop
-        raise KeyboardInterrupt
-
+    progress, interrupted = Progress(len(plan)), False
+    done: list[Measurement] = []
     progress.show(describe_one(plan[0][2]))
-    before = signal.signal(signal.SIGINT, interrupt)
     try:
         for measurement in suite.run():
             done.append(measurement)  # first of all: Ctrl-C may come at any moment, and this one is on disk
@@ -138,14 +132,10 @@ def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
             progress.step()
             if len(done) < len(plan):
                 progress.show(describe_one(plan[len(done)][2]))
-            if asked:
-                break
     except KeyboardInterrupt:
-        asked.append(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+        interrupted = True
     progress.clear()
-    return done, bool(asked)
+    return done, interrupted
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
