@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,17 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError that `replace_text` would for its folder or its name, before any work is done for it."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    tried = target.with_name(f".{target.name}.{os.getpid()}")
+    tried.touch()
+    tried.unlink()
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:

@@ -116,6 +116,13 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool; raises ValueError with the name for what is none: bias="no" would have biases."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
 def as_array(name: str, value: Any) -> np.ndarray:
     """`value` as an array; raises ValueError with the name for what is none, such as rows of different lengths."""
     try:

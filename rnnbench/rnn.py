@@ -6,7 +6,7 @@ import difflib
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -26,6 +26,12 @@ class Tape:
     @property
     def nbytes(self) -> int:
         return int(self._native.nbytes)
+
+    def __reduce__(self) -> NoReturn:
+        # it holds its RNN's kernels and buffers, and is of use to that very RNN only
+        raise TypeError(
+            "a tape cannot be pickled or copied; keep x and call forward again where its gradients are needed"
+        )
 
 
 class RNN:
@@ -65,14 +71,14 @@ class RNN:
             input_size,
             hidden_size,
             num_layers,
-            bool(bidirectional),
-            bool(bias),
+            params.flag("bidirectional", bidirectional),
+            params.flag("bias", bias),
             dtype,
             numbers,
-            bool(reverse),
+            params.flag("reverse", reverse),
             proj_size,
         )
-        self.backend, self.batch_first = backend, bool(batch_first)
+        self.backend, self.batch_first = backend, params.flag("batch_first", batch_first)
         self._module = backends.load(backend)
         reason = self._module.why_unsupported(self.spec, "forward")
         if reason is not None:

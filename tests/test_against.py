@@ -86,6 +86,16 @@ def test_ctrl_c_keeps_what_was_found(monkeypatch, capsys):
     assert "2 random cases: 2 comparisons agree" in told.out and "interrupted after 2 of 5" in told.err
 
 
+def test_a_backend_is_not_held_against_itself(capsys):
+    quick = ["--count", "2", "--cells", "rnn_tanh"]
+    assert main(["check", "--against", "numpy", "--backends", "numpy", *quick]) == 2
+    assert "--against numpy would compare numpy with itself" in capsys.readouterr().err
+    assert main(["check", "--against", "numpy,numba-cpu", *quick]) == 2
+    assert "leaves nothing to compare with it" in capsys.readouterr().err
+    assert main(["check", "--against", "numpy", *quick]) == 0  # of our own, the other one
+    assert "2 random cases: 2 comparisons agree" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("peer", [name for name in backends.PEERS if "cuda" not in name])
 def test_peers_agree_with_numpy(peer, capsys):
     reason = backends.why_unavailable(peer)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 
 import pytest
-from house_rules import MAX_LINES, ROOT, documentation_problems, forbidden_imports, module_name, python_files, too_long
+from house_rules import (
+    MAX_LINES,
+    ROOMS,
+    ROOT,
+    documentation_problems,
+    forbidden_imports,
+    module_name,
+    python_files,
+    too_long,
+)
 
 MAX_IMPORT_SECONDS = 0.2
 # `import rnnbench` loads none of these: they are slow to load, or may be missing.
@@ -161,3 +171,19 @@ def test_import_is_quick() -> None:
 def test_a_slow_import_is_seen() -> None:
     took, quick = seconds_to_import("import rnnbench, time; time.sleep(2)", tries=2)
     assert took > quick
+
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_paths_that_contributing_names_exist() -> None:
+    named = set(re.findall(r"`((?:rnnbench|tests|benchmarks|docs|results|\.ci)/[\w./]*)`", CONTRIBUTING))
+    assert len(named) > 15
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+def test_contributing_lists_every_top_level_room() -> None:
+    rooms = [name.split(".")[1] for name in ROOMS if name.count(".") == 1 and not name.endswith("__main__")]
+    paths = {f"rnnbench/{name}/" if (ROOT / "rnnbench" / name).is_dir() else f"rnnbench/{name}.py" for name in rooms}
+    first_columns = "\n".join(line.split("|")[1] for line in CONTRIBUTING.splitlines() if line.startswith("| `"))
+    assert [path for path in sorted(paths) if f"`{path}`" not in first_columns] == []

@@ -10,7 +10,7 @@ import pytest
 from gate_projects import commit, git
 
 from rnnbench import cli
-from rnnbench.bench.lock import only_one
+from rnnbench.bench.lock import Locked, only_one
 from rnnbench.cli import run
 
 # What stands in for an old commit's rnnbench: it knows its own number, and breaks where that is 2.
@@ -92,6 +92,26 @@ def test_two_runs_do_not_write_one_folder(history: Path, capsys: pytest.CaptureF
     with only_one(str((history / "results" / "desk").resolve())):
         assert cli.main(["run", "--machine", "desk"]) == 2
     assert "another rnnbench run is writing into" in (told := capsys.readouterr().err) and told.count("\n") == 1
+
+
+def test_a_lock_is_for_every_user_and_one_that_is_not_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnnbench.bench.lock.gettempdir", lambda: str(tmp_path))
+    before = os.umask(0o077)
+    try:
+        with only_one("x"):
+            (file,) = tmp_path.iterdir()
+            assert file.stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+
+    def denied(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("rnnbench.bench.lock.FileLock.acquire", denied)
+    with pytest.raises(Locked, match=f"^{file}, a file of {file.owner()}, cannot be opened for writing"), only_one("x"):
+        pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])

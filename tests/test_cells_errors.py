@@ -232,6 +232,27 @@ def test_only_named_functions_are_cells():
         cell(lambda x, R, h: x.i)
 
 
+def test_brackets_behind_cell_are_told():
+    with pytest.raises(CellError, match="write @cell without brackets"):
+
+        @cell()
+        def mine(x, R, h):
+            return x.i + h
+
+
+def test_a_gates_name_does_not_begin_with_an_underscore():
+    def hidden(x, R, h):
+        return tanh(x._a + R.a @ h)
+
+    def copied(x, R, h):
+        assert not hasattr(x, "__deepcopy__") and not hasattr(R, "__wrapped__")  # Python's own questions
+        return tanh(x.a + R.a @ h)
+
+    with pytest.raises(CellError, match="x._a: a name after x may not begin with an underscore"):
+        cell(hidden)
+    assert cell(copied).input_gates == ("a",)
+
+
 def valid(x, R, h):
     return x.i + h
 

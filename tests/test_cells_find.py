@@ -157,6 +157,12 @@ def test_what_a_file_raises_passes_through_and_is_tried_again(path):
     assert find(str(path)).name == "mine"
 
 
+def test_a_file_that_ends_the_program_is_an_error(path):
+    path.write_text("import sys\n\nsys.exit()\n")
+    with pytest.raises(CellError, match=r"ends the program while it is read for its cells \(sys.exit\(None\)\)"):
+        cells.find(f"{path}:mine")
+
+
 def test_an_equation_that_is_wrong_is_named_with_its_file(path):
     path.write_text(MINE.replace("tanh(x.g", "tanh(x.g**2"))
     with pytest.raises(CellError, match=rf"{path}, line 6: mine: `return tanh\(x.g\*\*2"):

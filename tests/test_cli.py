@@ -94,6 +94,17 @@ def test_help_loads_nothing_heavy() -> None:
         (["compare", "--format", "jsn"], "choose from"),
         (["run", "--suite", "quik"], "there is no suite 'quik'; did you mean 'quick'?"),
         (["run", "--bench", "("], "--bench '(' is no regular expression"),
+        (
+            ["run", "--machine", ".."],
+            "--machine names a folder of the results, such as my-desk, without / and \\; got '..'",
+        ),
+        (["run", "--machine", "a/b"], "got 'a/b'"),
+        (["run", "--machine", ""], "got ''"),
+        (["backfill", "--since", "HEAD~1", "--machine", "a\\b"], "--machine names a folder"),
+        (["compare", "--task", "words", "--layers", "1"], "does not take --layers; leave one of the two out"),
+        (["compare", "--task", "words", "--direction", "forward"], "does not take --direction"),
+        (["compare", "--task", "words", "--bidirectional"], "does not take --bidirectional"),
+        (["compare", "--task", "words", "--input-sizes", "3"], "does not take --input-sizes"),
         (["show"], "the following arguments are required: CELL"),
         (["show", "grru"], "did you mean 'gru'?"),
         (["completion", "zhs"], "did you mean 'zsh'?"),
@@ -131,6 +142,45 @@ def test_a_users_file_that_fails_is_told_in_a_sentence(tmp_path: Path, capsys: p
     path.write_text("raise KeyError('x')\n")
     assert main(["show", f"{path}:mine"]) == 2
     assert "broken.py cannot be run: KeyError: 'x'" in capsys.readouterr().err
+    path.write_text("raise SystemExit(0)\n")
+    assert main(["check", "--cells", f"{path}:mine"]) == 2
+    assert "broken.py ends the program while it is read for its cells" in capsys.readouterr().err
+
+
+STRUCK = """
+import ctypes, signal, sys, time, types
+from rnnbench import cli
+
+def run(arguments):
+    callback = ctypes.CFUNCTYPE(None)
+    callback(lambda: 1 / 0)()  # none of ours: told as ever
+    callback(lambda: signal.raise_signal(signal.{signal}))()
+    time.sleep(60)
+    return 0
+
+if "{signal}" == "SIGTERM":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a job in the background
+sys.modules["rnnbench.cli.info"] = types.SimpleNamespace(run=run)
+sys.argv = ["rnnbench", "info"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that wake a thread")
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_an_interruption_inside_of_a_callback_is_not_lost(signal: str) -> None:
+    code = STRUCK.replace("{signal}", signal)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 130, done.stderr
+    assert "rnnbench: interrupted" in done.stderr and "ZeroDivisionError" in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr
+
+
+def test_the_help_of_completion_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["completion", "--help"])
+    told = capsys.readouterr().out
+    assert all(f"\n  {shell}   " in told for shell in ("bash", "zsh", "tcsh"))
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------

@@ -209,9 +209,23 @@ def test_a_full_disk_leaves_what_was_there(small: Path, monkeypatch: Any, capsys
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(run, "compare", lambda *arguments: None)
     assert cli.main(["gate", "--base", "before", "--json", "gate.json"]) == 2
-    assert "the gate cannot write what it needs: " in (told := capsys.readouterr().err) and "No space left" in told
+    told = capsys.readouterr()
+    assert "the gate cannot write what it needs: " in told.err and "No space left" in told.err
+    assert "lstm" in told.out or "mgu" in told.out  # what was measured is not lost
     assert (small / "gate.json").read_text() == "the last gate's"
     assert sorted(path.name for path in small.iterdir()) == [".git", "cells", "gate.json", "pyproject.toml"]
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    small: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (small / "occupied").write_text("a file")
+    git(small, "add", "occupied")
+    git(small, "commit", "--quiet", "-m", "occupied")
+    monkeypatch.setattr(run, "compare", lambda *arguments: pytest.fail("it was measured"))
+    for option in ("--json", "--markdown"):
+        told = refusal(small, monkeypatch, capsys, "--base", "before", option, "occupied/gate")
+        assert "the gate cannot write what it needs: " in told and "occupied" in told
 
 
 def test_kernels_from_elsewhere_are_refused(small: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -220,6 +220,19 @@ def test_the_plots_have_units_on_their_axes_and_colours_of_the_page(good_page: s
     assert {"series-0", "series-1", "ink", "grid"} <= used
 
 
+def test_a_legend_shows_what_the_plots_of_its_section_have_and_nothing_else(tmp_path: Path) -> None:
+    def seconds(case: Case) -> float:  # lengths were swept with one row, and widths with sixteen
+        swept = case["batch_size"] == (1 if case["hidden_size"] == 128 else 16)
+        return report_tree.seconds(case) if swept else math.nan
+
+    report_tree.write(tmp_path, **SMALL | {"cells": ["lstm"], "batch_sizes": [1, 16]}, seconds=seconds)
+    text = report.html(report.read(tmp_path), tmp_path / "page.html").read_text(encoding="utf-8")
+    sections = {part.split('"')[0]: part for part in text.split('<h3 id="')[1:]}
+    sizes = {name: re.findall(r"batch size (\d+)</li>", part) for name, part in sections.items()}
+    assert sizes["throughput-0"] == ["16"] and sizes["time-0"] == ["1"] and sizes["peak-0"] == []
+    assert "numba-cpu</li>" in sections["peak-0"]
+
+
 def test_a_page_with_trouble_begins_with_it(bad: Path, tmp_path: Path) -> None:
     page = Page(report.html(report.read(bad), tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "2 WRONG" in page.text and "all verified" not in page.text

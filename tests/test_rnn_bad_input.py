@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -36,6 +39,11 @@ def refused(error: type[Exception], sentence: str, call, *arguments, **options) 
         ({"hidden_size": 0}, ValueError, "hidden_size must be a whole number of at least 1, not 0"),
         ({"hidden_size": -5}, ValueError, "hidden_size must be a whole number of at least 1, not -5"),
         ({"input_size": 2.5}, ValueError, "input_size must be a whole number of at least 1, not 2.5"),
+        ({"bias": "no"}, ValueError, "bias must be True or False, not 'no'"),
+        ({"bidirectional": 1}, ValueError, "bidirectional must be True or False, not 1"),
+        ({"batch_first": None}, ValueError, "batch_first must be True or False, not None"),
+        ({"reverse": 0.0}, ValueError, "reverse must be True or False, not 0.0"),
+        ({"backend": None}, ValueError, "there is no backend None; known are numpy, numba-cpu"),
         ({"num_layers": 0}, ValueError, "num_layers must be a whole number of at least 1, not 0"),
         ({"seed": -1}, ValueError, "seed must be a whole number of at least 0, not -1"),
         ({"forget_bais": 1.0}, ValueError, "has no argument 'forget_bais'; did you mean 'forget_bias'?"),
@@ -166,6 +174,17 @@ def test_a_gradient_that_cannot_be(doutput, error, sentence):
     rnn = make()
     _, _, tape = rnn.forward(X)
     refused(error, sentence, rnn.backward, tape, doutput)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba-cpu"])
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_tape_is_not_taken_elsewhere(take, backend):
+    network = make(cell="rnn_tanh", backend=backend)
+    refused(TypeError, "a tape cannot be pickled or copied; keep x and call forward", take, network.forward(X)[2])
+
+
+def test_numpys_own_flags_will_do():
+    assert make(bidirectional=np.True_, bias=np.False_).spec.bias is False
 
 
 def test_a_tape_that_is_not_ones_own():

@@ -303,6 +303,16 @@ def test_a_users_equation_without_an_answer_is_a_failure(tmp_path: Path) -> None
     assert found.status == "failed" and "not finite" in found.reason
 
 
+def test_a_users_equation_that_divides_by_zero_is_judged_in_words_alone(tmp_path: Path) -> None:
+    path = tmp_path / "divides.py"
+    path.write_text(
+        "from rnnbench import cell, maximum\n@cell\ndef divides(x, R, h):\n    return R.a @ h + 1 / maximum(x.a - 1e9, 0)\n"
+    )
+    for direction in ("forward", "train"):
+        found = verify(Case(f"{path}:divides", "numpy", "float64", direction, 5, 3, 4, 6))
+        assert found.status == "failed" and "divides by zero" in found.reason
+
+
 def test_direct_evaluation_agrees_with_the_reference_where_there_is_one() -> None:
     case = Case(
         "lstm_peephole", "", "float64", "forward", 5, 4, 3, 6, num_layers=2, bidirectional=True, lengths="ragged"

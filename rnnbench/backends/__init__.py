@@ -75,7 +75,7 @@ def why_unavailable(name: str) -> str | None:
         if registered is not None:
             return _ask(cast(Backend, registered))
         known = (*_MODULES, *plugins.names(plugins.BACKENDS))
-        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4) if isinstance(name, str) else []
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"there is no backend {name!r}; {hint}known are {', '.join(known)}")
     entry = _MODULES[name]

@@ -118,8 +118,13 @@ def _module_of(path: Path) -> ModuleType:
         try:
             # not by a loader: that one trusts a .pyc of the same size and second
             exec(compile(source, str(path), "exec"), vars(module))
-        except BaseException:
+        except BaseException as error:
             del sys.modules[name]
+            if isinstance(error, SystemExit):  # it would end the command that wants the cell, with nothing checked
+                raise CellError(
+                    f"{path} ends the program while it is read for its cells (sys.exit({error.code!r})); "
+                    'keep that below if __name__ == "__main__"'
+                ) from error
             raise
     return sys.modules[name]
 

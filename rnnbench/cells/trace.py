@@ -32,8 +32,10 @@ class _Namespace:
         self.__dict__.update(_letter=letter, _make=make, _names={})
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("__"):  # Python itself asks, to copy or inspect
             raise AttributeError(name)
+        if name.startswith("_"):
+            raise CellError(f"{self._letter}.{name}: a name after {self._letter} may not begin with an underscore")
         return self._names.setdefault(name, self._make(name))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -171,12 +173,14 @@ class Cell:
         return f"<cell {self.name}({', '.join(self.states)}): gates {', '.join(self.input_gates)}>"
 
 
-def cell(fn: Callable[..., Any]) -> Cell:
+def cell(fn: Callable[..., Any] | None = None) -> Cell:
     """Make a cell of an equation.
 
     fn: a function `fn(x, R, h, ...)` as the module's docstring tells. It is run once, now, on symbols.
     Raises CellError, naming the line, for an equation that cannot be a cell.
     """
+    if fn is None:  # what @cell() says
+        raise CellError("@cell is written above a function, not None: write @cell without brackets")
     if not inspect.isfunction(fn):
         raise CellError(f"@cell is written above a function, not {fn!r}")
     if not fn.__name__.isidentifier():

@@ -7,12 +7,15 @@ a pipe has gone.
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 from rnnbench.cli.parser import parse
 from rnnbench.cli.values import UsageError
@@ -22,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. argv: without the program's name; None takes the process's own."""
     if argv is None:  # what is kept, saved and cleared away at Ctrl-C is so whoever ends the program
         signal.signal(signal.SIGTERM, _terminate)
+        sys.unraisablehook = _again_after(sys.unraisablehook)
     try:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         command = importlib.import_module(f"rnnbench.cli.{arguments.command}")
@@ -44,3 +48,28 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     """Do what Ctrl-C would; a job in a shell's background ignores that, and has to end all the same."""
     handler = signal.getsignal(signal.SIGINT)
     (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+
+def _again_after(before: Callable[[Any], object]) -> Callable[[Any], None]:
+    """A hook for exceptions that Python cannot raise where they struck: an interruption is repeated, others go to `before`.
+
+    While LLVM compiles, Python runs as its callback, and while a process forks in hooks; a KeyboardInterrupt ends there.
+    """
+
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            before(unraisable)
+            return
+        later = threading.Timer(0.1, _interrupt)  # by then the callback has returned; if not, this comes round again
+        later.daemon = True
+        later.start()
+
+    return hook
+
+
+def _interrupt() -> None:
+    """Send SIGTERM to the main thread, which counts as Ctrl-C even where that is ignored."""
+    if hasattr(signal, "pthread_kill"):  # it wakes a thread that waits, too
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    else:
+        _thread.interrupt_main(signal.SIGTERM)

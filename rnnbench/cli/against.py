@@ -10,6 +10,7 @@ from rnnbench.bench import against
 from rnnbench.bench.cases import DIRECTIONS
 from rnnbench.bench.check import Group
 from rnnbench.cli.terminal import Progress, columns, paint
+from rnnbench.cli.values import UsageError
 
 HEAD = ["backend", "against", "dtype", "cases", "skipped", "disagree", "difference", "allowed", "used", "largest in"]
 SHOWN = 10  # disagreements told one by one
@@ -17,7 +18,7 @@ SHOWN = 10  # disagreements told one by one
 
 def run(arguments: argparse.Namespace) -> int:
     """Random cases on our backends and the peers named; then a row for each pair and dtype with its largest difference."""
-    ours = arguments.backends or list(backends.OWN)
+    ours = _ours(arguments)
     directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
     cases = list(against.cases(arguments.count, arguments.cells, arguments.dtypes, directions, arguments.seed))
     groups = {
@@ -45,6 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
     ends = [row.pop() for row in table]  # sentences, which want the left
     print("\n".join(f"{line}  {end}" for line, end in zip(columns(table, left=3), ends, strict=True)))
     return _summary(list(groups.values()), progress.done, len(cases))
+
+
+def _ours(arguments: argparse.Namespace) -> list[str]:
+    """The backends named, else our own, without what they are held against: a backend always agrees with itself."""
+    same = [name for name in arguments.backends or () if name in arguments.against]
+    if same:
+        raise UsageError(f"--against {same[0]} would compare {same[0]} with itself; leave it out of --backends")
+    ours = arguments.backends or [name for name in backends.OWN if name not in arguments.against]
+    if not ours:
+        raise UsageError(
+            f"--against {','.join(arguments.against)} leaves nothing to compare with it; name some --backends"
+        )
+    return ours
 
 
 def _row(peer: str, group: Group) -> list[str]:

@@ -41,8 +41,8 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
             arguments.batch_sizes or BATCH_SIZES,
             arguments.hidden_sizes or HIDDEN_SIZES,
             arguments.input_sizes or (None,),
-            direction=arguments.direction,
-            num_layers=arguments.layers,
+            direction=arguments.direction or "forward",
+            num_layers=arguments.layers or 1,
             bidirectional=arguments.bidirectional,
         )
     )

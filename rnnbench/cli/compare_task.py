@@ -11,10 +11,17 @@ from rnnbench.cli.comparison import Columns, Row, number, ratio_of, run_cases, t
 from rnnbench.cli.values import UsageError
 
 HIDDEN_SIZES, BATCH_SIZES, SEQ_LENS = [100, 512], [32], [20]
+# what the comparison without --task takes, and the word model has nothing to do with
+NOT_OF_TASKS = ("--input-sizes", "--layers", "--bidirectional", "--direction")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare case after case, then print everything in the format asked for; after Ctrl-C, what has been measured."""
+    for option in NOT_OF_TASKS:
+        if getattr(arguments, option.removeprefix("--").replace("-", "_")):
+            raise UsageError(
+                f"--task trains the word model as it is and does not take {option}; leave one of the two out"
+            )
     known = backends.OWN + training.PEERS
     named = arguments.backends or [backend for backend in known if backends.why_unavailable(backend) is None]
     for backend in named:

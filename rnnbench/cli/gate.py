@@ -16,7 +16,7 @@ from rnnbench.bench.git import GitError
 from rnnbench.bench.machine import describe
 from rnnbench.cli.terminal import Progress, columns, paint
 from rnnbench.cli.values import UsageError
-from rnnbench.files import replace_text
+from rnnbench.files import replace_text, require_writable
 
 STATUS = {
     "slower": "wrong",
@@ -30,7 +30,10 @@ STATUS = {
 def run(arguments: argparse.Namespace) -> int:
     """Hold the gate and print what it found: 0 pass, 1 regression or wrong, 3 inconclusive; GateError is wrong usage, 2."""
     try:
+        for path in filter(None, (arguments.markdown, arguments.json)):
+            require_writable(path)  # now, and not after minutes of measuring
         result = _gate(arguments)
+        _print(result, arguments.format)
         if arguments.markdown:
             replace_text(arguments.markdown, output.markdown(result))
         if arguments.json:
@@ -39,7 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     except OSError as error:  # a disk that is full, a folder that cannot be written
         raise UsageError(f"the gate cannot write what it needs: {error}") from error
-    _print(result, arguments.format)
     return 130 if result.interrupted else result.status
 
 

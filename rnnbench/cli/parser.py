@@ -107,7 +107,7 @@ def _check(parser: Parser) -> None:
         "--against",
         type=values.backend_list,
         metavar="PEERS",
-        help=f"compare random cases with these: {', '.join(backends.PEERS)}",
+        help=f"compare random cases with these: {', '.join(backends.PEERS)}, or another backend",
     )
     parser.add_argument(
         "--count", type=values.number("--count"), default=200, metavar="N", help="random cases (default: 200)"
@@ -138,7 +138,9 @@ def _run(parser: Parser) -> None:
     )
     parser.add_argument("--cells", type=values.cell_list, metavar="CELLS", help=f"in place of the suite's: {CELL}")
     parser.add_argument("--backends", type=values.backend_list, metavar="NAMES", help="in place of the suite's")
-    parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its host name)")
+    parser.add_argument(
+        "--machine", type=values.machine, metavar="NAME", help="what to call this machine (default: its host name)"
+    )
     parser.add_argument("--results", metavar="DIR", help="where results go (default: results/ of the checkout)")
     parser.add_argument("--dry-run", action="store_true", help="run everything once, quickly, and keep nothing")
     _threads(parser)
@@ -164,12 +166,11 @@ def _compare(parser: Parser) -> None:
     parser.add_argument(
         "--input-sizes", type=values.numbers("--input-sizes"), metavar="N,...", help="default: the hidden size"
     )
-    parser.add_argument("--layers", type=values.number("--layers"), default=1, metavar="N", help="default: 1")
+    parser.add_argument("--layers", type=values.number("--layers"), metavar="N", help="default: 1")
     parser.add_argument("--bidirectional", action="store_true", help="read each sequence both ways")
     parser.add_argument(
         "--direction",
         choices=("forward", "train"),
-        default="forward",
         help="inference (default), or forward and backward",
     )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
@@ -194,9 +195,9 @@ def _backfill(parser: Parser) -> None:
     """Measure commits of the past, each with its own benchmarks in a worktree of its own, so that the history shows a line: every
     commit after a tag (or commit) up to HEAD along first parents, oldest first. Those that have results already are left out.
 
-      rnnbench backfill --since v0.1.0 --every 10
+      rnnbench backfill --since HEAD~100 --every 10
     """
-    parser.add_argument("--since", required=True, metavar="TAG", help="the commit before the first one")
+    parser.add_argument("--since", required=True, metavar="REV", help="the commit before the first one")
     parser.add_argument(
         "--every", type=values.number("--every"), default=1, metavar="N", help="only each N-th (default: 1)"
     )
@@ -204,7 +205,9 @@ def _backfill(parser: Parser) -> None:
     parser.add_argument(
         "--bench", metavar="REGEX", action="append", default=[], help="only benchmarks whose name(parameters) match"
     )
-    parser.add_argument("--machine", metavar="NAME", help="what to call this machine (default: its host name)")
+    parser.add_argument(
+        "--machine", type=values.machine, metavar="NAME", help="what to call this machine (default: its host name)"
+    )
     parser.add_argument("--results", metavar="DIR", help="where results go (default: results/ of the checkout)")
     parser.add_argument("--again", action="store_true", help="also commits that have results")
     parser.add_argument("--dry-run", action="store_true", help="only say which commits")
@@ -224,7 +227,7 @@ def _gate(parser: Parser) -> None:
     control kernel that neither side can change moves, or the interval is too wide, the verdict is "inconclusive" and never "pass".
 
       rnnbench gate --base main
-      rnnbench gate --base v1.2 --head v1.3 --cases 'lstm B=1 H=128, gru train H=256' --markdown gate.md --json gate.json
+      rnnbench gate --base HEAD~20 --head HEAD~1 --cases 'lstm B=1 H=128, gru train H=256' --markdown gate.md --json gate.json
 
     A case is a cell and, where they are not the usual ones, a backend (numba-cpu), a dtype (float32), "train" (forward), T=32,
     B=16, H=128, I= (as H), layers=1, "ragged", "both ways". Another project names its cells, backends and cases in the table
@@ -319,11 +322,12 @@ def _gpu(parser: Parser) -> None:
 
 
 def _completion(parser: Parser) -> None:
-    """Print a shell's script that completes commands and options on Tab.
+    """Print a shell's script that completes commands, options and the names of cells on Tab. What to do with it in each
+    shell:
 
-    bash   eval "$(rnnbench completion bash)"    in ~/.bashrc
-    zsh    rnnbench completion zsh > _rnnbench   in a folder of fpath
-    tcsh   rnnbench completion tcsh > ~/.rnnbench.tcsh, sourced in ~/.tcshrc
+      bash   eval "$(rnnbench completion bash)"    in ~/.bashrc
+      zsh    rnnbench completion zsh > _rnnbench   in a folder of fpath
+      tcsh   rnnbench completion tcsh > ~/.rnnbench.tcsh, sourced in ~/.tcshrc
     """
     shells = ("bash", "zsh", "tcsh")
     parser.add_argument("shell", type=values.name("shell", shells), metavar="SHELL", help=", ".join(shells))

@@ -6,7 +6,6 @@ import argparse
 import errno
 import os
 import re
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from rnnbench.backends.threads import get_threads
 from rnnbench.bench import record
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, uncommitted
-from rnnbench.bench.lock import Taken, only_one
+from rnnbench.bench.lock import Locked, Taken, only_one
 from rnnbench.bench.machine import copy_gbytes_per_s, describe, peak_gflops
 from rnnbench.bench.startup import compile_kernels, kernel_groups
 from rnnbench.bench.suite import Measurement, Suite, case_of
@@ -55,6 +54,8 @@ def _alone(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
             return _measure(arguments, root, results_dir)
     except Taken:
         raise UsageError(f"another rnnbench run is writing into {folder}; wait until it is done") from None
+    except Locked as error:
+        raise UsageError(str(error)) from error
     except OSError as error:
         if error.errno not in DISK:
             raise
@@ -117,14 +118,9 @@ def _compile(planned: list[Measurement]) -> None:
 
 def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
     """Run the suite, telling each result as it comes. Returns the results and whether Ctrl-C ended it early."""
-    progress, done, asked = Progress(len(plan)), [], []
-
-    def interrupt(number: int, frame: object) -> None:
-        asked.append(number)  # Python drops an exception that strikes while a process forks; this it cannot drop
-        raise KeyboardInterrupt
-
+    progress, interrupted = Progress(len(plan)), False
+    done: list[Measurement] = []
     progress.show(describe_one(plan[0][2]))
-    before = signal.signal(signal.SIGINT, interrupt)
     try:
         for measurement in suite.run():
             done.append(measurement)  # first of all: Ctrl-C may come at any moment, and this one is on disk
@@ -136,14 +132,10 @@ def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
             progress.step()
             if len(done) < len(plan):
                 progress.show(describe_one(plan[len(done)][2]))
-            if asked:
-                break
     except KeyboardInterrupt:
-        asked.append(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+        interrupted = True
     progress.clear()
-    return done, bool(asked)
+    return done, interrupted
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:

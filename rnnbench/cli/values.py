@@ -90,6 +90,13 @@ def fraction(what: str) -> Callable[[str], float]:
     return parse
 
 
+def machine(text: str) -> str:
+    """What to call a machine: the name of a folder in the results' folder, and never a path out of it or below it."""
+    if text.strip() in ("", ".", "..") or set(text) & set("/\\\0"):
+        raise UsageError(f"--machine names a folder of the results, such as my-desk, without / and \\; got {text!r}")
+    return text
+
+
 def cell(text: str) -> str:
     """A cell's name, or "path/to/file.py:name"; the cell is found now, so that later uses cannot fail."""
     try:

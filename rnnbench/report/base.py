@@ -65,6 +65,8 @@ UNITS = {
     "seconds_to_perplexity": "seconds",
     "verification": "relative error",
 }
+# What a program pays once, which is neither a case nor a whole program.
+START_UP = ("compile_seconds", "first_call_seconds")
 # Other projects' implementations, with which ours are compared; as rnnbench.backends has them, which a report does not load.
 PEERS = ("torch", "torch-cuda", "torch-cuda-tf32", "onnxruntime", "jax", "keras")
 # With more runs than that, only the newest of each machine are shown in detail.
@@ -121,10 +123,10 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def per_case(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One usable row per run and case for a metric, shape (cases, columns).
+    """One usable row per run and case for a metric, shape (cases, columns). Whole programs are no cases.
 
     A case can be measured by several benchmark classes (where two sweeps cross, and as a plain throughput). The first
     by the benchmark's name is kept, so that every backend's number for a case is of the same class where it can be.
     """
-    rows = usable(frame[frame["metric"] == metric]).sort_values("benchmark", kind="stable")
+    rows = usable(frame[frame["metric"] == metric]).dropna(subset=CASE).sort_values("benchmark", kind="stable")
     return rows.drop_duplicates(RUN + CASE).sort_values(RUN + CASE).reset_index(drop=True)

@@ -102,6 +102,14 @@ def _legend(rows: pd.DataFrame) -> list[tuple[str, int, str]]:
     return [(name, i, plots.MARKERS[i]) for name, i in plots.series(rows).items()]
 
 
+def _legends(rows: pd.DataFrame, drawn: list[plots.Plot]) -> dict[str, Any]:
+    """What the plots `drawn` of a section need explained: their backends, and the dashes of their batch sizes."""
+    backends = frozenset[str]().union(*(plot.backends for plot in drawn))
+    sizes = frozenset[int]().union(*(plot.batch_sizes for plot in drawn))
+    dashes = [(size, " ".join(map(str, plots.DASHES[i]))) for size, i in plots.batches(rows).items() if size in sizes]
+    return {"backends": [entry for entry in _legend(rows) if entry[0] in backends], "batches": dashes}
+
+
 def _raw(machine: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     """(name, address) of the files that a run was read from, as seen from the page's folder."""
     found = []
@@ -136,6 +144,7 @@ def _run(results: Results, machine: dict[str, Any], baseline: str | None, folder
             "heading": HEADINGS[name],
             "tables": [table for table in shown if table.section == name],
             "plots": pictures.get(name, []),
+            **_legends(rows, pictures.get(name, [])),
         }
         for name in order
     ]
@@ -146,8 +155,6 @@ def _run(results: Results, machine: dict[str, Any], baseline: str | None, folder
         "cards": _cards(rows, chosen),
         "sections": [section for section in sections if section["tables"] or section["plots"]],
         "raw": _raw(machine, folder),
-        "backends": _legend(rows),
-        "batches": [(size, " ".join(map(str, plots.DASHES[i]))) for size, i in plots.batches(rows).items()],
         "heat": _heat_legend(),
     }
 

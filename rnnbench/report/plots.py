@@ -33,11 +33,16 @@ WIDTH_INCHES = 4.0
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture: svg to be put into a page, title for its caption, alt for who cannot see it."""
+    """One picture: svg to be put into a page, title for its caption, alt for who cannot see it.
+
+    backends, batch_sizes: whose lines or points it has, which is what its legend has to explain.
+    """
 
     title: str
     svg: str
     alt: str
+    backends: frozenset[str] = frozenset()
+    batch_sizes: frozenset[int] = frozenset()
 
 
 def series(rows: pd.DataFrame) -> dict[str, int]:
@@ -95,7 +100,8 @@ def _lines(
                 f"The best value is {show(best['value'])} by {best['backend']} at {best[over]}; "
                 "the table below has every number."
             )
-            found.append(Plot(title, svg(picture, rows, xlabel + title, alt), alt))
+            drawn = frozenset(part["backend"]), frozenset(part["batch_size"].astype(int))
+            found.append(Plot(title, svg(picture, rows, xlabel + title, alt), alt, *drawn))
     return found
 
 

@@ -72,4 +72,5 @@ def _plot(rows: pd.DataFrame, cases: pd.DataFrame, dtype: str, peak: float, band
         f"Roofline, {dtype}: {len(cases)} cases beneath the matrix-product peak of {peak:.4g} GFLOP/s{slope}. The best reaches "
         f"{significant(best['gflops'])} GFLOP/s: {best['cell']} by {best['backend']}. Filled is inference, hollow training."
     )
-    return Plot(f"{dtype}; filled inference, hollow training", svg(picture, rows, "roofline" + dtype, alt), alt)
+    title = f"{dtype}; filled inference, hollow training"
+    return Plot(title, svg(picture, rows, "roofline" + dtype, alt), alt, frozenset(cases["backend"]))

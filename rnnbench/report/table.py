@@ -201,7 +201,7 @@ def _programs_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
         pd.Series(rates, index=wide.index), -wide, axis=0
     )  # the more of a rate, the less of a time, the better
     best = signed.eq(signed.max(axis=1), axis=0) & (wide.count(axis=1) > 1).to_numpy()[:, None]
-    caption = "training from end to end, each program at its own sizes"
+    caption = "from end to end, each program at its own sizes"
     yield text_table(run, "programs", "Programs", caption, wide.map(si), best)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from rnnbench.report.base import CASE, PEERS, SIZES, STATUSES, ReportError, per_case, usable, worst
+from rnnbench.report.base import CASE, PEERS, SIZES, START_UP, STATUSES, ReportError, per_case, usable, worst
 
 ALL_CELLS = "all cells"
 
@@ -148,7 +148,7 @@ def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
     Break-even is the number of inference calls after which the time won over the baseline has paid for the compilation:
     the fewest, the median and the most over the cases both have (infinite: never, the backend is not faster there).
     """
-    measured = rows[rows["metric"].isin(["compile_seconds", "first_call_seconds"]) & (rows["status"] == "ok")]
+    measured = rows[rows["metric"].isin(START_UP) & (rows["status"] == "ok")]
     pairs = speedups(rows, baseline)
     pairs = pairs[pairs["direction"] == "forward"]
     found = []
@@ -161,13 +161,13 @@ def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
             middle = calls[len(calls) // 2]  # not np.median: the mean of a number and never is never
             about |= {"fewest_calls": calls[0], "median_calls": middle, "most_calls": calls[-1], "cases": len(calls)}
         found.append(about)
-    columns = ["compile_seconds", "first_call_seconds", "fewest_calls", "median_calls", "most_calls", "cases"]
+    columns = [*START_UP, "fewest_calls", "median_calls", "most_calls", "cases"]
     return pd.DataFrame(found, columns=["cell", "backend", *columns]).set_index(["cell", "backend"])
 
 
 def programs(rows: pd.DataFrame) -> pd.DataFrame:
-    """The end-to-end programs of the benchmarks `tasks.*`: a row for each benchmark, unit and cell, a column for each backend."""
-    found = usable(rows[rows["benchmark"].str.startswith("tasks.")])
+    """The whole programs, which have sizes of their own: a row for each benchmark, unit and cell, a column for each backend."""
+    found = usable(rows[rows["cell"].notna() & rows[SIZES].isna().all(axis=1) & ~rows["metric"].isin(START_UP)])
     what = found["benchmark"].str.split(".").str[1]
     measure = found["metric"].str.replace("_", " ") + found["unit"].map(lambda unit: f" ({unit})")
     keys = found.assign(program=what, measure=measure).drop_duplicates(["program", "measure", "cell", "backend"])

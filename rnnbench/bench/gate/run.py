@@ -16,7 +16,7 @@ from rnnbench.bench.gate.pairs import Timings, Workers
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.verdict import BATCHES, judge
 from rnnbench.bench.gate.workers import Worker, WorkerDied, last_core, workers
-from rnnbench.bench.lock import Taken, only_one
+from rnnbench.bench.lock import Locked, Taken, only_one
 
 Tell = Callable[[str], None]
 PLACE = "gate"  # of which a machine has one
@@ -43,6 +43,8 @@ def gate(project: Project, base: str, head: str, cases: Sequence[Case], tell: Te
         raise GateError(
             "another rnnbench gate is running on this machine, and each would slow the other; wait until it is done"
         ) from None
+    except Locked as error:
+        raise GateError(str(error)) from error
     result.seconds = monotonic() - start
     return result
 
