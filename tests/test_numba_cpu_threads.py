@@ -202,6 +202,16 @@ def test_calls_from_several_threads_on_several_networks() -> None:
     in_threads(4, work)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_thread_that_is_ahead_keeps_to_its_own_scratch(divided: Any, dtype: str) -> None:
+    """Sums of weights and dx, whose rows of 5 need scratch, are one call: a thread may be at either."""
+    divided(2, True)
+    case = case_of("lstm", dtype, seq_len=20, batch_size=16)
+    first = train(case)
+    for _ in range(30):
+        assert different(first, train(case)) == []
+
+
 # --- a busy machine -------------------------------------------------------------------------------------------------------
 
 STEPS = 300

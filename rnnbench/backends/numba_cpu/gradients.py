@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numba.extending import register_jitable
 
 from .cache import cached_njit
 from .product import lanes_of, product_over_rows
@@ -25,7 +26,7 @@ BLOCK = 128  # rows of K that are summed at once: what they have of both operand
 COLUMNS = 32  # so many vectors of b and
 HEIGHTS = 10  # so many strips of a; memory is read fast only where much of a row is read at once
 HEIGHT = 48  # rows of the result for a strip; whole tiles
-ROWS = 64  # rows of dx that are computed before they are added to it
+ROWS = 64  # rows of dx that are computed before they are added to it; they need less scratch than a block
 
 _wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
 
@@ -70,9 +71,10 @@ class GradientDims(NamedTuple):
     input_vectors: int  # WIDE or 1
 
 
-def scratch_size(lanes: int) -> int:
-    """Elements of scratch that a thread needs."""
-    return max(BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT), ROWS * WIDE * lanes)
+@register_jitable
+def scratch_size(lanes):
+    """Elements of scratch that a thread needs. While one thread is at a sum, another may be at dx: each keeps to its own."""
+    return BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT)
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -121,7 +123,7 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
     first, end = share(s.rows, threads, thread)
     lanes = lanes_of(out)
     most, strips = COLUMNS * lanes, HEIGHTS * HEIGHT
-    packed_a = thread * BLOCK * (most + strips)
+    packed_a = thread * scratch_size(lanes)
     packed_b = packed_a + BLOCK * strips
     step, zero, one = np.int64(HEIGHT), np.int64(0), np.int64(1)  # see product_over_rows
     for column in range(0, s.columns, most):
@@ -174,7 +176,7 @@ def _add_product(dpre, packed, run, d, dx, scratch, threads, thread):
     lanes, columns = lanes_of(dx), d.input_size
     first, end = share(d.depth, threads, thread)
     width = d.input_vectors * lanes
-    here = thread * ROWS * WIDE * lanes
+    here = thread * scratch_size(lanes)
     zero, one = np.int64(0), np.int64(1)  # see product_over_rows
     for r in range(first, end, ROWS):
         count = min(ROWS, end - r)
