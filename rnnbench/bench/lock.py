@@ -26,9 +26,8 @@ def only_one(what: str) -> Iterator[None]:
     """
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
     path = Path(gettempdir()) / f"rnnbench-{name}.lock"
-    lock = FileLock(
-        path, mode=0o666
-    )  # whatever the umask: the folder is everybody's, and so is the file that stays there
+    # whatever the umask: the folder is everybody's, and so is the file that stays there
+    lock = FileLock(path, mode=0o666)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -39,8 +39,7 @@ def as_stored(params: Mapping[str, Array], stored: Format | None) -> dict[str, A
 
 def nearest(value: Array, stored: Format) -> Array:
     """The nearest number of the format, ties to even; there is no largest one. value: finite. stored: the format."""
-    _, exponent = np.frexp(
-        value.astype(np.float64)
-    )  # of a fraction from 1/2 on, so one more than that of its first bit
+    # of a fraction from 1/2 on, so one more than that of its first bit
+    _, exponent = np.frexp(value.astype(np.float64))
     apart = np.ldexp(1.0, np.maximum(exponent - 1, stored.smallest) - (stored.bits - 1))
     return (np.rint(value / apart) * apart).astype(value.dtype)
