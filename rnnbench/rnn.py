@@ -103,13 +103,15 @@ class RNN:
 
     def load(self, new_params: Mapping[str, Any]) -> None:
         """Take copies of `new_params` as the parameters. Raises ValueError for a missing, unknown or misshapen one."""
-        self._install(params.validate(self.spec, new_params))
+        self._install(params.validate(self.spec, new_params), self.network)
 
-    def _install(self, arrays: dict[str, np.ndarray]) -> None:
+    def _install(self, arrays: dict[str, np.ndarray], before: Network | None = None) -> None:
+        """Take the parameters, in a network made from the one `before` if that knows how."""
         for array in arrays.values():
             array.flags.writeable = False
         self._params, self._dtype = MappingProxyType(arrays), np.dtype(self.spec.dtype)
-        self.network = self._module.prepare(self.spec, arrays)
+        again = getattr(before, "with_params", None)
+        self.network: Network = self._module.prepare(self.spec, arrays) if again is None else again(arrays)
 
     def __call__(
         self, x: Any, state: Any = None, lengths: Any = None, stream: Any = None

@@ -219,3 +219,20 @@ def test_read_only_arrays_run_on_the_same_kernels() -> None:
 
 if __name__ == "__main__":
     run_fenced(sys.argv[1] == "after")
+
+
+def test_other_weights_take_over_plans_and_buffers() -> None:
+    rnn, x = RNN("lstm", 3, 5), np.ones((4, 2, 3), np.float32)
+    _, _, tape = rnn.forward(x)
+    rnn.backward(tape, None)
+    before = rnn.network
+    rnn.load({name: 2 * array for name, array in rnn.params.items()})
+    (mine,), (others,) = rnn.network.layers[0], before.layers[0]
+    assert mine is not others and not np.shares_memory(mine._packed.array, others._packed.array)
+    assert mine._plans and mine._plans is others._plans and mine._back_plans is others._back_plans
+    assert mine._buffers and mine._buffers is others._buffers
+    # and they compute with their own weights
+    fresh = RNN("lstm", 3, 5)
+    fresh.load(rnn.params)
+    np.testing.assert_array_equal(rnn(x)[0], fresh(x)[0])
+    assert not np.array_equal(rnn(x)[0], RNN("lstm", 3, 5)(x)[0])

@@ -7,6 +7,7 @@ import pytest
 
 from rnnbench import RNN
 from rnnbench.tasks.layers import Dense, Embedding, Recurrent, Rows
+from rnnbench.tasks.workers import divide
 
 RNG = np.random.default_rng(0)
 
@@ -33,6 +34,23 @@ def test_dense_backward_is_the_derivative() -> None:
         change = layer.forward(moved, x + direction if name == "x" else x) - layer.forward(params, x)
         found = dx if name == "x" else gradients[name]
         assert np.sum(change * dy) == pytest.approx(np.sum(direction * found), rel=1e-12)
+
+
+def test_threads_divide_a_dense_layer_without_changing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Dense("output", 3, 50)
+    params = layer.initialise(np.random.default_rng(0), "float64")
+    x, dy = RNG.standard_normal((5, 2, 3)), RNG.standard_normal((5, 2, 50))
+    whole = layer.forward(params, x), *layer.backward(params, x, dy)
+    parts: list[slice] = []
+    monkeypatch.setattr("rnnbench.tasks.layers._WORTH_A_THREAD", 1)
+    monkeypatch.setattr("rnnbench.tasks.workers.get_threads", lambda: 3)
+    monkeypatch.setattr(
+        "rnnbench.tasks.layers.divide", lambda work, *a: divide(lambda *its: (parts.append(its[1]), work(*its))[1], *a)
+    )
+    divided = layer.forward(params, x), *layer.backward(params, x, dy)
+    assert len(parts) == 6
+    for one, other in zip((*whole[:2], *whole[2].values()), (*divided[:2], *divided[2].values()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
 
 
 def test_an_embedding_looks_up_what_a_one_hot_product_would_give() -> None:

@@ -83,6 +83,28 @@ def test_a_restored_optimiser_goes_on_to_the_same_bits(make: Any, dtype: str) ->
         np.testing.assert_array_equal(params[name], halves[name])
 
 
+@pytest.mark.parametrize("make", [SGD, Adam])
+@pytest.mark.parametrize("touched", [[0], [6], [0, 3, 6], [], list(range(7))], ids=str)
+def test_threads_divide_a_step_without_changing_it(
+    make: Any, touched: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    start = {"dense": rng.standard_normal((7, 5)), "rows": rng.standard_normal((7, 5))}
+    rows = Rows((7, 5), np.array(touched, np.intp), rng.standard_normal((len(touched), 5)))
+    gradients = {"dense": rng.standard_normal((7, 5)), "rows": rows}
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr("rnnbench.tasks.optimisers._WORTH_A_THREAD", 1)
+        monkeypatch.setattr("rnnbench.tasks.workers.get_threads", lambda threads=threads: threads)
+        params, optimiser = {name: array.copy() for name, array in start.items()}, make(learning_rate=0.1)
+        optimiser.step(params, gradients)
+        optimiser.step(params, gradients)
+        results.append(params)
+    for name in start:
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+        assert (results[0][name] != start[name]).any() or (name == "rows" and not touched)
+
+
 def test_large_arrays() -> None:
     big = np.random.default_rng(0).standard_normal((3, 50_000))
     params, right = {"weight": big.copy()}, big - 0.5 * np.cos(big)

@@ -1,4 +1,4 @@
-"""Work divided among threads: every number once, results in order, errors raised, BLAS on one thread each and as before after."""
+"""Work divided among threads: every number once, results in order, errors raised; BLAS on one thread each and as before after."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from threadpoolctl import ThreadpoolController
 
 from rnnbench import RNN
 from rnnbench.backends import threads
+from rnnbench.tasks.layers import Dense
 from rnnbench.tasks.workers import divide
 
 
@@ -33,24 +34,31 @@ def test_every_number_is_in_one_part(count: int, monkeypatch: pytest.MonkeyPatch
     assert len(parts) == max(1, min(3, count // 2))
 
 
-def test_blas_has_one_thread_within_and_all_afterwards() -> None:
-    before = blas_threads()
-    assert divide(lambda part, some: blas_threads(), 1, 1) == [{1}]
+@pytest.mark.parametrize("outputs", [4, 4_000_000], ids=["one part", "many parts"])
+def test_blas_has_one_thread_in_a_layer_and_all_afterwards(outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = blas_threads(), []
+    layer = Dense("output", 1, outputs)
+    params, x = layer.initialise(np.random.default_rng(0), "float32"), np.ones((1, 1), np.float32)
+    real = np.matmul
+    monkeypatch.setattr(np, "matmul", lambda *a, **options: (seen.append(blas_threads()), real(*a, **options))[1])
+    layer.backward(params, x, layer.forward(params, x))
+    assert len(seen) >= 2 and all(found == {1} for found in seen)
     assert blas_threads() == before
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_what_a_part_raises_is_raised_and_blas_is_as_before(failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_part_raises_is_raised_when_all_have_ended(failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rnnbench.tasks.workers.get_threads", lambda: 2)
-    before = blas_threads()
+    ended = []
 
     def work(part: int, some: slice) -> None:
         if part == failing:
             raise ArithmeticError(f"part {part}")
+        ended.append(part)
 
     with pytest.raises(ArithmeticError, match=f"part {failing}"):
         divide(work, 10, 1)
-    assert blas_threads() == before
+    assert ended == [1 - failing]  # waited for: it writes into arrays of the caller's
 
 
 def test_settings_of_floating_point_hold_in_every_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,11 @@ class Tape(Protocol):
 
 
 class Network(Protocol):
-    """A network ready to run: weights packed once, kept until the next `prepare`."""
+    """A network ready to run, with its weights packed once.
+
+    One that makes more than that, such as plans and buffers, also has `with_params(params) -> Network`: the same network with other
+    parameters, what it made for the first ones included. The first one and its tapes stay as they are.
+    """
 
     def put(self, array: np.ndarray) -> Any:
         """`array` in the backend's own form."""
@@ -62,7 +66,7 @@ class Backend(Protocol):
         """Why this network cannot run in this direction ("forward" or "train"), in a sentence; None if it can."""
 
     def prepare(self, spec: Spec, params: Mapping[str, np.ndarray]) -> Network:
-        """The network with these parameters (validated, in the spec's dtype). Never timed."""
+        """The network with these parameters (validated, in the spec's dtype, and not changed afterwards). Never timed."""
 
 
 @dataclass(frozen=True)
@@ -107,23 +111,19 @@ class Arrangement:
     def weights(self, params: Mapping[str, np.ndarray], suffix: str) -> LayerWeights:
         """The parameters under `suffix` as blocks."""
         spec, H, width = self._spec, self._spec.hidden_size, self._spec.state_sizes[0]
+        pre = self._program.pre
         weight_ih = params[f"weight_ih{suffix}"].reshape(len(spec.cell.input_gates), H, -1)
-        blocks = len(self._program.pre)
-        products = sum(pre.recurrent is not None for pre in self._program.pre)
+        weight_hh = params.get(f"weight_hh{suffix}", np.zeros(0, spec.dtype)).reshape(-1, H, width)
         result = LayerWeights(
-            np.zeros((blocks, H, weight_ih.shape[2]), spec.dtype),
-            np.zeros((products, H, H), spec.dtype),
-            np.zeros((blocks, H), spec.dtype),
+            self._inputs.scatter(weight_ih, len(pre), weight_ih.shape[2]),
+            self._recurrents.scatter(weight_hh, sum(p.recurrent is not None for p in pre), H),
+            np.zeros((len(pre), H), spec.dtype),
             np.array([params[f"p_{v}{suffix}"] for v in spec.cell.vectors], spec.dtype).reshape(-1, H),
         )
-        for gate, its in enumerate(self._inputs.blocks):
-            result.input[its] = weight_ih[gate]
-            if spec.bias:
-                result.bias[its] += params[f"bias_ih{suffix}"].reshape(-1, H)[gate]
-        for gate, its in enumerate(self._recurrents.blocks):
-            result.recurrent[its, :, :width] = params[f"weight_hh{suffix}"].reshape(-1, H, width)[gate]
-            if spec.bias:
-                result.bias[its] += params[f"bias_hh{suffix}"].reshape(-1, H)[gate]
+        if spec.bias:
+            for which, places in (("ih", self._inputs), ("hh", self._recurrents)):
+                for gate, its in enumerate(places.blocks):
+                    result.bias[its] += params[f"bias_{which}{suffix}"].reshape(-1, H)[gate]
         if self._projection is not None:
             result.recurrent[self._projection, :width] = params[f"weight_hr{suffix}"]
         return result
@@ -154,6 +154,15 @@ class _Places:
         self.blocks = blocks
         self._order = np.array([its[0] for its in blocks]) if all(len(its) == 1 for its in blocks) else None
         self._is_in_order = blocks == [[gate] for gate in range(len(blocks))]
+
+    def scatter(self, gates: np.ndarray, blocks: int, columns: int) -> np.ndarray:
+        """(gates, H, C) -> (blocks, H, columns), zeros elsewhere; `gates` itself where each has one block, in order, no more."""
+        if self._is_in_order and gates.shape == (blocks, gates.shape[1], columns):
+            return gates
+        found = np.zeros((blocks, gates.shape[1], columns), gates.dtype)
+        for gate, its in zip(gates, self.blocks, strict=True):
+            found[its, :, : gates.shape[2]] = gate
+        return found
 
     def gather(self, gradients: np.ndarray) -> np.ndarray:
         """(gates, ...): for each gate the sum of its blocks; the blocks themselves where each gate has one, in order."""

@@ -102,6 +102,10 @@ class NumpyLayer:
         # a NumPy scalar of the kernel's dtype: a float32 cell stays float32 whatever the number
         self._numbers = [np.dtype(spec.dtype).type(spec.numbers[n]) for n in spec.cell.numbers]
 
+    def with_weights(self, weights: LayerWeights) -> NumpyLayer:
+        """See `stack.Layer.with_weights`."""
+        return NumpyLayer(self.spec, weights, self.reverse)
+
     @np.errstate(all="ignore")  # infinity and NaN pass through as IEEE 754 has it, silently as in the other backends
     def forward(
         self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int

@@ -6,6 +6,7 @@ direction runs from the end of each row, padding is cleared once so that nothing
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ class Layer(Protocol):
         """BPTT on the tape that forward returned. doutput (T, B, D*H) and `column` as in forward. dstate: the final states'
         adjoints before, the initial states' after. Adds to dx (T, B, I). Returns the weights' gradients.
         """
+
+    def with_weights(self, weights: LayerWeights) -> Layer:
+        """The same layer with other weights. This one and its tapes stay as they are."""
 
 
 @dataclass
@@ -74,6 +78,15 @@ class Stack:
         for layer, direction, suffix in self._suffixes:
             weights = self._arrangement.weights(params, suffix)
             self.layers[layer].append(make(spec, weights, spec.reads_backwards(direction)))
+
+    def with_params(self, params: Mapping[str, np.ndarray]) -> Stack:
+        """See `Network`: layers keep what does not depend on a weight's value."""
+        other = copy.copy(self)
+        other.layers = [[] for _ in self.layers]
+        for layer, direction, suffix in self._suffixes:
+            weights = self._arrangement.weights(params, suffix)
+            other.layers[layer].append(self.layers[layer][direction].with_weights(weights))
+        return other
 
     def put(self, array: np.ndarray) -> np.ndarray:
         """The array itself: RNN hands over C-contiguous arrays of the right dtype."""

@@ -14,8 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.threads import one_blas_thread
 from ..rnn import RNN, Tape
+from . import kernels
+from .workers import divide
 
+# multiplications that make another thread worth waking, which takes 0.1 ms
+_WORTH_A_THREAD = 4_000_000
 Params = dict[str, np.ndarray]
 
 
@@ -41,7 +46,10 @@ Gradients = dict[str, "np.ndarray | Rows"]
 
 
 class Dense:
-    """y = x W^T + b, with `{name}.weight` (outputs, inputs) and `{name}.bias` (outputs,). As torch.nn.Linear."""
+    """y = x W^T + b, with `{name}.weight` (outputs, inputs) and `{name}.bias` (outputs,). As torch.nn.Linear.
+
+    Threads divide the outputs, so that each reads and writes its own share of the weights alone.
+    """
 
     def __init__(self, name: str, inputs: int, outputs: int) -> None:
         self.inputs, self.outputs = inputs, outputs
@@ -57,15 +65,38 @@ class Dense:
 
     def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """x (..., inputs) -> (..., outputs), written into `out` if there is one, (rows of x, outputs) and contiguous."""
-        y = np.matmul(x.reshape(-1, self.inputs), params[self.weight].T, out=out)
-        y += params[self.bias]
+        weight, bias = params[self.weight], params[self.bias]
+        flat = x.reshape(-1, self.inputs)
+        y = np.empty((len(flat), self.outputs), np.result_type(x, weight)) if out is None else out
+
+        def some_outputs(part: int, some: slice) -> None:
+            np.matmul(flat, weight[some].T, out=y[:, some])
+            y[:, some] += bias[some]
+
+        with one_blas_thread():
+            divide(some_outputs, self.outputs, self._fewest(len(flat)))
         return y.reshape(*x.shape[:-1], self.outputs)
 
     def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Params]:
         """Gradients of x and of both parameters, from `params` and x as in `forward` and dy (..., outputs), the gradient of y."""
-        flat = dy.reshape(-1, self.outputs)
-        gradients = {self.weight: flat.T @ x.reshape(-1, self.inputs), self.bias: flat.sum(0)}
-        return (flat @ params[self.weight]).reshape(x.shape), gradients
+        weight, flat, rows = params[self.weight], x.reshape(-1, self.inputs), dy.reshape(-1, self.outputs)
+        dweight, dbias = (np.empty_like(params[name]) for name in (self.weight, self.bias))
+
+        def some_outputs(part: int, some: slice) -> np.ndarray:
+            its = rows[:, some]
+            np.matmul(its.T, flat, out=dweight[some])
+            np.sum(its, 0, out=dbias[some])
+            return its @ weight[some]
+
+        with one_blas_thread():
+            dx, *others = divide(some_outputs, self.outputs, self._fewest(len(flat)))
+        for other in others:
+            dx += other
+        return dx.reshape(x.shape), {self.weight: dweight, self.bias: dbias}
+
+    def _fewest(self, rows: int) -> int:
+        """Outputs that make another thread worth waking."""
+        return max(8, _WORTH_A_THREAD // max(1, self.inputs * rows))
 
 
 class Embedding:
@@ -90,11 +121,8 @@ class Embedding:
     def backward(self, tokens: np.ndarray, dy: np.ndarray) -> Gradients:
         """The gradient of the weights, from the tokens of `forward` and dy (..., width), which is zero where a token is padding."""
         index, place = np.unique(tokens, return_inverse=True)
-        place = place.reshape(-1)
-        order = np.argsort(place, kind="stable")
-        # equal words stand side by side, so that each one's sum is one run
-        starts = np.searchsorted(place[order], np.arange(len(index)))
-        values = np.add.reduceat(dy.reshape(-1, self.width)[order], starts, axis=0)
+        values = np.zeros((len(index), self.width), dy.dtype)
+        kernels.add_rows(values, place.reshape(-1), dy.reshape(-1, self.width))
         return {self.weight: Rows((self.words, self.width), index, values)}
 
 

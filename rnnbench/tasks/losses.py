@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .workers import divide
+
 # logits that are worked on at a time: they stay in the second-level cache from the first operation to the last
 _BLOCK = 64 * 1024
 
@@ -74,9 +76,13 @@ def softmax_cross_entropy(
     result = gradient.reshape(-1, classes)
     losses, right = np.empty(len(flat), flat.dtype), np.empty(len(flat), bool)
     step = max(1, _BLOCK // classes)
-    for start in range(0, len(flat), step):
-        rows = slice(start, start + step)
-        losses[rows], right[rows] = _softmax_rows(flat[rows], flat_targets[rows], scale, result[rows])
+
+    def some_rows(part: int, some: slice) -> None:
+        for start in range(some.start, some.stop, step):
+            rows = slice(start, min(start + step, some.stop))
+            losses[rows], right[rows] = _softmax_rows(flat[rows], flat_targets[rows], scale, result[rows])
+
+    divide(some_rows, len(flat), 4 * step)
     if inside is not None:
         losses, right = losses[inside], right[inside]
         result[~inside] = 0

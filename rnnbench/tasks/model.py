@@ -7,16 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..backends.threads import one_blas_thread
 from ..rnn import RNN
 from .layers import Dense, Embedding, Gradients, Params, Recurrent
 from .losses import Loss, mean_squared_error, softmax_cross_entropy, valid
-from .workers import divide
 
 # rows of the output layer that are worked on at a time
-_ROWS = 512
-# weights times rows that make another thread worth waking, which takes 0.1 ms
-_WORTH_A_THREAD = 4_000_000
+_ROWS = 1024
 LOSSES: dict[str, Callable[..., tuple[Loss, np.ndarray]]] = {
     "softmax": softmax_cross_entropy,
     "squares": mean_squared_error,
@@ -87,7 +83,7 @@ class SequenceModel:
         if loss not in LOSSES or per not in ("prediction", "row"):
             raise ValueError(f"loss is {' or '.join(LOSSES)} and per is prediction or row, not {loss!r} and {per!r}")
         self._loss = LOSSES[loss]
-        self._kept: dict[int, np.ndarray] = {}
+        self._kept = np.empty((0, outputs), spec.dtype)
         rng = np.random.default_rng(seed)
         self.params: Params = first.initialise(rng, spec.dtype) if first is not None else {}
         self.params |= self.recurrent.initialise() | self.output.initialise(rng, spec.dtype)
@@ -109,15 +105,11 @@ class SequenceModel:
         output, final = self.recurrent.infer(self._enter(batch.x), None, batch.lengths)
         features, targets, _ = self._predictions(batch, output, final)
 
-        def some_rows(part: int, rows: slice) -> Loss:
-            total = Loss()
-            for some in _chunks(rows):
-                x = features[some]
-                predicted = self.output.forward(self.params, x, self._scratch(part, len(x)))
-                total += self._loss(predicted, targets[some], out=predicted)[0]
-            return total
-
-        return sum(divide(some_rows, len(features), self._fewest_rows()), Loss())
+        total = Loss()
+        for some in _chunks(len(features)):
+            predicted = self._predicted(features[some])
+            total += self._loss(predicted, targets[some], out=predicted)[0]
+        return total
 
     def gradients(self, batch: Batch) -> tuple[Loss, Gradients]:
         """See `Model.gradients`."""
@@ -139,8 +131,7 @@ class SequenceModel:
         if isinstance(self.first, Embedding):
             gradients |= self.first.backward(batch.x, dx)
         elif self.first is not None:
-            with one_blas_thread():
-                gradients |= self.first.backward(self.params, batch.x, dx)[1]
+            gradients |= self.first.backward(self.params, batch.x, dx)[1]
         return loss, gradients
 
     @property
@@ -148,10 +139,7 @@ class SequenceModel:
         return self.recurrent.rnn.spec.num_directions
 
     def _enter(self, x: np.ndarray) -> np.ndarray:
-        if self.first is None:
-            return x
-        with one_blas_thread():
-            return self.first.forward(self.params, x)
+        return x if self.first is None else self.first.forward(self.params, x)
 
     def _last_rows(self, h: np.ndarray) -> np.ndarray:
         """The last layer's part (D, B, H) of an h_n (layers * D, B, H)."""
@@ -177,42 +165,30 @@ class SequenceModel:
     def _output_gradients(
         self, features: np.ndarray, targets: np.ndarray, scale: float
     ) -> tuple[Loss, np.ndarray, Params]:
-        """The loss, `scale` times its gradient of `features`, and those of the output layer. Threads divide the rows, and take some
-        at a time: logits of thousands of classes stay in cache from their product to their gradient.
+        """The loss, `scale` times its gradient of `features`, and those of the output layer.
+
+        A part of the rows at a time: all logits at once, of thousands of classes, would fill the memory.
         """
-        dfeatures = np.empty_like(features)
+        dfeatures, total = np.empty_like(features), Loss()
+        sums: Params = {}
+        for some in _chunks(len(features)):
+            x = features[some]
+            predicted = self._predicted(x)
+            loss, dpredicted = self._loss(predicted, targets[some], scale=scale, out=predicted)
+            dfeatures[some], found = self.output.backward(self.params, x, dpredicted)
+            total += loss
+            _add(sums, found)
+        return total, dfeatures, sums
 
-        def some_rows(part: int, rows: slice) -> tuple[Loss, Params]:
-            total = Loss()
-            sums: Params = {}
-            for some in _chunks(rows):
-                x = features[some]
-                predicted = self.output.forward(self.params, x, self._scratch(part, len(x)))
-                loss, dpredicted = self._loss(predicted, targets[some], scale=scale, out=predicted)
-                dfeatures[some], found = self.output.backward(self.params, x, dpredicted)
-                total += loss
-                _add(sums, found)
-            return total, sums
-
-        (loss, gradients), *others = divide(some_rows, len(features), self._fewest_rows())
-        for other, found in others:
-            loss += other
-            _add(gradients, found)
-        return loss, dfeatures, gradients
-
-    def _fewest_rows(self) -> int:
-        return max(8, _WORTH_A_THREAD // self.params[self.output.weight].size)
-
-    def _scratch(self, part: int, rows: int) -> np.ndarray:
-        """(rows, outputs) for a thread's predictions, kept from step to step: fresh memory costs a page fault for each 4 KiB."""
-        kept = self._kept.get(part)
-        if kept is None or len(kept) < rows:
-            kept = self._kept[part] = np.empty((rows, self.output.outputs), self.recurrent.rnn.spec.dtype)
-        return kept[:rows]
+    def _predicted(self, x: np.ndarray) -> np.ndarray:
+        """(rows, outputs) in an array that is kept from step to step: fresh memory costs a page fault for each 4 KiB."""
+        if len(self._kept) < len(x):
+            self._kept = np.empty((len(x), self.output.outputs), self.recurrent.rnn.spec.dtype)
+        return self.output.forward(self.params, x, self._kept[: len(x)])
 
 
-def _chunks(rows: slice) -> list[slice]:
-    return [slice(start, min(start + _ROWS, rows.stop)) for start in range(rows.start, rows.stop, _ROWS)]
+def _chunks(rows: int) -> list[slice]:
+    return [slice(start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS)]
 
 
 def _add(sums: Params, gradients: Params) -> None:

@@ -5,6 +5,7 @@ What an optimiser remembers between steps is in `state()`, numbers and arrays by
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Protocol
@@ -14,8 +15,11 @@ import numpy as np
 from ..backends.threads import one_blas_thread
 from . import kernels
 from .layers import Gradients, Params, Rows
+from .workers import divide
 
 _PART = 32 * 1024
+# elements that make another thread worth waking, which takes 0.1 ms
+_WORTH_A_THREAD = 500_000
 
 
 class Optimiser(Protocol):
@@ -66,7 +70,7 @@ class SGD:
             elif isinstance(gradient, Rows):
                 array[gradient.index] -= rate * gradient.values
             else:
-                kernels.descend(*_flat(array, gradient), rate)
+                _descend(array, gradient, rate)
 
     def end_of_epoch(self, loss: float) -> None:
         """Halve the learning rate if asked to and the loss rose."""
@@ -116,8 +120,11 @@ class Adam:
             array = params[name]
             if name not in self._mean:
                 self._mean[name], self._square[name] = np.zeros_like(array), np.zeros_like(array)
-            arrays = _flat(array, _dense(gradient), self._mean[name], self._square[name])
-            kernels.adam(*arrays, *map(array.dtype.type, numbers))
+            kept, typed = (array, self._mean[name], self._square[name]), [array.dtype.type(n) for n in numbers]
+            if isinstance(gradient, Rows):
+                _adam_rows(*kept, gradient, typed)
+            else:
+                _adam(*kept, gradient, typed)
 
     def end_of_epoch(self, loss: float) -> None:
         """Nothing: the learning rate stays."""
@@ -133,6 +140,28 @@ class Adam:
         self._mean, self._square = _under("mean", state), _under("square", state)
 
 
+def _descend(p: np.ndarray, g: np.ndarray, rate: np.floating) -> None:
+    p, g = _flat(p, g)
+    divide(lambda part, some: kernels.descend(p[some], g[some], rate), p.size, _WORTH_A_THREAD)
+
+
+def _adam(p: np.ndarray, m: np.ndarray, v: np.ndarray, g: np.ndarray, numbers: list[np.floating]) -> None:
+    flat = _flat(p, g, m, v)
+    divide(lambda part, some: kernels.adam(*(array[some] for array in flat), *numbers), p.size, _WORTH_A_THREAD)
+
+
+def _adam_rows(p: np.ndarray, m: np.ndarray, v: np.ndarray, g: Rows, numbers: list[np.floating]) -> None:
+    p, m, v = (array.reshape(len(array), -1) for array in (p, m, v))
+    none = np.zeros(p.shape[1], p.dtype)
+
+    def some_rows(part: int, some: slice) -> None:
+        first, end = np.searchsorted(g.index, [some.start, some.stop])
+        its = slice(first, end)
+        kernels.adam_rows(p[some], g.values[its], g.index[its] - some.start, none, m[some], v[some], *numbers)
+
+    divide(some_rows, len(p), _WORTH_A_THREAD // max(1, p.shape[1]))
+
+
 def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     """Scale all gradients, in place, by the one factor that brings their common Euclidean norm down to `limit`, if it is above.
 
@@ -141,8 +170,14 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     """
     _positive("limit", limit)
     arrays = [g.values if isinstance(g, Rows) else g for g in gradients.values()]
+    parts = [part for array in arrays for part in _parts(array)]
+
+    def squares(part: int, some: slice) -> list[float]:
+        return [float(p @ p) for p in parts[some]]
+
     with one_blas_thread(), np.errstate(over="ignore"):
-        norm = math.sqrt(sum(float(part @ part) for a in arrays for part in _parts(a)))
+        # added up in one order, however many threads there are
+        norm = math.sqrt(sum(itertools.chain(*divide(squares, len(parts), _WORTH_A_THREAD // _PART))))
     if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be
         norm = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
     if limit < norm < math.inf:

@@ -1,4 +1,4 @@
-"""Work divided among the process's threads, each of which calls NumPy and its BLAS on its own part."""
+"""Work divided among the process's threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..backends.threads import get_threads, one_blas_thread
+from ..backends.threads import get_threads
 
 Result = TypeVar("Result")
 
@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 def divide(work: Callable[[int, slice], Result], count: int, least: int) -> list[Result]:
     """[work(part, slice of the numbers below count), ...]: as many equal parts as there are threads, of `least` or more each.
 
-    work: computes with NumPy, which lets other threads run meanwhile, and writes nowhere where another part does. What it raises is
-    raised here.
+    work: computes with NumPy or a kernel, which let other threads run meanwhile, and writes nowhere where another part does. What
+    it raises is raised here. Where it calls BLAS, the caller holds that to one thread (`one_blas_thread`).
     """
     parts = max(1, min(get_threads(), count // max(1, least)))
     slices = [slice(count * k // parts, count * (k + 1) // parts) for k in range(parts)]
@@ -28,15 +28,14 @@ def divide(work: Callable[[int, slice], Result], count: int, least: int) -> list
         with np.errstate(**settings):
             return work(part, slices[part])
 
-    with one_blas_thread():
-        if parts == 1:
-            return [work_as_here(0)]
-        others = [_pool(parts - 1).submit(work_as_here, k) for k in range(1, parts)]
-        try:
-            first = work_as_here(0)
-        finally:  # the others write into arrays that the caller still holds
-            results = [other.result() for other in others]
-        return [first, *results]
+    if parts == 1:
+        return [work(0, slices[0])]
+    others = [_pool(parts - 1).submit(work_as_here, k) for k in range(1, parts)]
+    try:
+        first = work(0, slices[0])
+    finally:  # the others write into arrays that the caller still holds
+        results = [other.result() for other in others]
+    return [first, *results]
 
 
 @lru_cache(maxsize=1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading as _threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,37 +57,50 @@ class KernelTape:
         return self.array.nbytes
 
 
-@dataclass
-class _Packed:
+class _Plans(dict[Any, _Planned]):
+    """Key -> plan. None depends on a weight's value, so all stay when other weights are loaded, as at each step of a training."""
+
+    def find(self, key: Any, make: Callable[[], Any]) -> _Planned:
+        """The plan for `key`, made at its first use."""
+        found = self.get(key)
+        if found is None:
+            if len(self) >= _MOST_PLANS:
+                self.clear()
+            found = self[key] = _Planned(make())
+        return found
+
+
+class _Packed(NamedTuple):
     """Packed weights and where their parts start."""
 
     array: np.ndarray
     at: dict[str, int]
-    plans: dict[Any, _Planned] = field(default_factory=dict)
-
-    def planned(self, key: Any, make: Callable[[], Any]) -> _Planned:
-        """The plan for `key`, made at its first use."""
-        found = self.plans.get(key)
-        if found is None:
-            if len(self.plans) >= _MOST_PLANS:
-                self.plans.clear()
-            found = self.plans[key] = _Planned(make())
-        return found
 
 
 class KernelLayer:
     """See `stack.Layer`."""
 
     def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
-        self.spec, self.reverse, self._weights = spec, reverse, weights
+        self.spec, self.reverse = spec, reverse
         self.dtype = np.dtype(spec.dtype)
         self._geometry = Geometry(spec, weights, reverse)
         self._numbers = np.array([spec.numbers[n] for n in spec.cell.numbers], self.dtype)
-        g = self._geometry
-        self._packed = _Packed(*layout.pack_forward(g.program, weights, self._numbers, g.width))
-        self._packed_back: _Packed | None = None
+        self._plans, self._back_plans = _Plans(), _Plans()
         self._buffers: dict[str, np.ndarray] = {}
         self._barrier = np.zeros(8, np.int64)
+        self._pack(weights)
+
+    def with_weights(self, weights: LayerWeights) -> KernelLayer:
+        """See `stack.Layer.with_weights`. Buffers are shared: only one call at a time has them."""
+        other = copy.copy(self)
+        other._pack(weights)
+        return other
+
+    def _pack(self, weights: LayerWeights) -> None:
+        g = self._geometry
+        self._weights = weights
+        self._packed = _Packed(*layout.pack_forward(g.program, weights, self._numbers, g.width))
+        self._packed_back: _Packed | None = None
 
     # ---- forward
 
@@ -98,7 +112,7 @@ class KernelLayer:
         T, B, I = x.shape
         shape = T, B, I, output.shape[2], column, lengths is not None, self._geometry.threads(T, B)
         with _LOCK:
-            call = packed.planned(
+            call = self._plans.find(
                 (training, shape), lambda: plan_forward(self._geometry, Shape(*shape), packed.at, training)
             )
             plan: ForwardPlan = call.plan
@@ -140,7 +154,7 @@ class KernelLayer:
         shape = T, B, I, doutput.shape[2], column, tape.lengths is not None, g.threads(T, B)
         with _LOCK:
             packed = self._backward_weights()
-            call = packed.planned(shape, lambda: _plan_backward(g, Shape(*shape), packed.at, tape.dims))
+            call = self._back_plans.find(shape, lambda: _plan_backward(g, Shape(*shape), packed.at, tape.dims))
             plan: BackwardPlan = call.plan[0]
             products: GradientPlan = call.plan[1]
             work = self._buffer("dpre", plan.dims.work_size)
