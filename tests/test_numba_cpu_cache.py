@@ -275,11 +275,11 @@ wide = product_over_rows(3) if "3" in sys.argv else None
 
 @cached_njit()
 def run_narrow(out, a, panel, rows, depth, width):
-    narrow(1, rows, out, 0, 0, width, out, 0, 0, width, a, 0, 0, depth, 1, panel, 0, depth)
+    narrow(1, rows, out, 0, 0, width, out, 0, 0, width, a, 0, 0, depth, 1, panel, 0, depth, 0)
 
 @cached_njit()
 def run_wide(out, a, panel, rows, depth, width):
-    wide(1, rows, out, 0, 0, width, out, 0, 0, width, a, 0, 0, depth, 1, panel, 0, depth)
+    wide(1, rows, out, 0, 0, width, out, 0, 0, width, a, 0, 0, depth, 1, panel, 0, depth, 0)
 
 for columns, run in ((1, run_narrow), (3, run_wide)):
     if str(columns) in sys.argv:

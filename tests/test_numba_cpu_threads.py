@@ -113,6 +113,37 @@ def test_the_work_is_divided_as_its_size_asks(
     assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, count), 1) == expected
 
 
+@pytest.mark.parametrize(
+    ("hidden_size", "threads_and_rows", "expected"),
+    [
+        (128, (1, True), (0, 0)),  # 256 KiB of each kind
+        (256, (1, True), (1, 1)),  # 1 MiB
+        (256, (2, True), (1, 1)),  # each thread reads all of them
+        (256, (2, False), (0, 0)),  # and here half
+        (512, (2, False), (1, 1)),
+    ],
+)
+def test_weights_are_far_that_leave_the_second_level_cache(hidden_size, threads_and_rows, expected) -> None:
+    geometry = RNN("lstm", hidden_size, hidden_size).network.layers[0][0]._geometry
+    assert geometry.far(*threads_and_rows) == expected
+
+
+def test_far_weights_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 29, 40)).astype(np.float32)
+    results = []
+    for near in (1 << 40, 0):
+        monkeypatch.setattr(plan, "_NEAR_BYTES", near)
+        rnn = RNN("lstm", 40, 100)
+        output, _, tape = rnn.forward(x)
+        plans = list(rnn.network.layers[0][0]._plans.values())
+        assert (
+            all(found.plan.dims.recurrent_far == found.plan.dims.input_far == (near == 0) for found in plans) and plans
+        )
+        results.append([output, *rnn.backward(tape, np.ones_like(output)).values()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
 def test_panels_are_met_once_a_turn_and_the_last_ones_first_in_the_next(turn: int) -> None:
     order = [threading_of_kernels.to_and_fro.py_func(i, 3, 8, turn) for i in range(3, 8)]

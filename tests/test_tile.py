@@ -16,27 +16,108 @@ from rnnbench.backends.numba_cpu import simd
 from rnnbench.backends.numba_cpu.cache import cached_njit
 from rnnbench.backends.numba_cpu.tile import tile, tile_rows
 
+ANYWHERE = st.sampled_from([0, 1, 64, -1000, 2**40, -(2**40)])  # elements from the panel, in memory of ours or not
 GUARD = -12345.0  # no sum or operand of these tests
 
 
 @cached_njit(boundscheck=False)
-def _one(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
-    tile(rows, 1, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth)
+def _one(
+    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
+):
+    tile(
+        rows,
+        1,
+        out,
+        out_at,
+        out_row,
+        init,
+        init_at,
+        init_row,
+        a,
+        a_at,
+        a_row,
+        a_step,
+        panel,
+        panel_at,
+        depth,
+        ahead,
+        step,
+    )
 
 
 @cached_njit(boundscheck=False)
-def _three(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
-    tile(rows, 3, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth)
+def _three(
+    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
+):
+    tile(
+        rows,
+        3,
+        out,
+        out_at,
+        out_row,
+        init,
+        init_at,
+        init_row,
+        a,
+        a_at,
+        a_row,
+        a_step,
+        panel,
+        panel_at,
+        depth,
+        ahead,
+        step,
+    )
 
 
 @cached_njit(boundscheck=False)
-def _four(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
-    tile(rows, 4, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth)
+def _four(
+    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
+):
+    tile(
+        rows,
+        4,
+        out,
+        out_at,
+        out_row,
+        init,
+        init_at,
+        init_row,
+        a,
+        a_at,
+        a_row,
+        a_step,
+        panel,
+        panel_at,
+        depth,
+        ahead,
+        step,
+    )
 
 
 @cached_njit(boundscheck=False)
-def _forty(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
-    tile(rows, 40, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth)
+def _forty(
+    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
+):
+    tile(
+        rows,
+        40,
+        out,
+        out_at,
+        out_row,
+        init,
+        init_at,
+        init_row,
+        a,
+        a_at,
+        a_row,
+        a_step,
+        panel,
+        panel_at,
+        depth,
+        ahead,
+        step,
+    )
 
 
 TILES = {1: _one, 3: _three, 4: _four, 40: _forty}
@@ -76,10 +157,11 @@ def run(
     at: int = 0,
     strided: bool = False,
     kernel: Any = None,
+    ahead: tuple[int, int] = (0, 0),
 ) -> None:
     """Run a tile on rows that lie `gap` apart and start at `at`; hold results against NumPy's, and guards against themselves.
 
-    strided: operands' rows are columns of memory, as when a product sums over time.
+    strided: operands' rows are columns of memory, as when a product sums over time. ahead: what to fetch, see `tile`.
     """
     rng, lanes = np.random.default_rng([columns, rows, depth]), simd.SIMD_BYTES // np.dtype(dtype).itemsize
     width = columns * lanes
@@ -93,7 +175,7 @@ def run(
     before = [array.flat.copy() for array in (init, a, panel)]
     guards = out.guards()
     (kernel or TILES[columns])(
-        rows, out.flat, at, out.row, init.flat, at, init.row, a.flat, at, a_row, a_step, panel.flat, at, depth
+        rows, out.flat, at, out.row, init.flat, at, init.row, a.flat, at, a_row, a_step, panel.flat, at, depth, *ahead
     )
     np.testing.assert_array_equal(out.values, expected)
     np.testing.assert_array_equal(out.guards(), guards)
@@ -114,7 +196,10 @@ def test_any_place_stride_and_depth(columns: int, dtype: str, data: st.DataObjec
     rows = data.draw(st.integers(1, tile_rows(columns)), "rows")
     depth = data.draw(st.integers(1, 70), "depth")
     gap, at = data.draw(st.integers(0, 9), "gap"), data.draw(st.integers(0, 19), "at")
-    run(columns, dtype, rows, depth, gap, at, strided=data.draw(st.booleans(), "strided"))
+    strided = data.draw(st.booleans(), "strided")
+    run(
+        columns, dtype, rows, depth, gap, at, strided, ahead=(data.draw(ANYWHERE, "ahead"), data.draw(ANYWHERE, "step"))
+    )
 
 
 @pytest.mark.parametrize(("columns", "dtype"), KINDS)
@@ -123,7 +208,7 @@ def test_a_sum_of_nothing_is_where_it_starts(columns: int, dtype: str) -> None:
     for rows in range(1, tile_rows(columns) + 1):
         init, out = np.arange(rows * width, dtype=dtype), np.full(rows * width, GUARD, dtype)
         nothing = np.full(1, np.nan, dtype)
-        TILES[columns](rows, out, 0, width, init, 0, width, nothing, 0, 0, 1, nothing, 0, 0)
+        TILES[columns](rows, out, 0, width, init, 0, width, nothing, 0, 0, 1, nothing, 0, 0, 0, 0)
         np.testing.assert_array_equal(out, init)
 
 
@@ -136,9 +221,9 @@ def test_results_may_replace_what_they_start_from(columns: int, dtype: str) -> N
     sums = rng.integers(-8, 9, (rows, width)).astype(dtype)
     expected, bias = sums + a @ panel, sums[0].copy()
     flat = sums.ravel()
-    TILES[columns](rows, flat, 0, width, flat, 0, width, a.ravel(), 0, depth, 1, panel.ravel(), 0, depth)
+    TILES[columns](rows, flat, 0, width, flat, 0, width, a.ravel(), 0, depth, 1, panel.ravel(), 0, depth, 0, 0)
     np.testing.assert_array_equal(flat.reshape(rows, width), expected)
-    TILES[columns](rows, flat, 0, width, bias, 0, 0, a.ravel(), 0, depth, 1, panel.ravel(), 0, depth)
+    TILES[columns](rows, flat, 0, width, bias, 0, 0, a.ravel(), 0, depth, 1, panel.ravel(), 0, depth, 0, 0)
     np.testing.assert_array_equal(flat.reshape(rows, width), bias + a @ panel)
 
 
@@ -149,7 +234,7 @@ def test_nan_stays_in_its_row_and_column() -> None:
     a[1, 2], panel[3, 5] = np.nan, np.inf
     out = np.zeros((rows, 3 * lanes), np.float32)
     flat = out.ravel()
-    _three(rows, flat, 0, 3 * lanes, flat, 0, 3 * lanes, a.ravel(), 0, depth, 1, panel.ravel(), 0, depth)
+    _three(rows, flat, 0, 3 * lanes, flat, 0, 3 * lanes, a.ravel(), 0, depth, 1, panel.ravel(), 0, depth, 0, 0)
     expected = np.full_like(out, 4)
     expected[:, 5], expected[1] = np.inf, np.nan
     np.testing.assert_array_equal(flat.reshape(out.shape), expected)
@@ -166,8 +251,11 @@ def test_a_tile_fits_into_the_registers() -> None:
 
 
 def _faulty(kind: str) -> Any:
-    def kernel(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth):
-        _four(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth)
+    def kernel(
+        rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, *ahead
+    ):
+        operands = (out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at)
+        _four(rows, *operands, depth, *ahead)
         end = out_at + (rows - 1) * out_row + 4 * simd.SIMD_BYTES // out.itemsize
         if kind == "writes past the end":
             out[end] = 0
@@ -176,8 +264,7 @@ def _faulty(kind: str) -> Any:
         elif kind == "writes before the start":
             out[out_at - 1] = 1
         elif kind == "leaves the last k out":
-            depth -= 1
-            _four(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth)
+            _four(rows, *operands, depth - 1, *ahead)
         else:
             a[a_at] += 1
 

@@ -166,7 +166,7 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
                 work, back_at + panel * width, zero, d.padded_back,
                 arrays.weights, zero, zero, zero,
                 work, a_at, zero, d.dpre_row, one,
-                arrays.weights, packed_at + panel * width * depth, depth,
+                arrays.weights, packed_at + panel * width * depth, depth, d.recurrent_far,
             )  # fmt: skip
         _transposes(next_operand(stage), arrays, d, now, part, back)
 

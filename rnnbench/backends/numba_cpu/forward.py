@@ -151,7 +151,7 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
             arrays.work, at, zero, row,
             arrays.work, at, zero, row,
             arrays.tape, a_at + part.first_row * d.padded, zero, d.padded, one,
-            arrays.weights, packed_at, d.hidden_size,
+            arrays.weights, packed_at, d.hidden_size, d.recurrent_far,
         )  # fmt: skip
         _products(next_operand(stage), arrays, d, now, part, panel, pre_at)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..base import input_runs
 from . import gradients, layout
-from .plan import Geometry, Shape
+from .plan import Geometry, Shape, is_far
 
 
 class GradientPlan(NamedTuple):
@@ -89,6 +89,7 @@ def plan_gradients(
         dvector_at=backward.dvector_at,
         input_size=I,
         input_vectors=g.input_vectors,
+        input_far=is_far(g.input_bytes),
     )
     return GradientPlan(
         dims,

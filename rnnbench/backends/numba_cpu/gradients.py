@@ -69,6 +69,7 @@ class GradientDims(NamedTuple):
     dvector_at: int
     input_size: int
     input_vectors: int  # WIDE or 1
+    input_far: int  # 1 where the input weights lie beyond the second-level cache, else 0
 
 
 @register_jitable
@@ -145,12 +146,12 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
                     for c in range(0, wide, WIDE * lanes):
                         _wide(
                             one, most_rows, out, at + c, zero, s.out_row, out, at + c, zero, s.out_row,
-                            scratch, here, zero, one, step, scratch, packed_b + c * count, count,
+                            scratch, here, zero, one, step, scratch, packed_b + c * count, count, zero,
                         )  # fmt: skip
                     for c in range(wide, inside, lanes):
                         _narrow(
                             one, most_rows, out, at + c, zero, s.out_row, out, at + c, zero, s.out_row,
-                            scratch, here, zero, one, step, scratch, packed_b + c * count, count,
+                            scratch, here, zero, one, step, scratch, packed_b + c * count, count, zero,
                         )  # fmt: skip
 
 
@@ -194,12 +195,12 @@ def _add_product(dpre, packed, run, d, dx, scratch, threads, thread):
             if d.input_vectors == WIDE:
                 _wide(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth,
+                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
                 )  # fmt: skip
             else:
                 _narrow(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth,
+                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
                 )  # fmt: skip
             if inside < width:
                 for i in range(count):

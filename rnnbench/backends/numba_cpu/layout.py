@@ -62,6 +62,8 @@ class ForwardDims(NamedTuple):
     input_at: int
     recurrent_at: int
     number_at: int
+    input_far: int  # 1 where a thread's input weights lie beyond the second-level cache, else 0
+    recurrent_far: int  # likewise
 
 
 class BackwardDims(NamedTuple):
@@ -87,6 +89,7 @@ class BackwardDims(NamedTuple):
     back_at: int
     dvector_at: int
     work_size: int
+    recurrent_far: int  # as in ForwardDims
 
 
 class Arrays(NamedTuple):

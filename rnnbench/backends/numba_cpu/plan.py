@@ -21,6 +21,8 @@ _WORTH_THREADS = 1_500_000
 _WORTH_BARRIER = 8_000
 # recurrent weights up to this size stay in a second-level cache, so that each thread may read all of them at each step
 _CACHED_BYTES = 256 * 1024
+# and up to this size what a thread reads of any weights at each step
+_NEAR_BYTES = 512 * 1024
 # input projections are computed ahead for as many steps as fit into this, so that they are still cached when they are used,
 _CHUNK_BYTES = 256 * 1024
 # but for this many rows at least, up to the larger size, so that weights beyond the caches are read once for many rows
@@ -55,7 +57,7 @@ class Geometry:
         self.padded, self.padded_back = layout.round_up(H, self.width), layout.round_up(H, self.back_width)
         self.panels, self.back_panels = self.padded // self.width, self.padded_back // self.back_width
         self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
-        self._recurrent_bytes = weights.recurrent.nbytes
+        self._recurrent_bytes, self.input_bytes = weights.recurrent.nbytes, weights.input.nbytes
         # of the recurrent products, for a step and row of the batch
         self._flops = 2.0 * (sum(len(o.pre) for o in self.program.operands) or 1) * H**2
 
@@ -82,6 +84,16 @@ class Geometry:
             return most, True
         parts = min(most, self.panels, int(B * self._flops / max(1, stages) / _WORTH_BARRIER))
         return (parts, False) if parts > 1 else (min(most, B), True)
+
+    def far(self, threads: int, by_rows: bool) -> tuple[int, int]:
+        """`is_far` of the input and of the recurrent weights, for threads that divide rows, or hidden units and so the weights."""
+        shares = 1 if by_rows else threads
+        return is_far(self.input_bytes / shares), is_far(self._recurrent_bytes / shares)
+
+
+def is_far(size: float) -> int:
+    """1 for weights of so many bytes that they do not stay in a second-level cache from step to step, else 0."""
+    return int(size > _NEAR_BYTES)
 
 
 class ForwardPlan(NamedTuple):
@@ -116,6 +128,9 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
     saved_at = len(part.cell.states) * slots * plane
     operand_at = saved_at + len(part.saved) * steps * plane
     step_bytes = plane * len(part.pre) * g.dtype.itemsize
+    stages = stages_of(g.spec.step, training, g.vectors)
+    count, by_rows = g.divide(shape, len(stages.stages))
+    input_far, recurrent_far = g.far(count, by_rows)
     chunk = max(_CHUNK_BYTES // step_bytes, min(_CHUNK_ROWS // B, _MOST_CHUNK_BYTES // step_bytes))
     dims = layout.ForwardDims(
         seq_len=T,
@@ -138,9 +153,9 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
         input_at=at["input"],
         recurrent_at=at["recurrent"],
         number_at=at["number"],
+        input_far=input_far,
+        recurrent_far=recurrent_far,
     )
-    stages = stages_of(g.spec.step, training, g.vectors)
-    count, by_rows = g.divide(shape, len(stages.stages))
     tape_size = operand_at + len(part.computed) * steps * plane
     return ForwardPlan(stages, dims, count, by_rows, tape_size, dims.chunk * plane * len(part.pre))
 
@@ -157,6 +172,8 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
     # the last panel of back may end after the last panel of units; reads go up to the longer one
     padded_back = layout.round_up(max(g.padded, g.padded_back), g.back_width)
     dvector_at = back_at + len(part.operands) * B * padded_back
+    stages = stages_of(g.spec.step, True, g.vectors, g.back_vectors)
+    count, by_rows = g.divide(shape, len(stages.stages))
     dims = layout.BackwardDims(
         seq_len=T,
         batch_size=B,
@@ -178,7 +195,6 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
         back_at=back_at,
         dvector_at=dvector_at,
         work_size=dvector_at + len(g.spec.cell.vectors) * plane,
+        recurrent_far=g.far(count, by_rows)[1],
     )
-    stages = stages_of(g.spec.step, True, g.vectors, g.back_vectors)
-    count, by_rows = g.divide(shape, len(stages.stages))
     return BackwardPlan(stages, dims, count, by_rows)

@@ -101,7 +101,7 @@ def _project_run(start, size, blocks, vectors):
                 arrays.work, out_at, outer_out, inner_out,
                 arrays.weights, panel * row + start * width, zero, zero,
                 x, x_at, outer_x, inner_x, one,
-                arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size,
+                arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size, d.input_far,
             )  # fmt: skip
 
     return njit(nogil=True)(named(run, start, size, blocks, vectors))

@@ -145,6 +145,15 @@ def load_vector(builder: ir.IRBuilder, address: ir.Value, vector: ir.VectorType)
     return value
 
 
+def fetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for the cache line of `address` in the second-level cache. An address that is nobody's is ignored."""
+    number, raw = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [raw, number, number, number])
+    read, second_level, data = (ir.Constant(number, n) for n in (0, 2, 1))
+    function = builder.module.declare_intrinsic("llvm.prefetch", (raw,), kind)
+    builder.call(function, [builder.bitcast(address, raw), read, second_level, data])
+
+
 def store_vector(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
     """Write a vector to `address`, aligned or not."""
     instruction = builder.store(value, builder.bitcast(address, value.type.as_pointer()))
