@@ -12,9 +12,11 @@ from typing import IO
 def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that it is there whole or, if writing fails, as it was before.
 
-    path: of the file. write: gets it open. Raises what it raises, and OSError for a full disk or a folder that cannot be written.
+    path: of the file. write: gets it open. Raises what it raises, and OSError for a full disk, a folder that cannot be written and
+    a path that is a folder; its `filename` is the path that was given.
     """
     target = Path(path)
+    _refuse_folder(target, path)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(unfinished, "wb") as file:
@@ -22,8 +24,10 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, target)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(unfinished):
+            error.filename, error.filename2 = str(path), None  # nobody knows the other name
         raise
 
 
@@ -31,11 +35,19 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `replace_text` would for its folder or its name, before any work is done for it."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _refuse_folder(target, path)
     tried = target.with_name(f".{target.name}.{os.getpid()}")
-    tried.touch()
+    try:
+        tried.touch()
+    except OSError as error:
+        error.filename = str(path)
+        raise
     tried.unlink()
+
+
+def _refuse_folder(target: Path, given: str | os.PathLike[str]) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(given))
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:

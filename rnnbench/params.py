@@ -188,5 +188,11 @@ def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
             raise ValueError(f"the parameter {name!r} holds {array.dtype}, not real numbers")
         if array.shape != shape:
             raise ValueError(f"the parameter {name!r} has the shape {array.shape}; {shape} is needed")
-        result[name] = np.array(array, dtype=spec.dtype, order="C")
+        try:
+            with np.errstate(over="raise"):
+                result[name] = np.array(array, dtype=spec.dtype, order="C")
+        except FloatingPointError as error:
+            raise ValueError(
+                f"the parameter {name!r} holds {np.nanmax(np.abs(array[np.isfinite(array)])):g}, beyond what {spec.dtype} can hold"
+            ) from error
     return result

@@ -161,6 +161,71 @@ def test_data_and_checkpoints_that_do_not_do(verses: Path, tmp_path: Path, capsy
     refused("no .npz file, or the end of it is missing", *words("--resume", path))
 
 
+CELL = """
+from rnnbench.cells import cell, sigmoid, tanh
+
+@cell
+def forgetful(x: "f n", R: "f n", h):
+    f = sigmoid(x.f + R.f @ h)
+    n = tanh(x.n + R.n @ (f * h))
+    return (1 - f) * h + f * n
+"""
+
+
+def test_a_cell_of_ones_own_is_found_from_another_folder_and_its_equations_are_kept(
+    verses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(CELL)
+    monkeypatch.chdir(tmp_path)
+    run = ["--text", str(verses), "--cell", "./mine.py:forgetful", "--epochs", "1", "--save", "run.npz"]
+    assert main(words(*run)) == 0
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    assert main(words("--resume", "../run.npz", "--cell", "../mine.py:forgetful", "--epochs", "2")) == 0
+    assert "; forgetful 8, numpy" in capsys.readouterr().out
+    (tmp_path / "mine.py").write_text(CELL.replace("(1 - f) * h + f * n", "f * h + (1 - f) * n"))
+    assert main(words("--resume", "../run.npz", "--epochs", "3")) == 2
+    assert re.search(
+        r"run.npz was trained with other equations than the cell .*mine.py:forgetful", capsys.readouterr().err
+    )
+    (tmp_path / "mine.py").unlink()
+    assert main(words("--resume", "../run.npz", "--epochs", "3")) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_epochs_are_those_of_the_training_that_is_gone_on_with(
+    verses: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "run.npz")
+    assert main(words("--text", str(verses), "--epochs", "12", "--save", path)) == 0
+    about, groups = checkpoint.load(path)
+    about["about"]["epochs"] = 13  # as if interrupted before the last one
+    checkpoint.save(path, about, groups)
+    capsys.readouterr()
+    assert main(words("--resume", path)) == 0
+    assert "epoch 13/13 " in capsys.readouterr().out
+    assert main(words("--resume", path, "--sample", "1")) == 0
+    told = capsys.readouterr().out
+    assert "all of 13 epochs are done; --epochs 14 or more would train on" in told and "\n> " in told
+
+
+def test_files_that_cannot_be_written_are_told_before_any_work(
+    verses: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("folder.npz", "folder.csv", "folder.png"):
+        (tmp_path / name).mkdir()
+    for option, name in (("--save", "folder.npz"), ("--metrics", "folder.csv"), ("--plot", "folder.png")):
+        assert main(words("--text", str(verses), option, str(tmp_path / name))) == 2
+        told = capsys.readouterr()
+        assert told.err == f"rnnbench: {tmp_path / name}: Is a directory\n" and not told.out
+    run, before = str(tmp_path / "run.json"), verses.read_bytes()
+    for options in (["--save", str(verses)], ["--save", run, "--metrics", run]):
+        assert main(words("--text", str(verses), *options)) == 2
+        told = capsys.readouterr()
+        assert f"are both {options[-1]}; give each a file of its own" in told.err and not told.out
+    assert verses.read_bytes() == before
+
+
 def test_a_training_that_diverges_says_what_to_try(verses: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words("--text", str(verses), "--learning-rate", "1e308", "--optimiser", "sgd")) == 1
     told = capsys.readouterr()
@@ -183,6 +248,8 @@ def test_what_ends_a_job_writes_a_checkpoint_too(verses: Path, tmp_path: Path, i
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=100)[1]
     assert process.returncode == 130 and "go on with: rnnbench train words --resume" in errors
+    # what is not in the checkpoint is in the command
+    assert errors.endswith("--backend numpy --threads 1 --every 1\n")
     assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
 
 

@@ -150,6 +150,45 @@ def test_a_gradient_that_is_no_number_is_not_clipped_and_used() -> None:
         run.run(1)
 
 
+def test_a_gradient_that_is_no_number_is_found_without_clipping_too() -> None:
+    run = training()
+    gradients = run.model.gradients
+    before = {name: array.copy() for name, array in run.model.params.items()}
+
+    def broken(batch: Any) -> Any:
+        loss, found = gradients(batch)
+        found["output.bias"][0] = np.nan
+        return loss, found
+
+    run.model.gradients = broken  # type: ignore[method-assign]
+    with pytest.raises(Diverged, match="norm of the gradients is nan at step 1 "):
+        run.run(1)
+    for name, array in before.items():
+        np.testing.assert_array_equal(run.model.params[name], array)
+
+
+@pytest.mark.parametrize("patience", [None, 1])
+def test_a_held_out_loss_that_is_no_number_leaves_the_checkpoint_of_before(
+    patience: int | None, tmp_path: Path
+) -> None:
+    run = training(patience=patience, path=tmp_path / "run.npz")
+    run.run(1)
+    kept = (tmp_path / "run.npz").read_bytes()
+    run.held_out = lambda: Loss(np.nan, 1)  # type: ignore[method-assign]
+    steps = len(run.data.batches(0))
+    with pytest.raises(Diverged, match=rf"the held-out loss is nan at step {2 * steps} \(epoch 2\)"):
+        run.run(3)
+    assert (tmp_path / "run.npz").read_bytes() == kept
+
+
+def test_a_training_without_an_epoch_is_written_too(tmp_path: Path) -> None:
+    run = training(path=tmp_path / "run.npz")
+    run.run(0)
+    again = training()
+    again.restore(tmp_path / "run.npz")
+    assert (again.epoch, again.total_steps) == (0, 0)
+
+
 def test_early_stop_brings_the_best_parameters_back(tmp_path: Path) -> None:
     run = training(patience=2, path=tmp_path / "run.npz")
     held_out, best = iter([3.0, 2.0, 2.5, 2.0, 1.0]), []
@@ -254,3 +293,21 @@ def test_metrics_and_curves(tmp_path: Path) -> None:
     assert drawn.count("<path") > 10 and "</svg>" in drawn
     with pytest.raises(ValueError, match="matplotlib cannot draw into .*; it can write"):
         metrics.plot_curves({"lstm": run.rows}, tmp_path / "c.docx")
+
+
+def test_numbers_that_json_has_not_become_null(tmp_path: Path) -> None:
+    metrics.write_rows([{"epoch": 1, "loss": float("nan"), "rate": float("inf"), "seconds": 2.0}], tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail) == [
+        {"epoch": 1, "loss": None, "rate": None, "seconds": 2.0}
+    ]
+
+
+def test_metrics_of_no_epoch_have_their_columns_and_a_plot_without_curves(tmp_path: Path) -> None:
+    run = training()
+    run.run(0)
+    metrics.write_rows(run.rows, tmp_path / "m.csv", run.columns)
+    metrics.plot_curves({"lstm": run.rows}, tmp_path / "m.svg")
+    assert (tmp_path / "m.csv").read_text().strip() == ",".join(run.columns)
+    assert (tmp_path / "m.svg").stat().st_size
+    run.run(1)
+    assert list(run.rows[0]) == run.columns

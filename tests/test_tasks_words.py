@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,8 @@ def test_a_column_of_a_csv_file(tmp_path: Path) -> None:
     path.write_text('author,body\nann,"never closed\n')
     with pytest.raises(DataError, match="is no sound CSV"):
         text.read_column(path, "body")
-    path.write_text("body\n" + "word " * 40_000)
-    with pytest.raises(DataError, match="is no sound CSV: field larger than field limit"):
-        text.read_column(path, "body")
+    path.write_text("body\n" + "word " * 40_000 + "\nanother\n")  # beyond the csv module's own limit, which stays
+    assert text.read_column(path, "body").count("word") == 40_000 and csv.field_size_limit() == 131_072
 
 
 def test_the_default_text_is_there() -> None:
@@ -151,6 +151,8 @@ def test_a_small_grammar_is_learnt_and_spoken(original: bool) -> None:
     assert all(len(s.split()) <= 2 for s in words.sample(model, corpus.dictionary, 5, longest=2))
     with pytest.raises(ValueError, match="temperature must be above 0, not 0"):
         words.sample(model, corpus.dictionary, 1, temperature=0)
+    # the coldest there is: the likeliest word each time, whatever the seed
+    assert len(set(words.sample(model, corpus.dictionary, 20, temperature=5e-324))) == 1
 
 
 def test_samples_follow_the_softmax() -> None:

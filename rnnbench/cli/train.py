@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 from rnnbench.backends.threads import in_words
 from rnnbench.cli import values
 from rnnbench.cli.terminal import Progress
-from rnnbench.cli.train_options import ORIGINAL_WORDS, SETTINGS
+from rnnbench.cli.train_options import EPOCHS, ORIGINAL_WORDS, RUN, SETTINGS
 from rnnbench.cli.values import UsageError
+from rnnbench.files import require_writable
 from rnnbench.tasks import checkpoint, digits, metrics, text, words
 from rnnbench.tasks.batches import DataError
 from rnnbench.tasks.checkpoint import CheckpointError
@@ -27,17 +29,8 @@ Settings = dict[str, Any]
 def run(arguments: argparse.Namespace) -> int:
     """Train, print as it goes, and write what was asked for. 1 where the training diverged, 130 after Ctrl-C."""
     values.use_threads(arguments.threads)
-    for path in (arguments.save, arguments.metrics, arguments.plot):
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"{path} cannot be written: there is no folder {Path(path).absolute().parent}")
     try:
-        if arguments.metrics is not None:
-            metrics.check_path(arguments.metrics)
-        if arguments.plot is not None:
-            metrics.check_picture(arguments.plot)
-    except (ValueError, ModuleNotFoundError) as error:
-        raise UsageError(str(error)) from error
-    try:
+        _check_files(arguments)
         return _train(arguments)
     except (DataError, CheckpointError) as error:
         raise UsageError(str(error)) from error
@@ -45,9 +38,38 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
 
 
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Refuse, before any work is done for them, files that cannot be written and one that is to be two."""
+    written = {f"--{name}": getattr(arguments, name) for name in ("save", "metrics", "plot")}
+    read = {f"--{name}": getattr(arguments, name, None) for name in ("text", "resume")}
+    if written["--save"] is not None:
+        del read["--resume"]  # the checkpoint that is gone on from may be the one that is kept up to date
+    seen: dict[Path, str] = {Path(path).resolve(): option for option, path in read.items() if path is not None}
+    for option, path in written.items():
+        if path is None:
+            continue
+        target = Path(path).resolve()
+        if target in seen:
+            raise UsageError(f"{seen[target]} and {option} are both {path}; give each a file of its own")
+        seen[target] = option
+        if not target.parent.is_dir():
+            raise UsageError(f"{path} cannot be written: there is no folder {target.parent}")
+        require_writable(path)
+    try:
+        if arguments.metrics is not None:
+            metrics.check_path(arguments.metrics)
+        if arguments.plot is not None:
+            metrics.check_picture(arguments.plot)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise UsageError(str(error)) from error
+
+
 def _train(arguments: argparse.Namespace) -> int:
-    settings, digest = _settings(arguments)
+    settings, kept = _settings(arguments)
+    if arguments.epochs is None:
+        arguments.epochs = kept.get("epochs", EPOCHS[arguments.task])
     data, model, about, finish = PROGRAMS[arguments.task](settings, arguments)
+    equations = model.recurrent.rnn.spec.cell.digest
     training = Training(
         model,
         data,
@@ -56,16 +78,26 @@ def _train(arguments: argparse.Namespace) -> int:
         patience=settings["patience"],
         every=arguments.every,
         path=arguments.save or arguments.resume,
-        about={"task": arguments.task, "settings": settings, "digest": about["digest"]},
+        about={
+            "task": arguments.task,
+            "settings": settings,
+            "digest": about["digest"],
+            "equations": equations,
+            "epochs": arguments.epochs,
+        },
     )
     if arguments.resume is not None:
-        if digest != about["digest"]:
+        if kept["digest"] != about["digest"]:
             raise UsageError(f"{arguments.resume} was trained on other data than what is there now; train anew")
+        if kept.get("equations") != equations:
+            raise UsageError(
+                f"{arguments.resume} was trained with other equations than the cell {settings['cell']} has now; train anew"
+            )
         training.restore(arguments.resume)
     print(f"{about['text']}; {about['model']}, {arguments.backend}, {in_words()}", flush=True)
     status = _go_on(training, arguments)
     if arguments.metrics is not None:
-        metrics.write_rows(training.rows, arguments.metrics)
+        metrics.write_rows(training.rows, arguments.metrics, training.columns)
     if arguments.plot is not None:
         metrics.plot_curves({about["model"]: training.rows}, arguments.plot)
     if status == 0:
@@ -75,6 +107,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _go_on(training: Training, arguments: argparse.Namespace) -> int:
     """Run with a line for each row, and above the next one a bar that says how far it is."""
+    if arguments.resume is not None and training.epoch >= arguments.epochs:
+        print(f"all of {arguments.epochs} epochs are done; --epochs {training.epoch + 1} or more would train on")
     steps = len(training.data.batches(0)) * max(0, arguments.epochs - training.epoch) - training.step
     progress = Progress(max(steps, 1))
     unit = UNITS[arguments.task]
@@ -98,8 +132,10 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
         if training.path is None:
             training.path = _free_name(f"rnnbench-{arguments.task}")
             training.save()
-        resume = f"rnnbench train {arguments.task} --resume {training.path}"
-        print(f"rnnbench: interrupted at step {training.total_steps}; go on with: {resume}", file=sys.stderr)
+        resume = ["rnnbench", "train", arguments.task, "--resume", str(training.path), *_run_options(arguments)]
+        print(
+            f"rnnbench: interrupted at step {training.total_steps}; go on with: {shlex.join(resume)}", file=sys.stderr
+        )
         return 130
     progress.clear()
     if training.stopped_early:
@@ -107,12 +143,24 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _run_options(arguments: argparse.Namespace) -> list[str]:
+    """What was chosen for this run and is not in the checkpoint."""
+    chosen = {name: getattr(arguments, name) for name in RUN[arguments.task]}
+    return [
+        word
+        for name, value in chosen.items()
+        if value != RUN[arguments.task][name]
+        for word in (f"--{name}", str(value))
+    ]
+
+
 def _line(row: Row, epochs: int, unit: str) -> str:
     """A row for people to read."""
     form: dict[str, Callable[[float], str]] = {
         "loss": "{:.4f}".format,
         "accuracy": "{:.1%}".format,
-        "perplexity": "{:.1f}".format,
+        # of a model that has learnt nothing it may have 300 digits
+        "perplexity": lambda value: f"{value:.1f}" if value < 1e6 else f"{value:.1e}",
     }
     named = [name for name in form if name in row]
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"]
@@ -127,16 +175,16 @@ def _line(row: Row, epochs: int, unit: str) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _settings(arguments: argparse.Namespace) -> tuple[Settings, str | None]:
-    """What the training is, from the command line, the checkpoint to go on from, and the defaults; and that one's data's hash."""
+def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
+    """What the training is, from the command line, the checkpoint to go on from, and the defaults; and what that one tells."""
     known, given = SETTINGS[arguments.task], vars(arguments)
     chosen = {name: given[name] for name in known if given[name] is not None}
     # a training may be resumed from another folder
-    chosen |= {name: os.path.abspath(chosen[name]) for name in ("text", "mnist") if name in chosen}
+    chosen |= {name: os.path.abspath(chosen[name]) for name in ("text", "mnist", "cell") if _is_path(name, chosen)}
     if arguments.resume is None:
         original = arguments.task == "words" and arguments.optimiser == "sgd"
         settings = known | (ORIGINAL_WORDS if original else {}) | chosen
-        return settings | {"exact": "dictionary" in chosen}, None
+        return settings | {"exact": "dictionary" in chosen}, {}
     about = checkpoint.load(arguments.resume)[0].get("about", {})
     if about.get("task") != arguments.task:
         raise UsageError(f"{arguments.resume} is a checkpoint of {about.get('task')!r}, not of {arguments.task!r}")
@@ -147,7 +195,12 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, str | None]:
             raise UsageError(
                 f"{arguments.resume} was made with {flag} {settings.get(name)}, not {value}; leave {flag} out, or train anew"
             )
-    return settings, about["digest"]
+    values.cell(settings["cell"])  # its file may be gone
+    return settings, about
+
+
+def _is_path(name: str, chosen: Settings) -> bool:
+    return name in chosen and (name != "cell" or ".py" in chosen[name])
 
 
 def _optimiser(settings: Settings) -> Optimiser:
@@ -171,7 +224,7 @@ def _digits(settings: Settings, arguments: argparse.Namespace) -> Program:
     rows, columns = train.images.shape[1:]
     about = {
         "text": f"{len(train.labels):,} pictures of {rows} rows of {columns}, {len(test.labels):,} held out",
-        "model": f"{size[0]} {size[1]}",
+        "model": f"{model.recurrent.rnn.spec.cell.name} {size[1]}",
         "digest": data.digest,
     }
     return data, model, about, lambda: None
@@ -204,7 +257,7 @@ def _words(settings: Settings, arguments: argparse.Namespace) -> Program:
     about = {
         "text": f"{len(sentences):,} sentences, {corpus.tokens:,} words to learn from, a dictionary of {known:,}, "
         f"to which {corpus.unknown_share():.1%} of the held-out words are unknown",
-        "model": f"{size[0]} {size[1]}",
+        "model": f"{model.recurrent.rnn.spec.cell.name} {size[1]}",
         "digest": corpus.digest,
     }
     return corpus, model, about, finish

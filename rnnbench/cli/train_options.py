@@ -20,6 +20,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # the language model's original steps: one sentence each, plain gradient descent
 ORIGINAL_WORDS = {"batch_size": 1, "learning_rate": 0.005, "clip": None}
 EPOCHS = {"digits": 40, "words": 10}
+# what may be chosen anew when a training goes on, and is the default where nothing is said; --epochs are the checkpoint's then
+_RUN: dict[str, Any] = {"backend": "numba-cpu", "threads": None, "metrics": None, "plot": None}
+RUN: dict[str, dict[str, Any]] = {
+    "digits": _RUN | {"every": 20},
+    "words": _RUN | {"every": 0, "sample": 3, "temperature": 1.0},
+}
 
 
 def digits(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +41,7 @@ def digits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mnist", metavar="DIR", help="MNIST from its published idx files, plain or .gz, in this folder"
     )
-    _common(parser, "digits", "every N steps, print the loss and the accuracy since the last time (default: 20)", 20)
+    _common(parser, "digits", "every N steps, print the loss and the accuracy since the last time (default: 20)")
 
 
 def words(parser: argparse.ArgumentParser) -> None:
@@ -62,15 +68,22 @@ def words(parser: argparse.ArgumentParser) -> None:
         "--max-length", type=values.number("--max-length"), metavar="N", help="words after which a sentence is cut (60)"
     )
     parser.add_argument(
-        "--sample", type=values.number("--sample", 0), default=3, metavar="N", help="sentences to make up (default: 3)"
+        "--sample",
+        type=values.number("--sample", 0),
+        default=RUN["words"]["sample"],
+        metavar="N",
+        help="sentences to make up (default: 3)",
     )
     parser.add_argument(
-        "--temperature", type=values.real("--temperature"), default=1.0, help="below 1: likelier words (default: 1)"
+        "--temperature",
+        type=values.real("--temperature"),
+        default=RUN["words"]["temperature"],
+        help="below 1: likelier words (default: 1)",
     )
-    _common(parser, "words", "also print a line every N steps (default: at the end of each epoch only)", 0)
+    _common(parser, "words", "also print a line every N steps (default: at the end of each epoch only)")
 
 
-def _common(parser: argparse.ArgumentParser, task: str, every_help: str, every: int) -> None:
+def _common(parser: argparse.ArgumentParser, task: str, every_help: str) -> None:
     known = SETTINGS[task]
 
     def add(flag: str, what: str, **options: Any) -> None:
@@ -82,7 +95,7 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str, every: 
     parser.add_argument(
         "--backend",
         type=values.own_backend,
-        default="numba-cpu",
+        default=RUN[task]["backend"],
         metavar="NAME",
         help=f"what runs the network, of {', '.join(backends.OWN + backends.GPU)} (default: numba-cpu)",
     )
@@ -90,9 +103,8 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str, every: 
     parser.add_argument(
         "--epochs",
         type=values.number("--epochs", 0),
-        default=EPOCHS[task],
         metavar="N",
-        help=f"in all, those of a resumed training among them (default: {EPOCHS[task]})",
+        help=f"in all, those of a resumed training among them (default: {EPOCHS[task]}, or as many as that one was to have)",
     )
     add("--batch-size", "rows in a step", type=values.number("--batch-size"), metavar="N")
     add("--optimiser", "adam or sgd", type=values.name("optimiser", ("adam", "sgd")), metavar="NAME")
@@ -105,7 +117,9 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str, every: 
         metavar="N",
     )
     add("--seed", "of parameters, split and order", type=values.number("--seed", 0), metavar="N")
-    parser.add_argument("--every", type=values.number("--every", 0), default=every, metavar="N", help=every_help)
+    parser.add_argument(
+        "--every", type=values.number("--every", 0), default=RUN[task]["every"], metavar="N", help=every_help
+    )
     parser.add_argument("--save", metavar="FILE", help="write a checkpoint (.npz) after each epoch")
     parser.add_argument(
         "--resume", metavar="FILE", help="go on from a checkpoint, with its settings, and keep it up to date"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,18 +22,26 @@ def check_path(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"metrics are written as .csv or .json, not to {str(path)!r}")
 
 
-def write_rows(rows: Rows, path: str | os.PathLike[str]) -> None:
-    """Write rows to a file whose name ends in .csv or .json, whole or not at all. Raises ValueError for another ending."""
+def write_rows(rows: Rows, path: str | os.PathLike[str], columns: Sequence[str] = ()) -> None:
+    """Write rows to a file whose name ends in .csv or .json, whole or not at all. Raises ValueError for another ending.
+
+    columns: names for the first line of a CSV file without a row. JSON has no infinity and no NaN: they become null.
+    """
     check_path(path)
     if Path(path).suffix == ".json":
-        text = json.dumps([dict(row) for row in rows], indent=1) + "\n"
+        known = [{name: None if _is_no_number(value) else value for name, value in row.items()} for row in rows]
+        text = json.dumps(known, indent=1, allow_nan=False) + "\n"
     else:
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else [])
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else columns)
         writer.writeheader()
         writer.writerows(rows)
         text = stream.getvalue()
     replace_text(path, text)
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:
@@ -65,5 +74,6 @@ def plot_curves(curves: Mapping[str, Rows], path: str | os.PathLike[str], metric
     axes.set_xlabel("epoch")
     axes.set_ylabel({"loss": "loss, nats"}.get(metric, metric))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.has_data():
+        axes.legend()
     replace_file(path, lambda file: figure.savefig(file, format=Path(path).suffix[1:], dpi=120))

@@ -169,7 +169,16 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     Source: Pascanu, Mikolov, Bengio, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_.
     """
     _positive("limit", limit)
-    arrays = [g.values if isinstance(g, Rows) else g for g in gradients.values()]
+    norm = global_norm(gradients)
+    if limit < norm < math.inf:
+        for array in _arrays(gradients):
+            array *= array.dtype.type(limit / norm)
+    return norm
+
+
+def global_norm(gradients: Gradients) -> float:
+    """The Euclidean norm of all gradients together; NaN or infinite where one of them is."""
+    arrays = _arrays(gradients)
     parts = [part for array in arrays for part in _parts(array)]
 
     def squares(part: int, some: slice) -> list[float]:
@@ -180,10 +189,11 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
         norm = math.sqrt(sum(itertools.chain(*divide(squares, len(parts), _WORTH_A_THREAD // _PART))))
     if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be
         norm = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
-    if limit < norm < math.inf:
-        for array in arrays:
-            array *= array.dtype.type(limit / norm)
     return norm
+
+
+def _arrays(gradients: Gradients) -> list[np.ndarray]:
+    return [g.values if isinstance(g, Rows) else g for g in gradients.values()]
 
 
 def _dense(gradient: np.ndarray | Rows) -> np.ndarray:

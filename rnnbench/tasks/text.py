@@ -37,18 +37,22 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def read_column(path: str | os.PathLike[str], column: str) -> str:
-    """A column of a CSV file, whose first line names its columns; each cell is a paragraph.
+    """A column of a CSV file, whose first line names its columns; each cell is a paragraph, or a whole book.
 
     Raises DataError also for a file without the column, or with nothing in it; else as `read_text`.
     """
+    content, limit = read_text(path), csv.field_size_limit()
     try:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+        csv.field_size_limit(max(limit, len(content)))  # Python's own limit, 131,072 letters, is the process's
+        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
         names = reader.fieldnames or []
         if column not in names:
             raise DataError(f"{path} has no column {column!r}; it has {', '.join(map(repr, names))}")
         cells = [row[column] or "" for row in reader]
     except csv.Error as error:
         raise DataError(f"{path} is no sound CSV: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
     if not any(cell.strip() for cell in cells):
         raise DataError(f"the column {column!r} of {path} is empty; a text with some sentences is needed")
     return "\n\n".join(cells)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .checkpoint import CheckpointError
 from .layers import Params
 from .losses import Loss
 from .model import Model
-from .optimisers import Optimiser, clip_by_global_norm
+from .optimisers import Optimiser, clip_by_global_norm, global_norm
 
 Row = dict[str, Any]
 
@@ -92,6 +92,13 @@ class Training:
         self._lowest, self._since_lowest = math.inf, 0
         self._best: Params = {}
 
+    @property
+    def columns(self) -> list[str]:
+        """What a row tells, in order."""
+        metrics = self.data.metrics
+        told = [*metrics, *(f"held_out_{name}" for name in metrics)]
+        return ["kind", "epoch", "step", *told, "learning_rate", "seconds", "items_per_second"]
+
     def run(
         self, epochs: int, report: Callable[[Row], None] | None = None, tick: Callable[[], None] | None = None
     ) -> None:
@@ -99,9 +106,9 @@ class Training:
 
         report: called with each new row. tick: called after each step, for a progress bar.
 
-        Raises Diverged where the loss or a gradient is not finite: the parameters are those of before that step, and the
-        checkpoint on disk stays. Raises Interrupted for Ctrl-C, when the running step is done and the checkpoint written; a second
-        Ctrl-C interrupts at once.
+        Raises Diverged where the loss or a gradient is not finite, with the parameters of before that step, or where the held-out
+        loss is not, with those of the end of that epoch; the checkpoint on disk stays. Raises Interrupted for Ctrl-C, when the
+        running step is done and the checkpoint written; a second Ctrl-C interrupts at once.
         """
         with _noticed_interrupts() as asked:
             while self.epoch < epochs and not self.stopped_early:
@@ -118,14 +125,18 @@ class Training:
                 self.save()
                 if asked:
                     raise Interrupted(self.path)
+        if self.path is not None and not os.path.exists(self.path):  # there was no epoch to do
+            self.save()
 
     @np.errstate(all="ignore")  # a number that overflows shows in the next loss
     def _one_step(self, batch: Any) -> None:
         start = perf_counter()
         loss, gradients = self.model.gradients(batch)
-        norm = clip_by_global_norm(gradients, self.clip) if self.clip else 0.0
-        if not math.isfinite(loss.total) or not math.isfinite(norm):
-            self._diverged(loss, norm)
+        norm = clip_by_global_norm(gradients, self.clip) if self.clip else global_norm(gradients)
+        if not math.isfinite(loss.total):
+            self._diverged("loss is", loss.mean, self.total_steps + 1)
+        if not math.isfinite(norm):
+            self._diverged("norm of the gradients is", norm, self.total_steps + 1)
         self.optimiser.step(self.model.params, gradients)
         self.model.changed()
         seconds = perf_counter() - start
@@ -133,12 +144,11 @@ class Training:
         for kind, (sum_, spent) in self._sums.items():
             self._sums[kind] = (sum_ + loss, spent + seconds)
 
-    def _diverged(self, loss: Loss, norm: float) -> None:
-        what = "loss is" if not math.isfinite(loss.total) else "norm of the gradients is"
-        value, rate = loss.mean if not math.isfinite(loss.total) else norm, self.optimiser.learning_rate
+    def _diverged(self, what: str, value: float, step: int) -> NoReturn:
+        rate = self.optimiser.learning_rate
         clip = f"a smaller clip than {self.clip:g}" if self.clip else "clipping gradients to a norm of 1"
         raise Diverged(
-            f"the {what} {value} at step {self.total_steps + 1} (epoch {self.epoch + 1}) with the learning rate {rate:g}; "
+            f"the {what} {value} at step {step} (epoch {self.epoch + 1}) with the learning rate {rate:g}; "
             f"try the learning rate {rate / 10:g}, or {clip}"
         )
 
@@ -158,6 +168,8 @@ class Training:
         trained = self._sums["epoch"][0].mean
         held_out = self.held_out()
         self._measure("epoch", held_out, report)
+        if held_out is not None and not math.isfinite(held_out.total):  # the epoch's last step went too far
+            self._diverged("held-out loss is", held_out.mean, self.total_steps)
         self.epoch, self.step = self.epoch + 1, 0
         self.optimiser.end_of_epoch(trained)
         if self.patience is None or held_out is None:
@@ -171,6 +183,7 @@ class Training:
             self.stopped_early = True
             self._take(self._best)
 
+    @np.errstate(all="ignore")
     def held_out(self) -> Loss | None:
         """The loss over what was held out; None where nothing was."""
         batches = self.data.held_out()

@@ -131,7 +131,9 @@ def sample(
     state, drawn = None, []
     for _ in range(longest):
         output, state = model.recurrent.infer(embedding.forward(model.params, tokens[None]), state)
-        logits = model.output.forward(model.params, output[0]).astype(np.float64) / temperature
+        logits = model.output.forward(model.params, output[0]).astype(np.float64)
+        with np.errstate(over="ignore"):  # as the temperature falls to 0 all words but the likeliest go to -infinity
+            logits = (logits - logits.max(1, keepdims=True)) / temperature
         logits[:, [dictionary.start, dictionary.unknown]] = -np.inf
         # the largest of logit + Gumbel noise is a draw from the softmax
         tokens = np.argmax(logits + rng.gumbel(size=logits.shape), 1)
