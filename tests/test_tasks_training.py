@@ -136,9 +136,12 @@ def test_training_that_runs_away_is_stopped() -> None:
         training(optimiser=SGD(1e308)).run(50)
 
 
-def test_a_gradient_that_is_no_number_is_not_clipped_and_used() -> None:
-    run = training(clip=0.5)
-    gradients = run.model.gradients
+@pytest.mark.parametrize(
+    ("clip", "message"), [(0.5, "or a smaller clip than 0.5"), (None, "or clipping gradients to a norm of 1")]
+)
+def test_a_gradient_that_is_no_number_is_not_used(clip: float | None, message: str) -> None:
+    run = training(clip=clip)
+    gradients, before = run.model.gradients, {name: array.copy() for name, array in run.model.params.items()}
 
     def broken(batch: Any) -> Any:
         loss, found = gradients(batch)
@@ -146,22 +149,7 @@ def test_a_gradient_that_is_no_number_is_not_clipped_and_used() -> None:
         return loss, found
 
     run.model.gradients = broken  # type: ignore[method-assign]
-    with pytest.raises(Diverged, match="norm of the gradients is inf at step 1 .* or a smaller clip than 0.5"):
-        run.run(1)
-
-
-def test_a_gradient_that_is_no_number_is_found_without_clipping_too() -> None:
-    run = training()
-    gradients = run.model.gradients
-    before = {name: array.copy() for name, array in run.model.params.items()}
-
-    def broken(batch: Any) -> Any:
-        loss, found = gradients(batch)
-        found["output.bias"][0] = np.nan
-        return loss, found
-
-    run.model.gradients = broken  # type: ignore[method-assign]
-    with pytest.raises(Diverged, match="norm of the gradients is nan at step 1 "):
+    with pytest.raises(Diverged, match=f"norm of the gradients is inf at step 1 .* {message}"):
         run.run(1)
     for name, array in before.items():
         np.testing.assert_array_equal(run.model.params[name], array)

@@ -20,104 +20,26 @@ ANYWHERE = st.sampled_from([0, 1, 64, -1000, 2**40, -(2**40)])  # elements from 
 GUARD = -12345.0  # no sum or operand of these tests
 
 
+# fmt: off
 @cached_njit(boundscheck=False)
-def _one(
-    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
-):
-    tile(
-        rows,
-        1,
-        out,
-        out_at,
-        out_row,
-        init,
-        init_at,
-        init_row,
-        a,
-        a_at,
-        a_row,
-        a_step,
-        panel,
-        panel_at,
-        depth,
-        ahead,
-        step,
-    )
+def _one(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step):
+    tile(rows, 1, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step)
 
 
 @cached_njit(boundscheck=False)
-def _three(
-    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
-):
-    tile(
-        rows,
-        3,
-        out,
-        out_at,
-        out_row,
-        init,
-        init_at,
-        init_row,
-        a,
-        a_at,
-        a_row,
-        a_step,
-        panel,
-        panel_at,
-        depth,
-        ahead,
-        step,
-    )
+def _three(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step):
+    tile(rows, 3, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step)
 
 
 @cached_njit(boundscheck=False)
-def _four(
-    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
-):
-    tile(
-        rows,
-        4,
-        out,
-        out_at,
-        out_row,
-        init,
-        init_at,
-        init_row,
-        a,
-        a_at,
-        a_row,
-        a_step,
-        panel,
-        panel_at,
-        depth,
-        ahead,
-        step,
-    )
+def _four(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step):
+    tile(rows, 4, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step)
 
 
 @cached_njit(boundscheck=False)
-def _forty(
-    rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step
-):
-    tile(
-        rows,
-        40,
-        out,
-        out_at,
-        out_row,
-        init,
-        init_at,
-        init_row,
-        a,
-        a_at,
-        a_row,
-        a_step,
-        panel,
-        panel_at,
-        depth,
-        ahead,
-        step,
-    )
+def _forty(rows, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step):
+    tile(rows, 40, out, out_at, out_row, init, init_at, init_row, a, a_at, a_row, a_step, panel, panel_at, depth, ahead, step)
+# fmt: on
 
 
 TILES = {1: _one, 3: _three, 4: _four, 40: _forty}

@@ -42,14 +42,13 @@ def _check_files(arguments: argparse.Namespace) -> None:
     """Refuse, before any work is done for them, files that cannot be written and one that is to be two."""
     written = {f"--{name}": getattr(arguments, name) for name in ("save", "metrics", "plot")}
     read = {f"--{name}": getattr(arguments, name, None) for name in ("text", "resume")}
-    if written["--save"] is not None:
-        del read["--resume"]  # the checkpoint that is gone on from may be the one that is kept up to date
     seen: dict[Path, str] = {Path(path).resolve(): option for option, path in read.items() if path is not None}
     for option, path in written.items():
         if path is None:
             continue
         target = Path(path).resolve()
-        if target in seen:
+        # the checkpoint that is gone on from may be the one that is kept up to date
+        if target in seen and (seen[target], option) != ("--resume", "--save"):
             raise UsageError(f"{seen[target]} and {option} are both {path}; give each a file of its own")
         seen[target] = option
         if not target.parent.is_dir():
