@@ -140,8 +140,9 @@ def _network(node: _Node, backend: str) -> RNN:
         raise InteropError(f"the node {node.name} has direction={direction!r}; there are {', '.join(DIRECTIONS)}")
     directions = 2 if direction == "bidirectional" else 1
     try:
-        found = tuple(node.constants[name].shape[0] for name in ("W", "R"))
-        if found != (directions, directions):
+        # one without any axis is refused where the shapes are compared
+        found = tuple(node.constants[name].shape[0] for name in ("W", "R") if node.constants[name].ndim)
+        if any(number != directions for number in found):
             raise ValueError(f"W and R are of {found} directions, and direction is {direction!r}")
         cell = _cell(node, directions)
         rnn = network(
@@ -152,7 +153,7 @@ def _network(node: _Node, backend: str) -> RNN:
             reverse=direction == "reverse",
             batch_first=bool(node.attributes.get("layout")),
         )
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise InteropError(f"the node {node.name} does not convert: {error}") from error
     hidden_size = node.attributes.get("hidden_size", rnn.spec.hidden_size)
     if hidden_size != rnn.spec.hidden_size:
