@@ -106,6 +106,18 @@ def test_options_reach_the_layers_and_a_forget_bias_the_biases():
     agree(rnn, [layer])
 
 
+def test_weights_that_are_not_as_keras_makes_them_are_refused():
+    class LSTM(layers.LSTM):
+        weights = property(lambda self: [keras.Variable(np.ones(s, "f4")) for s in ((I, 20), (H, 20), (19,))])
+
+    layer = LSTM(H, name="mine")
+    layer.built = True
+    with pytest.raises(
+        InteropError, match=r"the layer mine does not convert: bias has the shape \(19,\); \(20,\) would do"
+    ):
+        from_keras(layer, "numpy")
+
+
 @pytest.mark.parametrize(
     ("convert", "sentence"),
     [

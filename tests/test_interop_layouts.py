@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,58 @@ def test_tf1_puts_gates_in_its_order():
     spec, arrays = marked("gru_reset_before")
     variables = layouts.to_tf1(spec, arrays)
     assert letters(variables["gates/kernel"], 1) == "rz" and letters(variables["candidate/kernel"], 1) == "n"
+
+
+def read_keras(cell, arrays):
+    return layouts.from_keras(cell, list(arrays.values()))
+
+
+def keras_arrays(spec, params):
+    return dict(zip(("kernel", "recurrent_kernel", "bias"), layouts.to_keras(spec, params), strict=True))
+
+
+FORMATS = {
+    "keras": (("lstm", "gru", "gru_reset_before", "rnn_tanh"), keras_arrays, read_keras),
+    "onnx": (("lstm", "lstm_peephole", "gru", "rnn_tanh"), layouts.to_onnx, layouts.from_onnx),
+    "tf1": (("lstm", "lstm_peephole", "lstm[coupled]", "gru", "gru_reset_before"), layouts.to_tf1, layouts.from_tf1),
+}
+CUT = [
+    (*FORMATS[name][1:], spec, arrays) for name in FORMATS for spec, arrays in (network(c) for c in FORMATS[name][0])
+] + [(layouts.to_tf1, layouts.from_tf1, *network("lstm", proj_size=2))]
+
+# how wide the input and the projection are; of two kernels that disagree the next test knows
+TOLD_BY_FEW = {("kernel", 0), ("W", 2), ("projection/kernel", 1), ("gates/kernel", 0), ("candidate/kernel", 0)}
+
+
+@pytest.mark.parametrize(("out", "back", "spec", "params"), CUT)
+def test_an_array_that_is_cut_is_named_with_both_shapes(out, back, spec, params):
+    arrays = out(spec, params)
+    for name, array in arrays.items():
+        for axis in range(array.ndim):
+            if (name, axis) in TOLD_BY_FEW:
+                continue
+            cut = array.take(range(array.shape[axis] - 1), axis)
+            needed = f"{name} has the shape {cut.shape}; {array.shape} would do"
+            with pytest.raises(ValueError, match=re.escape(needed)):
+                back(spec.cell, arrays | {name: cut})
+        with pytest.raises(ValueError, match=rf"{name} has the shape \(\); \(.+\) would do"):
+            back(spec.cell, arrays | {name: np.float64(1)})
+
+
+@pytest.mark.parametrize("cell", ["gru", "gru_reset_before"])
+def test_two_kernels_that_disagree_about_the_input_are_refused(cell):
+    spec, params = network(cell)
+    arrays = layouts.to_tf1(spec, params)
+    arrays["gates/kernel"] = arrays["gates/kernel"][:-1]
+    with pytest.raises(ValueError, match=r"candidate/.*kernel has the shape \(\d, 3\); \(\d, 3\) would do"):
+        layouts.from_tf1(spec.cell, arrays)
+
+
+def test_where_no_array_tells_a_size_it_is_named():
+    with pytest.raises(
+        ValueError, match=r"kernel .* \(7, 11\); \(input_size \+ hidden_size, 4\*hidden_size\) would do"
+    ):
+        layouts.from_tf1(cells.find("lstm"), {"kernel": np.ones((7, 11)), "bias": np.ones(11)})
 
 
 def test_a_users_cell_has_no_layout_elsewhere():

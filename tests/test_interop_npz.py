@@ -62,6 +62,22 @@ def test_a_users_cell_is_given_again_and_has_to_be_the_same(tmp_path):
         load_npz(tmp_path / "n", "numpy", cell="rnn_relu")
 
 
+def test_a_users_cell_called_as_a_built_in_one_is_asked_for(tmp_path):
+    @cell
+    def lstm(x, R, h):
+        return tanh(x.a + R.a @ h)
+
+    save_npz(RNN(lstm, 2, 3, backend="numpy"), tmp_path / "n")
+    with pytest.raises(InteropError, match=r"than lstm has now; if it is a cell of your own, .* load_npz\(path, cell="):
+        load_npz(tmp_path / "n", "numpy")
+    assert load_npz(tmp_path / "n", "numpy", cell=lstm).spec.cell is lstm
+
+
+def test_a_backend_there_is_not_is_no_damage(saved):
+    with pytest.raises(InteropError, match="does not load: there is no backend 'nunpy'"):
+        load_npz(saved, "nunpy")
+
+
 def test_writing_that_fails_leaves_what_was_there(saved, monkeypatch):
     before = saved.read_bytes()
 
@@ -98,7 +114,7 @@ def rewrite(path, about=(), **changed):
         (lambda p: rewrite(p, **{ABOUT: np.array("{")}), "was not written by save_npz"),
         (lambda p: rewrite(p, **{ABOUT: np.array("[]")}), "was not written by save_npz"),
         (lambda p: rewrite(p, {"version": 2}), "has version 2 of the format; this rnnbench reads version 1"),
-        (lambda p: rewrite(p, {"surprise": 2}), "is damaged: .*surprise"),
+        (lambda p: rewrite(p, {"surprise": 2}), "does not load: .*surprise"),
         (lambda p: rewrite(p, {"cell": "/tmp/evil.py:own"}), "a network of a user's cell '/tmp/evil.py:own'"),
         (lambda p: rewrite(p, {"digest": "0"}), "was made with other equations of the cell gru"),
         (lambda p: rewrite(p, weight_ih_l0=None), "is damaged: .*weight_ih_l0"),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from rnnbench import RNN
+from rnnbench.cells.activations import activation
 from rnnbench.interop import InteropError, load_onnx, load_onnx_states, save_onnx
+from rnnbench.interop.onnx import EXPLICIT, FROM_ONNX, TO_ONNX
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -64,6 +66,8 @@ NODES = {
     "rnn, leaky_relu both ways": (
         "RNN", "WRB", {"direction": "bidirectional", "activations": ["LeakyRelu"] * 2, "activation_alpha": [0.1, 0.1]}
     ),
+    "rnn, scaled_tanh": ("RNN", "WRB", {"activations": ["ScaledTanh"], "activation_alpha": [1.5], "activation_beta": [0.5]}),
+    "rnn, thresholded_relu": ("RNN", "WRB", {"activations": ["ThresholdedRelu"], "activation_alpha": [0.25]}),
     "gru, reset before": ("GRU", "WRB", {"direction": "reverse"}),
     "gru, reset after": ("GRU", "WRB", {"linear_before_reset": 1, "direction": "bidirectional", "clip": 0.5}),
     "lstm": ("LSTM", "WRB", {"direction": "bidirectional"}),
@@ -111,6 +115,8 @@ def test_layout_1_has_the_batch_first(layout, tmp_path):
 SAVED = {
     "rnn_tanh": {"bidirectional": True},
     "rnn[activation=leaky_relu:0.1,clip=0.5]": {"bidirectional": True, "batch_first": True},
+    "rnn[activation=thresholded_relu]": {},
+    "lstm[candidate=scaled_tanh,gate=hard_sigmoid,output=affine]": {"bidirectional": True},
     "lstm": {"num_layers": 3, "bidirectional": True, "batch_first": True},
     "lstm_peephole": {"reverse": True},
     "lstm[clip=0.5,gate=hard_sigmoid:0.25:0.5,input_forget]": {"bias": False},
@@ -150,6 +156,28 @@ def test_a_saved_network_runs_elsewhere_and_comes_back(cell, initial_state, runt
             assert array.dtype == original.dtype and np.array_equal(array, original), name
 
 
+@pytest.mark.parametrize("theirs", TO_ONNX.values())
+def test_defaults_are_onnx_runtimes_or_have_to_be_written_out(theirs, tmp_path):
+    one = {n: np.full(s, v, "f4") for n, s, v in (("W", (1, 1, 1), 1), ("R", (1, 1, 1), 0), ("B", (1, 2), 0))}
+    path = write(tmp_path / "m.onnx", "RNN", one, ("X", "W", "R", "B"), activations=[theirs], hidden_size=1)
+    model = onnx.load(path)
+    del model.graph.input[:]
+    model.graph.input.append(helper.make_tensor_value_info("X", TensorProto.FLOAT, [1, 9, 1]))
+    onnx.save(model, path)
+    x = np.linspace(-2, 2, 9, dtype="f4").reshape(1, 9, 1)
+    expected = evaluated(path, {"X": x}, "onnxruntime")[0].reshape(1, 9, 1)
+    ours = activation(FROM_ONNX[theirs.lower()])(x)
+    if FROM_ONNX[theirs.lower()] in EXPLICIT:
+        assert np.abs(ours - expected).max() > 0.4
+        with pytest.raises(
+            InteropError, match=f"{theirs} is given no activation_alpha, for which ONNX Runtime takes 0"
+        ):
+            load_onnx(path, "numpy")
+    else:
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(load_onnx(path, "numpy")["cell"](x)[0], expected, rtol=0, atol=1e-6)
+
+
 def test_initial_states_that_are_constants(tmp_path):
     h = np.arange(B * H, dtype="f4").reshape(1, B, H)
     path = write(tmp_path / "m.onnx", "LSTM", arrays_of("LSTM") | {"h_0": h}, inputs=("X", "W", "R", "B", "", "h_0"))
@@ -187,8 +215,22 @@ def test_a_pytorch_layer_goes_to_onnx_and_back(tmp_path):
         ("RNN", {}, {"activations": ["Relu"] * 2}, r"it has 2 activations; an RNN in 1 direction\(s\) has 1"),
         ("RNN", {}, {"activations": ["Tanh"], "activation_alpha": [0.5]}, "have more values than Tanh take"),
         ("RNN", {}, {"direction": "bidirectional"}, r"W and R are of \(1, 1\) directions, and direction is 'bidir"),
-        ("RNN", {"R": np.ones((1, H, 3), "f4")}, {}, "do not fit each other: .*weight_hh_l0"),
-        ("LSTM", {"W": np.ones((1, 3, I), "f4")}, {}, "the node cell does not convert"),
+        (
+            "RNN",
+            {},
+            {"activations": ["ScaledTanh"], "activation_alpha": [1.0]},
+            "takes 0 and rnnbench 1.0; write the number into the node's activation_beta",
+        ),
+        ("RNN", {}, {"activations": ["Affine"], "activation_beta": [0.5]}, "Affine is given no activation_alpha"),
+        ("RNN", {"R": np.ones((1, H, 3), "f4")}, {}, r"R has the shape \(1, 4, 3\); \(1, 4, 4\) would do"),
+        (
+            "LSTM",
+            {"W": np.ones((1, 15, I), "f4")},
+            {},
+            r"the node cell does not convert: W has the shape \(1, 15, 2\); \(1, 16, 2\) would do",
+        ),
+        ("LSTM", {"W": np.float32(1)}, {}, r"W has the shape \(\); \(1, 16, input_size\) would do"),
+        ("LSTM", {"B": np.ones((1, 31), "f4")}, {}, r"B has the shape \(1, 31\); \(1, 32\) would do"),
         ("RNN", {}, {"direction": "backward"}, "has direction='backward'; there are forward, reverse, bidirectional"),
         ("RNN", {}, {"hidden_size": 7}, "says hidden_size=7, its W has 4"),
         ("RNN", {}, {"clip": -1.0}, "clip is a number above 0, not -1.0"),

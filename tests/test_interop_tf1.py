@@ -108,9 +108,35 @@ LSTM = layouts.to_tf1(CELLS["softsign"].spec, CELLS["softsign"].params)
         (lambda: from_tf1("LSTMCell", LSTM | {"w_i_diag": np.ones(H)}), "the variable 'w_f_diag' .* is missing"),
         (lambda: from_tf1("LSTMCell", {"a/kernel": 1, "b/bias": 2}), "of several cells, a/, b/; give those of one"),
         (lambda: from_tf1("LSTMCell", {"kernel": LSTM["kernel"]}), "the variable 'bias' of the LSTMCell is missing"),
-        (lambda: from_tf1("LSTMCell", LSTM | {"bias": np.ones(3)}), "those of no LSTMCell with these options"),
-        (lambda: from_tf1("LSTMCell", LSTM | {"bias": np.ones(8)}), "do not fit each other: .*bias"),
-        (lambda: from_tf1("LSTMCell", LSTM | {"kernel": np.ones(8)}), "those of no LSTMCell|do not fit"),
+        (
+            lambda: from_tf1("LSTMCell", LSTM | {"bias": np.ones(3)}),
+            r"those of no LSTMCell with these options: bias has the shape \(3,\); \(16,\) would do",
+        ),
+        (lambda: from_tf1("LSTMCell", LSTM | {"bias": np.ones(8)}), r"bias has the shape \(8,\); \(16,\) would do"),
+        (
+            lambda: from_tf1("LSTMCell", LSTM | {"kernel": np.ones(8)}),
+            r"kernel has the shape \(8,\); \(input_size \+ 4, 16\) would do",
+        ),
+        (
+            lambda: from_tf1("LSTMCell", {"kernel": LSTM["kernel"][:-1], "bias": LSTM["bias"][:-1]}),
+            r"bias has the shape \(15,\); \(16,\) would do",
+        ),
+        (
+            lambda: from_tf1("LSTMCell", LSTM | {"kernel": LSTM["kernel"][:H]}),
+            r"kernel has the shape \(4, 16\); \(input_size \+ 4, 16\) would do",
+        ),
+        (
+            lambda: from_tf1("LSTMCell", LSTM | {"projection/kernel": np.ones((H, 7))}),
+            r"kernel has the shape \(7, 16\); \(input_size \+ 7, 16\) would do",
+        ),
+        (
+            lambda: from_tf1("CoupledInputForgetGateLSTMCell", {"W_0": np.ones((7, 12)), "B": np.ones(11)}),
+            r"B has the shape \(11,\); \(12,\) would do",
+        ),
+        (lambda: from_tf1("LSTMCell", LSTM | {"bias": [[1], [2, 3]]}), "the variable 'bias' is no array of numbers"),
+        (lambda: from_tf1("LSTMCell", LSTM, forget_bias="1"), "forget_bias must be a finite number, not '1'"),
+        (lambda: from_tf1("LSTMCell", LSTM, forget_bias=np.nan), "forget_bias must be a finite number, not nan"),
+        (lambda: from_tf1("LSTMCell", LSTM, backend="nunpy"), "there is no backend 'nunpy'"),
         (lambda: to_tf1(RNN("lstm", I, H, 2, backend="numpy")), "one layer that reads forwards; .*num_layers=2"),
         (lambda: to_tf1(RNN("lstm", I, H, reverse=True, backend="numpy")), "reverse=True"),
         (lambda: to_tf1(RNN("lstm[clip=1]", I, H, backend="numpy")), "TensorFlow 1 has no equal for clip=1"),

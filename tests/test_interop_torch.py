@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from rnnbench import RNN
 from rnnbench.interop import InteropError, from_torch, to_torch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-nn = torch.nn
+from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 T, B, I, H = 4, 3, 2, 5
 MODULES = {
@@ -78,12 +81,50 @@ def test_a_forget_bias_goes_into_the_biases():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-14)
 
 
+UTILS = nn.utils
+REPARAMETRISED = {  # how, and the function of torch.nn.utils that undoes it
+    "weight_norm": (UTILS.parametrizations.weight_norm, "parametrize.remove_parametrizations"),
+    "spectral_norm": (UTILS.parametrizations.spectral_norm, "parametrize.remove_parametrizations"),
+    "older weight_norm": (UTILS.weight_norm, "remove_weight_norm"),
+    "older spectral_norm": (UTILS.spectral_norm, "remove_spectral_norm"),
+    "pruning": (lambda module, name: prune.l1_unstructured(module, name, 0.5), "prune.remove"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize(("change", "cure"), REPARAMETRISED.values(), ids=REPARAMETRISED)
+@pytest.mark.parametrize(
+    ("kind", "name"), [("LSTM", "weight_ih_l0"), ("GRU", "weight_hh_l0"), ("GRUCell", "weight_hh")]
+)
+def test_a_reparametrised_module_is_refused_with_the_cure(change, cure, kind, name):
+    torch.manual_seed(1)
+    module = getattr(nn, kind)(I, H).eval()
+    change(module, name)
+    with pytest.raises(
+        InteropError, match=f"'{name}' is reparametrised: .* with torch.nn.utils.{cure}\\(module, '{name}'"
+    ):
+        from_torch(module, "numpy")
+    operator.attrgetter(cure)(UTILS)(module, name)
+    rnn = from_torch(module, "numpy")
+    np.testing.assert_array_equal(rnn.params[f"{name.removesuffix('_l0')}_l0"], getattr(module, name).detach())
+
+
 @pytest.mark.parametrize(
     ("convert", "sentence"),
     [
         (lambda: from_torch(nn.Linear(2, 3)), "Linear is no RNN, LSTM or GRU of torch.nn"),
         (lambda: from_torch(nn.GRU(I, H, 2, dropout=0.5)), r"dropout 0.5 .*; call module.eval\(\)"),
         (lambda: from_torch(nn.GRU(I, H, dtype=torch.bfloat16)), r"torch.bfloat16; convert it with module.float\(\)"),
+        (lambda: from_torch(nn.LSTM(I, H, device="meta")), r'on the device "meta", .* module.to_empty\(device="cpu"\)'),
+        (lambda: from_torch(nn.LSTM(I, H), "nunpy"), "there is no backend 'nunpy'"),
+        (
+            lambda: to_torch(RNN("lstm", I, H, proj_size=H, backend="numpy")),
+            "fewer units than hidden_size 5; this RNN has proj_size=5",
+        ),
+        (
+            lambda: to_torch(RNN("rnn_tanh", I, H, proj_size=3, backend="numpy")),
+            "the output of an LSTM only; this RNN of the cell rnn_tanh has proj_size=3",
+        ),
         (lambda: to_torch(RNN("gru_reset_before", I, H, backend="numpy")), "no layer for the cell gru_reset_before"),
         (lambda: to_torch(RNN("lstm[clip=1]", I, H, backend="numpy")), r"no layer for the cell lstm\[clip=1\]"),
         (lambda: to_torch(RNN("lstm", I, H, reverse=True, backend="numpy")), "no layer that reads them backwards only"),

@@ -22,7 +22,7 @@ def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **option
 
     arrays: under PyTorch's names. backend: of the RNN. options: `num_layers`, `bidirectional`, `batch_first`, `reverse` and the
     cell's numbers.
-    Raises InteropError for a dtype that is not ours and for shapes that do not fit each other.
+    Raises InteropError for a dtype that is not ours, for shapes that do not fit each other, and for options that an RNN refuses.
     """
     weight = arrays["weight_ih_l0"]
     if weight.dtype.name not in DTYPES:
@@ -31,16 +31,19 @@ def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **option
     if weight.ndim != 2 or len(weight) % gates:
         raise InteropError(f"weight_ih_l0 is {weight.shape}; {cell.name} needs rows in {gates} equal blocks")
     projection = arrays.get("weight_hr_l0")
-    rnn = RNN(
-        cell,
-        weight.shape[1],
-        len(weight) // gates,
-        bias="bias_ih_l0" in arrays,
-        dtype=weight.dtype.name,
-        proj_size=0 if projection is None else len(projection),
-        backend=backend,
-        **options,
-    )
+    try:
+        rnn = RNN(
+            cell,
+            weight.shape[1],
+            len(weight) // gates,
+            bias="bias_ih_l0" in arrays,
+            dtype=weight.dtype.name,
+            proj_size=0 if projection is None else len(projection),
+            backend=backend,
+            **options,
+        )
+    except ValueError as error:  # whose sentence names the option and what would work
+        raise InteropError(str(error)) from error
     try:
         rnn.load(arrays)
     except ValueError as error:

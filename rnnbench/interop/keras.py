@@ -48,7 +48,8 @@ def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> R
     """An RNN with the parameters of a built Keras layer, or of several of one kind, the first one lowest.
 
     Activations, `use_bias`, `reset_after`, `go_backwards`, `Bidirectional` and the dtype come along; backend: of the RNN.
-    Raises InteropError for other layers, activations that Keras alone has, dropout, and another merge_mode than "concat".
+    Raises InteropError for other layers, activations that Keras alone has, dropout, another merge_mode than "concat", and weights
+    of other shapes than Keras makes.
     """
     from keras.ops import convert_to_numpy
 
@@ -65,7 +66,11 @@ def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> R
     for k, layer in enumerate(stack):
         parts = [layer.forward_layer, layer.backward_layer] if bidirectional else [layer]
         for part, suffix in zip(parts, (f"_l{k}", f"_l{k}_reverse"), strict=False):
-            arrays |= arrays_from(cell, [convert_to_numpy(weight.value) for weight in part.weights], suffix)
+            weights = [convert_to_numpy(weight.value) for weight in part.weights]
+            try:
+                arrays |= arrays_from(cell, weights, suffix)
+            except ValueError as error:  # of a layer whose weights are not as its class makes them
+                raise InteropError(f"the layer {part.name} does not convert: {error}") from error
     options = {"num_layers": len(stack), "bidirectional": bidirectional, "reverse": reverse, "batch_first": True}
     return network(cell, arrays, backend, **options)
 

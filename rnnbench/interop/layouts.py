@@ -6,10 +6,14 @@ ONNX call c and TensorFlow j, n what Keras and ONNX call h, z what TensorFlow ca
 
 A gate that ONNX stores and a cell has not (the forget gate where it is 1 - i) is stored as zeros and dropped on the way back.
 Where the others have one bias, ours are added on the way out, and come back as `bias_ih` with a zero `bias_hh`.
+
+On the way back the arrays' shapes are checked first, so that what is cut or swapped is named as the others call it.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -54,8 +58,18 @@ def to_keras(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") 
 
 
 def from_keras(cell: Cell, weights: Sequence[np.ndarray], suffix: str = "_l0") -> Arrays:
-    """The reverse of `to_keras`: `get_weights()` of one Keras layer under our names with `suffix`."""
+    """The reverse of `to_keras`: `get_weights()` of one Keras layer under our names with `suffix`.
+
+    Raises ValueError, with both shapes, for an array that does not fit the others.
+    """
     order = KERAS[family(cell)]
+    rows = f"{len(order)}H"
+    axes = {
+        "kernel": ("I", rows),
+        "recurrent_kernel": ("H", rows),
+        "bias": ("2", rows) if _two_biases(cell) else (rows,),
+    }
+    _check_shapes(dict(zip(axes, weights, strict=False)), axes)
     params = {f"weight_ih{suffix}": weights[0].T, f"weight_hh{suffix}": weights[1].T}
     if len(weights) > 2:
         both = weights[2] if _two_biases(cell) else np.stack([weights[2], np.zeros_like(weights[2])])
@@ -88,8 +102,15 @@ def to_onnx(spec: Spec, params: Mapping[str, np.ndarray], layer: int = 0) -> Arr
 
 
 def from_onnx(cell: Cell, arrays: Mapping[str, np.ndarray], layer: int = 0) -> Arrays:
-    """The reverse of `to_onnx`: the inputs W, R and perhaps B and P of a node under our names for that layer."""
+    """The reverse of `to_onnx`: the inputs W, R and perhaps B and P of a node under our names for that layer.
+
+    Raises ValueError, with both shapes, for an array that does not fit the others.
+    """
     order, params = ONNX[family(cell)], Arrays()
+    G = len(order)
+    _check_shapes(
+        arrays, {"W": ("D", f"{G}H", "I"), "R": ("D", f"{G}H", "H"), "B": ("D", f"{2 * G}H"), "P": ("D", "3H")}
+    )
     for direction, suffix in zip(range(len(arrays["W"])), (f"_l{layer}", f"_l{layer}_reverse"), strict=False):
         named = {"weight_ih": arrays["W"][direction], "weight_hh": arrays["R"][direction]}
         if "B" in arrays:
@@ -135,9 +156,16 @@ def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") ->
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def from_tf1(cell: Cell, arrays: Mapping[str, np.ndarray], suffix: str = "_l0") -> Arrays:
-    """The reverse of `to_tf1`: the variables of a TensorFlow 1 cell under our names with `suffix`."""
+def from_tf1(
+    cell: Cell, arrays: Mapping[str, np.ndarray], suffix: str = "_l0", called: Mapping[str, str] | None = None
+) -> Arrays:
+    """The reverse of `to_tf1`: the variables of a TensorFlow 1 cell under our names with `suffix`.
+
+    arrays: name -> array, as `to_tf1` names them. suffix: of our names. called: name -> what the user calls it, where that is
+    another. Raises ValueError, with that name and both shapes, for an array that does not fit the others.
+    """
     order = _tf1_order(cell)
+    _check_shapes(arrays, _tf1_axes(cell, len(order), "projection/kernel" in arrays), called)
     params: Arrays = {}
     if family(cell) == "gru":
         gates, gates_bias = arrays[f"{GATES}/kernel"], arrays[f"{GATES}/bias"]
@@ -169,6 +197,83 @@ def from_tf1(cell: Cell, arrays: Mapping[str, np.ndarray], suffix: str = "_l0") 
 def _tf1_order(cell: Cell) -> list[str]:
     """TensorFlow 1's order of the gates that the cell has: where i = 1 - f there is no block for i."""
     return [gate for gate in TF1[family(cell)] if gate in cell.input_gates]
+
+
+def _tf1_axes(cell: Cell, gates: int, projection: bool) -> dict[str, tuple[str, ...]]:
+    """The sizes of the variables, as `_check_shapes` reads them."""
+    axes: dict[str, tuple[str, ...]] = {f"w_{vector}_diag": ("H",) for vector in cell.vectors}
+    if family(cell) != "gru":
+        recurrent = "P" if projection else "H"
+        return {
+            "kernel": (f"I+{recurrent}", f"{gates}H"),
+            "bias": (f"{gates}H",),
+            "projection/kernel": ("H", "P"),
+            **axes,
+        }
+    axes |= {f"{GATES}/kernel": ("I+H", "2H"), f"{GATES}/bias": ("2H",)}
+    if not resets_after(cell):
+        return axes | {f"{CANDIDATE}/kernel": ("I+H", "H"), f"{CANDIDATE}/bias": ("H",)}
+    axes |= {f"{INPUT_SIDE}/kernel": ("I", "H"), f"{INPUT_SIDE}/bias": ("H",)}
+    return axes | {f"{RECURRENT_SIDE}/kernel": ("H", "H"), f"{RECURRENT_SIDE}/bias": ("H",)}
+
+
+# ---- shapes
+
+LETTERS = {"H": "hidden_size", "P": "proj_size", "I": "input_size", "D": "directions"}
+
+
+def _check_shapes(
+    arrays: Mapping[str, np.ndarray], axes: Mapping[str, tuple[str, ...]], called: Mapping[str, str] | None = None
+) -> None:
+    """Raise ValueError for the first array that does not fit the others, with its shape and the one that would do.
+
+    axes: name -> the size of each axis, a sum of such as "4H", "I" or "2". called: other names for the sentence. A size is what
+    most axes say that tell it, so that one array that is cut is not what the others are held against.
+    """
+    present = {name: (arrays[name].shape, sizes) for name, sizes in axes.items() if name in arrays}
+    pairs = [
+        pair for shape, sizes in present.values() if len(shape) == len(sizes) for pair in zip(shape, sizes, strict=True)
+    ]
+    known: dict[str, int] = {}
+    for letter in LETTERS:
+        said = []
+        for length, size in pairs:
+            rest, unknown = _sum(size, known)
+            if [*unknown] == [letter] and length > rest and (length - rest) % unknown[letter] == 0:
+                said.append((length - rest) // unknown[letter])
+        if said:
+            known[letter] = Counter(said).most_common(1)[0][0]
+    for name, (shape, sizes) in present.items():
+        sums = [_sum(size, known) for size in sizes]
+        if len(shape) != len(sizes) or not all(map(_fits, shape, sums)):
+            needed = ", ".join(_written(rest, unknown) for rest, unknown in sums) + "," * (len(sizes) == 1)
+            raise ValueError(f"{(called or {}).get(name, name)} has the shape {shape}; ({needed}) would do")
+
+
+def _fits(length: int, total: tuple[int, dict[str, int]]) -> bool:
+    rest, unknown = total
+    if not unknown:
+        return length == rest
+    # what no axis has told is a whole number from 1
+    return length >= rest + sum(unknown.values()) and (length - rest) % math.gcd(*unknown.values()) == 0
+
+
+def _sum(size: str, known: Mapping[str, int]) -> tuple[int, dict[str, int]]:
+    """What is known of a sum such as "I+4H", and the letters that are not, with their factors."""
+    rest, unknown = 0, dict[str, int]()
+    for term in size.split("+"):
+        letter = term.lstrip("0123456789")
+        factor = int(term.removesuffix(letter) or 1)
+        if letter and letter not in known:
+            unknown[letter] = factor
+        else:
+            rest += factor * known.get(letter, 1)
+    return rest, unknown
+
+
+def _written(rest: int, unknown: Mapping[str, int]) -> str:
+    terms = [LETTERS[letter] if factor == 1 else f"{factor}*{LETTERS[letter]}" for letter, factor in unknown.items()]
+    return " + ".join([*terms, str(rest)] if rest or not terms else terms)
 
 
 # ---- blocks

@@ -58,12 +58,13 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
         )
     found = cells.find(name if cell is None else cell)
     if found.digest != digest:
-        raise InteropError(f"{path} was made with other equations of the cell {name} than {found.name} has now")
+        own = "; if it is a cell of your own, give that, as in load_npz(path, cell=...)" if cell is None else ""
+        raise InteropError(f"{path} was made with other equations of the cell {name} than {found.name} has now{own}")
     try:
         return network(found, arrays, backend, **about, **numbers)
-    except InteropError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
+    except InteropError as error:
+        raise InteropError(f"{path} does not load: {error}") from error
+    except (KeyError, TypeError) as error:
         raise InteropError(f"{path} is damaged: {error}") from error
 
 

@@ -34,6 +34,8 @@ ROLES = {
 }
 TO_ONNX = {name: name.title().replace("_", "") for name in ACTIVATIONS}
 FROM_ONNX = {theirs.lower(): name for name, theirs in TO_ONNX.items()}  # ONNX Runtime ignores case
+# how many of its parameters a node has to give: left out, they are 0 in ONNX Runtime 1.31, and not here or in ONNX's operators
+EXPLICIT = {"affine": 1, "scaled_tanh": 2, "thresholded_relu": 1}
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 # the oldest that have today's meaning of the three operators, so that most runtimes load them
 OPSET, IR_VERSION = 14, 7
@@ -140,8 +142,9 @@ def _network(node: _Node, backend: str) -> RNN:
         raise InteropError(f"the node {node.name} has direction={direction!r}; there are {', '.join(DIRECTIONS)}")
     directions = 2 if direction == "bidirectional" else 1
     try:
-        found = tuple(node.constants[name].shape[0] for name in ("W", "R"))
-        if found != (directions, directions):
+        # one without any axis is refused where the shapes are compared
+        found = tuple(node.constants[name].shape[0] for name in ("W", "R") if node.constants[name].ndim)
+        if any(number != directions for number in found):
             raise ValueError(f"W and R are of {found} directions, and direction is {direction!r}")
         cell = _cell(node, directions)
         rnn = network(
@@ -152,7 +155,7 @@ def _network(node: _Node, backend: str) -> RNN:
             reverse=direction == "reverse",
             batch_first=bool(node.attributes.get("layout")),
         )
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise InteropError(f"the node {node.name} does not convert: {error}") from error
     hidden_size = node.attributes.get("hidden_size", rnn.spec.hidden_size)
     if hidden_size != rnn.spec.hidden_size:
@@ -176,7 +179,10 @@ def _cell(node: _Node, directions: int) -> Cell:
 
 
 def _activations(node: _Node, directions: int) -> list[str]:
-    """Our names of the activations of a direction, with parameters. Raises ValueError where the directions' differ."""
+    """Our names of the activations of a direction, with parameters.
+
+    Raises ValueError where the directions' differ, and for a parameter that is left to a default on which runtimes disagree.
+    """
     defaults = [*ROLES[node.operator].values()] * directions
     names = [_text(name) for name in node.attributes.get("activations", defaults)]
     if len(names) != len(defaults):
@@ -191,9 +197,16 @@ def _activations(node: _Node, directions: int) -> list[str]:
         name = FROM_ONNX[theirs.lower()]
         parameters = list(ACTIVATIONS[name][1])
         # as ONNX Runtime: an activation takes the next of the values only if it has such a parameter
-        for position, values in zip(range(len(parameters)), (alphas, betas), strict=False):
+        for position, (letter, values) in zip(
+            range(len(parameters)), (("alpha", alphas), ("beta", betas)), strict=False
+        ):
             if values:
                 parameters[position] = _shortest(values.pop(0))
+            elif position < EXPLICIT.get(name, 0):
+                raise ValueError(
+                    f"{theirs} is given no activation_{letter}, for which ONNX Runtime takes 0 and rnnbench "
+                    f"{parameters[position]}; write the number into the node's activation_{letter}"
+                )
         found.append(":".join([name, *map(repr, parameters)]))
     if alphas or betas:
         raise ValueError(f"activation_alpha and activation_beta have more values than {', '.join(names)} take")

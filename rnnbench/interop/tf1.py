@@ -16,6 +16,7 @@ import numpy as np
 
 from ..cells import Cell, find
 from ..cells.variants import options_of
+from ..params import as_array
 from ..rnn import RNN
 from . import layouts
 from .common import InteropError, network, refuse
@@ -88,10 +89,10 @@ def from_tf1(
     variables = _variables(cell_name, arrays)
     try:
         cell = _cell(cell_name, any(name.endswith("_diag") for name in variables), activation, cell_clip)
-        if cell_name == COUPLED:
-            variables = {OF_COUPLED[name]: array for name, array in variables.items()}
-        params = layouts.from_tf1(cell, variables)
-    except (ValueError, IndexError) as error:  # of blocks that cannot be split or joined, or an activation there is not
+        ours = OF_COUPLED if cell_name == COUPLED else {name: name for name in variables}
+        called = {here: there for there, here in ours.items()}
+        params = layouts.from_tf1(cell, {ours[name]: array for name, array in variables.items()}, called=called)
+    except ValueError as error:  # of shapes that do not fit each other, or an activation there is not
         raise InteropError(f"the variables are those of no {cell_name} with these options: {error}") from error
     numbers = {"forget_bias": FORGET_BIAS if forget_bias is None else forget_bias} if is_lstm else {}
     return network(cell, params, backend, batch_first=batch_first, **numbers)
@@ -180,7 +181,10 @@ def _variables(cell_name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np
         if name is None:
             raise InteropError(f"a {cell_name} has no variable {full!r}; it has {', '.join(known)}")
         scopes.add(path.removesuffix(name))
-        found[name] = np.asarray(array)
+        try:
+            found[name] = as_array(f"the variable {full!r}", array)
+        except ValueError as error:
+            raise InteropError(str(error)) from error
     if len(scopes) > 1:
         raise InteropError(f"the variables are of several cells, {', '.join(sorted(scopes))}; give those of one")
     with_peepholes = any(name.endswith("_diag") for name in found)

@@ -24,7 +24,8 @@ def from_torch(module: torch.nn.Module, backend: str = "numba-cpu") -> RNN:
     """An RNN with the parameters of `torch.nn.RNN`, `LSTM` or `GRU`, or of one of their cells.
 
     Layers, directions, biases, `batch_first`, `nonlinearity`, `proj_size` and the dtype come along; backend: of the RNN.
-    Raises InteropError for another module, for dropout that would act and for other dtypes than float32 and float64.
+    Raises InteropError for another module, for dropout that would act, for a parameter that is reparametrised or on the device
+    "meta", and for other dtypes than float32 and float64.
     """
     from torch import nn
 
@@ -39,6 +40,7 @@ def from_torch(module: torch.nn.Module, backend: str = "numba-cpu") -> RNN:
             f"dropout {module.dropout} between the layers acts in training, which an RNN here has not; call module.eval() "
             "to convert what it computes without"
         )
+    _refuse_reparametrised(module)
     cell = cells.find(CELLS.get(family) or f"rnn_{module.nonlinearity}")
     arrays = {
         f"{name}{'_l0' * single}": _array(parameter) for name, parameter in module.named_parameters(recurse=False)
@@ -58,7 +60,8 @@ def from_torch(module: torch.nn.Module, backend: str = "numba-cpu") -> RNN:
 def to_torch(rnn: RNN) -> torch.nn.Module:
     """The `torch.nn.RNN`, `LSTM` or `GRU` that computes what `rnn` does, with copies of its parameters, on the CPU.
 
-    A forget_bias is added to the biases. Raises InteropError for a cell that PyTorch has not, and for `reverse`.
+    A forget_bias is added to the biases. Raises InteropError for a cell that PyTorch has not, for `reverse`, and for a projection
+    of another cell than the LSTM or to hidden_size units.
     """
     import torch
 
@@ -68,6 +71,15 @@ def to_torch(rnn: RNN) -> torch.nn.Module:
     if spec.reverse:
         raise InteropError(
             "PyTorch reads sequences forwards or both ways; it has no layer that reads them backwards only"
+        )
+    if spec.proj_size and spec.cell.name != "lstm":
+        raise InteropError(
+            f"PyTorch projects the output of an LSTM only; this RNN of the cell {spec.cell.name} has proj_size={spec.proj_size}"
+        )
+    if spec.proj_size == spec.hidden_size:
+        raise InteropError(
+            f"PyTorch projects to fewer units than hidden_size {spec.hidden_size}; this RNN has proj_size={spec.proj_size}, make "
+            "it with a smaller one"
         )
     options = {"nonlinearity": spec.cell.name.removeprefix("rnn_")} if spec.cell.name.startswith("rnn") else {}
     module = getattr(torch.nn, LAYERS[spec.cell.name])(
@@ -88,7 +100,33 @@ def to_torch(rnn: RNN) -> torch.nn.Module:
     return module
 
 
+def _refuse_reparametrised(module: torch.nn.Module) -> None:
+    """Raise InteropError for a parameter that the module computes from others, as after weight_norm, spectral_norm and pruning."""
+    from torch.nn.utils import parametrize
+
+    cures = {}
+    if parametrize.is_parametrized(module):
+        cures = {name: "parametrize.remove_parametrizations" for name in module.parametrizations}
+    # PyTorch's older functions tell it by nothing but the endings of the names
+    for full, _ in module.named_parameters(recurse=False):
+        name, _, ending = full.rpartition("_")
+        if ending == "g":
+            cures[name] = "remove_weight_norm"
+        elif ending == "orig":
+            cures[name] = "prune.remove" if hasattr(module, f"{name}_mask") else "remove_spectral_norm"
+    for name, cure in cures.items():
+        raise InteropError(
+            f"the parameter {name!r} is reparametrised: the module computes it from others; make it a plain one first, with "
+            f"torch.nn.utils.{cure}(module, {name!r})"
+        )
+
+
 def _array(parameter: torch.Tensor) -> np.ndarray:
+    if parameter.is_meta:
+        raise InteropError(
+            'the module is on the device "meta", which keeps no numbers; make it on the CPU, as with '
+            'module.to_empty(device="cpu"), and load its weights'
+        )
     if str(parameter.dtype) not in ("torch.float32", "torch.float64"):  # NumPy has no bfloat16 to say it later
         raise InteropError(f"the module holds {parameter.dtype}; convert it with module.float() or module.double()")
     return parameter.detach().cpu().numpy()
