@@ -186,6 +186,11 @@ def test_initial_states_that_are_constants(tmp_path):
     np.testing.assert_array_equal(state[0], h)
     assert state[1].shape == h.shape and not state[1].any()
     assert load_onnx_states(write(path, "GRU", arrays_of("GRU"))) == {}
+    write(path, "LSTM", arrays_of("LSTM") | {"h_0": h[0]}, inputs=("X", "W", "R", "B", "", "h_0"))
+    with pytest.raises(
+        InteropError, match=rf"initial_h of the node cell has the shape \({B}, {H}\); \(directions, batch"
+    ):
+        load_onnx_states(path)
 
 
 def test_a_forget_bias_goes_into_the_biases(tmp_path):

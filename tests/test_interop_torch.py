@@ -137,3 +137,9 @@ def test_a_reparametrised_module_is_refused_with_the_cure(change, cure, kind, na
 def test_what_has_no_equal_is_refused(convert, sentence):
     with pytest.raises(InteropError, match=sentence):
         convert()
+
+
+def test_what_is_made_is_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        module = to_torch(RNN("gru", 3, 4, backend="numpy"))
+    assert {parameter.device.type for parameter in module.parameters()} == {"cpu"}

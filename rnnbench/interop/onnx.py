@@ -72,6 +72,12 @@ def load_onnx_states(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarray
         names = ("initial_h", "initial_c")[: 2 if node.operator == "LSTM" else 1]
         given = [name for name in names if name in node.given]
         if given and node.constants.keys() >= set(given):
+            for name in given:
+                if node.constants[name].ndim != 3:
+                    raise InteropError(
+                        f"{name} of the node {node.name} has the shape {node.constants[name].shape}; "
+                        "(directions, batch_size, hidden_size) would do, or with layout=1 (batch_size, directions, hidden_size)"
+                    )
             major = (1, 0, 2) if node.attributes.get("layout") else (0, 1, 2)
             arrays = {name: np.ascontiguousarray(node.constants[name].transpose(major)) for name in given}
             zero = np.zeros_like(arrays[given[0]])

@@ -90,6 +90,7 @@ def to_torch(rnn: RNN) -> torch.nn.Module:
         batch_first=rnn.batch_first,
         bidirectional=spec.bidirectional,
         dtype=getattr(torch, spec.dtype),
+        device="cpu",  # whatever torch.set_default_device says
         **options,
         **({"proj_size": spec.proj_size} if spec.proj_size else {}),
     )
