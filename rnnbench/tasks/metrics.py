@@ -25,7 +25,8 @@ def check_path(path: str | os.PathLike[str]) -> None:
 def write_rows(rows: Rows, path: str | os.PathLike[str], columns: Sequence[str] = ()) -> None:
     """Write rows to a file whose name ends in .csv or .json, whole or not at all. Raises ValueError for another ending.
 
-    rows: of a Training. path: of the file. columns: names for the first line of a CSV file without a row. JSON has no infinity and no NaN: they become null.
+    rows: of a Training. path: of the file. columns: names for the first line of a CSV file without a row. JSON has no infinity and
+    no NaN: they become null.
     """
     check_path(path)
     if Path(path).suffix == ".json":
