@@ -206,7 +206,7 @@ def test_epochs_are_those_of_the_training_that_is_gone_on_with(
     assert "epoch 13/13 " in capsys.readouterr().out
     assert main(words("--resume", path, "--sample", "1")) == 0
     told = capsys.readouterr().out
-    assert "all of 13 epochs are done; --epochs 14 or more would train on" in told and "\n> " in told
+    assert "13 of 13 epochs are done; --epochs 14 or more would train on" in told and "\n> " in told
 
 
 def test_files_that_cannot_be_written_are_told_before_any_work(
