@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -35,7 +38,7 @@ def test_available_threads_are_those_that_the_process_may_use(monkeypatch):
 
 def test_all_threads_until_one_says_otherwise():
     threads._chosen = None
-    assert threads.get_threads() == threads.available_threads()
+    assert threads.get_threads() == min(threads.available_threads(), threads.allowed_threads(os.environ))
     threads.set_threads(1)
     assert threads.get_threads() == 1
 
@@ -46,7 +49,33 @@ def test_blas_follows_at_once_and_with_each_network():
     assert blas_threads() == {1}
     threads._chosen = None
     RNN("rnn_tanh", 2, 2, backend="numpy")
-    assert blas_threads() == {threads.available_threads()}
+    assert blas_threads() == {threads.get_threads()}
+
+
+@pytest.mark.parametrize(
+    ("variables", "allowed"),
+    [
+        ({}, math.inf),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "8", "OPENBLAS_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}, 2),
+        ({"OMP_NUM_THREADS": " 4,2 "}, 4),
+        ({"MKL_NUM_THREADS": "", "OMP_NUM_THREADS": "many", "NUMBA_NUM_THREADS": "0"}, math.inf),
+    ],
+)
+def test_variables_of_the_environment_limit_threads(variables, allowed):
+    assert threads.allowed_threads(variables) == allowed
+
+
+def test_a_process_that_was_given_one_thread_takes_one():
+    code = (
+        "from rnnbench import RNN; from threadpoolctl import threadpool_info; from rnnbench.backends import threads\n"
+        "RNN('rnn_tanh', 2, 2, backend='numpy')\n"
+        "print(threads.get_threads(), {i['num_threads'] for i in threadpool_info() if i['user_api'] == 'blas'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.stdout == "1 {1}\n", done.stderr
 
 
 def test_numpys_whole_numbers_count():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from numbers import Integral
 
 from threadpoolctl import ThreadpoolController
 
+# what users limit the threads of a process with, of OpenMP and of the libraries beneath us
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _chosen: int | None = None
 _limited: tuple[int, int] | None = None  # threads and modules when BLAS was last looked for
 
@@ -22,9 +25,19 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+def allowed_threads(environment: Mapping[str, str]) -> float:
+    """The least that one of VARIABLES in `environment` allows, infinity where none does. What is no number is no limit."""
+    # OpenMP's may be a list, "4,2", whose first number is that of the outermost level
+    texts = [environment.get(name, "").partition(",")[0].strip() for name in VARIABLES]
+    return min([math.inf, *(int(text) for text in texts if text.isdecimal() and int(text) > 0)])
+
+
+_ALLOWED = allowed_threads(os.environ)  # libraries look once, too
+
+
 def get_threads() -> int:
-    """The number of threads in force; all available ones until `set_threads` is called."""
-    return available_threads() if _chosen is None else _chosen
+    """The number of threads in force. Until `set_threads` is called: all available ones, or as few as VARIABLES allow."""
+    return int(min(available_threads(), _ALLOWED)) if _chosen is None else _chosen
 
 
 def set_threads(count: int) -> None:

@@ -362,7 +362,7 @@ def _threads(parser: Parser) -> None:
         "--threads",
         type=values.number("--threads"),
         metavar="N",
-        help="for every backend in the run (default: all there are)",
+        help="for every backend in the run (default: all there are, or as few as OMP_NUM_THREADS or its like allows)",
     )
 
 

@@ -107,7 +107,9 @@ def _train(arguments: argparse.Namespace) -> int:
 def _go_on(training: Training, arguments: argparse.Namespace) -> int:
     """Run with a line for each row, and above the next one a bar that says how far it is."""
     if arguments.resume is not None and training.epoch >= arguments.epochs:
-        print(f"{arguments.epochs} of {arguments.epochs} epochs are done; --epochs {training.epoch + 1} or more would train on")
+        print(
+            f"{arguments.epochs} of {arguments.epochs} epochs are done; --epochs {training.epoch + 1} or more would train on"
+        )
     steps = len(training.data.batches(0)) * max(0, arguments.epochs - training.epoch) - training.step
     progress = Progress(max(steps, 1))
     unit = UNITS[arguments.task]
