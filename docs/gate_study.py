@@ -163,6 +163,11 @@ def _kept(project: Project, revision: str) -> tuple[sides.Side, sides.Side]:
     return kept[0], kept[1]
 
 
+def _share(value: float) -> str:
+    """In per cent, with a decimal where it would round to none."""
+    return f"{value:.1%}" if value < 0.01 else f"{value:.0%}"
+
+
 def _short(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
@@ -272,7 +277,7 @@ def table() -> str:
         numbers = [len(part), *(counts[verdict] for verdict in ("slower", "faster", "same", "inconclusive"))]
         seconds = sorted(line["seconds"] for line in part)[len(part) // 2]
         rows.append(
-            f"| {study} | {slowdown:.0%} | {' | '.join(map(str, numbers))} | {low:.0%} to {high:.0%} | {seconds:.0f} |"
+            f"| {study} | {slowdown:.0%} | {' | '.join(map(str, numbers))} | {low:.0%} to {_share(high)} | {seconds:.0f} |"
         )
     return "\n".join(rows) + "\n"
 
