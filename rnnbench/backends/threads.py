@@ -94,6 +94,7 @@ def blas() -> str:
     return "BLAS"
 
 
-def in_words() -> str:
-    """The number of threads in force in words, as in "2 threads"."""
-    return f"{get_threads()} thread{'s' * (get_threads() > 1)}"
+def in_words(count: int | None = None) -> str:
+    """So many threads in words, those in force if no `count` is given, as in "2 threads"."""
+    count = get_threads() if count is None else count
+    return f"{count} thread{'s' * (count != 1)}"

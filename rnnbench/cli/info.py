@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from rnnbench import backends
-from rnnbench.backends.threads import get_threads
+from rnnbench.backends.threads import get_threads, in_words
 from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.machine import describe, peak_gflops
 from rnnbench.cli import values
@@ -32,14 +32,14 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     blas, peaks = facts["blas"], facts.get("peak_gflops", {})
     rows = [
         ("processor", f"{facts['cpu']} ({facts['arch']})"),
-        ("cores", f"{facts['cores']} usable, {facts['physical_cores']} physical; {facts['threads']} threads in use"),
+        ("cores", f"{facts['cores']} usable, {facts['physical_cores']} physical; {in_words(facts['threads'])} in use"),
         ("vectors", facts["instruction_sets"]),
         ("caches", ", ".join(f"{level} {size}" for level, size in facts["caches"].items()) or "unknown"),
         ("memory", facts["memory"]),
         ("GPU", facts["gpu"]),
         ("system", facts["os"]),
         ("python", facts["python"]),
-        ("BLAS", f"{blas['name']} {blas['version']} ({blas['architecture']}, {blas['threads']} threads)"),
+        ("BLAS", f"{blas['name']} {blas['version']} ({blas['architecture']}, {in_words(blas['threads'])})"),
         *[(f"peak {dtype}", f"{peak:.1f} GFLOP/s, measured matrix product") for dtype, peak in peaks.items()],
     ]
     lines = ["Machine", *_indented(rows), "", "Libraries", *_indented(list(facts["versions"].items()))]
