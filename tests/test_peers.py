@@ -24,6 +24,7 @@ LACKS: dict[str, dict[str, str]] = {
     "keras": {"lstm_peephole": "Keras has no layer for the cell", "float64": "in float32"},
 }
 LACKS |= {name: LACKS["torch"] for name in ("torch-cuda", "torch-cuda-tf32")}
+LACKS |= {name: LACKS["torch"] | {"float64": "float32 network"} for name in ("torch-cuda-fp16", "torch-cuda-bf16")}
 SHAPES: dict[str, dict[str, Any]] = {
     "one of everything": {"seq_len": 1, "batch_size": 1, "input_size": 1, "hidden_size": 1},
     "plain": {"seq_len": 8, "batch_size": 13, "input_size": 16, "hidden_size": 33},

@@ -134,7 +134,7 @@ def test_onednn_runs_the_lstm_in_float32() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-@pytest.mark.parametrize("name", ["torch-cuda", "torch-cuda-tf32"])
+@pytest.mark.parametrize("name", ["torch-cuda", "torch-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16"])
 def test_without_a_device_cuda_says_so(name: str) -> None:
     message = f"the backend {name} needs a CUDA device, and PyTorch {torch.__version__} finds none"
     assert backends.why_unavailable(name) == message
@@ -150,10 +150,48 @@ def test_on_cuda_the_precision_is_the_variants_while_it_runs_and_the_device_is_w
     before, seen = (matmul.allow_tf32, cudnn.allow_tf32), []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: seen.append((matmul.allow_tf32, cudnn.allow_tf32)))
     network: Any = RNN("lstm", 3, 7, backend="torch").network
-    network._backend = peer.TorchBackend("cuda", tf32)
+    network._backend = peer.TorchBackend("cuda", "tf32" if tf32 else "")
     x = torch.ones(4, 2, 3)
     network.forward(x, None, None, False)
     output, _, tape = network.forward(x, None, None, True)
     network.backward(tape, torch.ones_like(output), None)
     assert seen == [(tf32, tf32)] * 3
     assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+
+
+SIXTEEN = {"torch-cuda-fp16": "float16", "torch-cuda-bf16": "bfloat16"}
+
+
+@pytest.fixture(params=SIXTEEN)
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a backend in 16 bits, which computes on the processor here: what differs on CUDA is the device only."""
+    variant = request.param.replace("torch-", "").replace("-", "_").upper()
+    monkeypatch.setattr(peer, variant, peer.TorchBackend("cpu", SIXTEEN[request.param]))
+    return str(request.param)
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "lstm", "gru"])
+def test_in_16_bits_results_are_float32_and_within_the_tolerance(narrow: str, cell: str) -> None:
+    case = Case(cell, narrow, "float32", "train", 7, 5, 6, 33, num_layers=2, bidirectional=True, lengths="ragged")
+    found = verify(case)
+    assert found.ok, found.reason
+    assert found.error > 2.0**-12  # it did compute in 16 bits
+
+
+def test_in_16_bits_swapped_gates_are_still_wrong(narrow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = peer.TorchBackend.prepare
+
+    def swapped(self: Any, spec: Spec, params: dict[str, np.ndarray]) -> Any:
+        H = spec.hidden_size
+        return prepare(self, spec, {n: np.roll(w, H, axis=0) for n, w in params.items()})
+
+    monkeypatch.setattr(peer.TorchBackend, "prepare", swapped)
+    assert verify(Case("lstm", narrow, "float32", "train", 5, 3, 4, 16)).status == "wrong"
+
+
+def test_in_16_bits_there_is_no_float64(narrow: str) -> None:
+    found = verify(Case("lstm", narrow, "float64"))
+    assert found.status == "skipped"
+    assert found.reason.endswith(
+        f"a float32 network is what is computed in {SIXTEEN[narrow]} here, and the dtype is float64"
+    )

@@ -38,6 +38,8 @@ _MODULES = {
     "torch": _Entry(*_TORCH, "CPU"),
     "torch-cuda": _Entry(*_TORCH, "CUDA"),
     "torch-cuda-tf32": _Entry(*_TORCH, "CUDA_TF32"),
+    "torch-cuda-fp16": _Entry(*_TORCH, "CUDA_FP16"),
+    "torch-cuda-bf16": _Entry(*_TORCH, "CUDA_BF16"),
     "onnxruntime": _Entry("peers.onnxruntime", ("onnxruntime", "onnx"), '"rnnbench[peers-onnxruntime]"'),
     "jax": _Entry("peers.jax", ("jax",), '"rnnbench[peers-jax]"'),
     "keras": _Entry("peers.keras", ("keras",), '"rnnbench[peers-keras]"'),

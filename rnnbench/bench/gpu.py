@@ -31,7 +31,7 @@ from rnnbench.bench.verify import Verification, verify
 KERNEL = "RNNBENCH_CUDA_KERNEL"
 KERNELS = ("block", "grid", "step")
 # The yardstick first: cuDNN in IEEE float32.
-COMPARED = ("torch-cuda", "numba-cuda", "torch-cuda-tf32", *STORED)
+COMPARED = ("torch-cuda", "numba-cuda", "torch-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16", *STORED)
 CELLS = ("lstm", "gru", "rnn_tanh")
 HIDDEN_SIZES = (512, 128, 1024, 256, 64, 768)  # each compiles kernels of its own, so those that say most come first
 BATCH_SIZES = (1, 4, 16, 64, 128)

@@ -33,9 +33,14 @@ with that mean. A flipped element changes its adjoint by about its own size, 3 t
 gradients may be off by 4 sqrt(m / N) more, with 4/3 for the part that travels on. In float64 m is 0, and the check is
 as sharp as for smooth cells.
 
-**Precision by name.** Two backends say in their names that they round more coarsely than their dtype, and are held to that:
-torch-cuda-tf32 multiplies in TensorFloat-32, and numba-cuda-fast has CUDA's tanh.approx.f32, each off by 2^-11
-(`UNIT_ROUNDOFF`). Weights that are stored in fewer bits are no matter of tolerance: the reference gets them too (`stored`).
+**Precision by name.** Some backends say in their names that they round more coarsely than their dtype, to a unit roundoff v in
+a few places of a step (`COARSE`), while their sums have float32's. Those places take the place of the 16 operations: e1 =
+sqrt(n) u + k v, and e2 = sqrt(G H) u + 2 k v. torch-cuda-tf32 rounds both operands of a product, k = 2. numba-cuda-fast has
+CUDA's tanh.approx.f32, and a value passes through at most four activations on its way through a step (a gate, the candidate,
+their sum's tanh, the output's gate). torch-cuda-fp16 and -bf16 keep all that they store in 16 bits: both operands, gates,
+candidate, memory and output, k = 6. With bfloat16, 2^-8, gradients may be off by a large part of themselves: that still finds
+what is zero, swapped or of the wrong sign, and no more can be asked of it. Weights that are stored in fewer bits are no matter
+of tolerance: the reference gets them too (`stored`).
 
 A user's cell need not contract: `verify` measures how much its equation amplifies a small change of the data, in
 float64 and on the oracle alone, and gives that as `gain`.
@@ -45,6 +50,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,7 +58,21 @@ from rnnbench.bench.cases import Case
 
 GAIN = 4.0
 POINTWISE = 16.0
-UNIT_ROUNDOFF = {"torch-cuda-tf32": 2.0**-11, "numba-cuda-fast": 2.0**-11}  # of their float32
+
+
+class Coarse(NamedTuple):
+    """A unit roundoff that is coarser than the dtype's, and in how many places of a step there is such a rounding."""
+
+    unit: float
+    places: int
+
+
+COARSE = {
+    "torch-cuda-tf32": Coarse(2.0**-11, 2),
+    "numba-cuda-fast": Coarse(2.0**-11, 4),
+    "torch-cuda-fp16": Coarse(2.0**-11, 6),
+    "torch-cuda-bf16": Coarse(2.0**-8, 6),
+}
 KINKS = frozenset({"relu", "abs", "minimum", "maximum", "where"})
 
 
@@ -89,11 +109,13 @@ def tolerances(case: Case, gain: float = GAIN) -> Tolerances:
     cells.
     """
     cell = case.spec.cell
-    u = UNIT_ROUNDOFF.get(case.backend, 2.0**-24) if case.dtype == "float32" else 2.0 * 2.0**-53
+    u = 2.0**-24 if case.dtype == "float32" else 2.0 * 2.0**-53
+    coarse = COARSE.get(case.backend) if case.dtype == "float32" else None
+    pointwise = coarse.unit * coarse.places if coarse else POINTWISE * u
     width = case.input_size if case.num_layers == 1 else max(case.input_size, case.directions * case.hidden_size)
     layers = case.num_layers
-    forward = gain * layers * (math.sqrt(width + case.hidden_size + 2) + POINTWISE) * u
-    step_back = (math.sqrt(len(cell.input_gates) * case.hidden_size) + 2 * POINTWISE) * u
+    forward = gain * layers * (math.sqrt(width + case.hidden_size + 2) * u + pointwise)
+    step_back = math.sqrt(len(cell.input_gates) * case.hidden_size) * u + 2 * pointwise
     gradients = gain * layers * (step_back + 2 * forward) + math.sqrt(case.seq_len * case.batch_size) * u
     flips = 0
     if any(node.op in KINKS for node in cell.order):

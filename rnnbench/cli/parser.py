@@ -305,7 +305,7 @@ def _train(parser: Parser) -> None:
 
 def _gpu(parser: Parser) -> None:
     """Everything that a GPU is needed for, into a folder: every CUDA kernel against the reference, races, the measured ceilings
-    (copy, matrix products, the grid's barrier), and times beside PyTorch's cuDNN in IEEE float32 and TF32.
+    (copy, matrix products, the grid's barrier), and times beside PyTorch's cuDNN in IEEE float32, TF32, float16 and bfloat16.
 
       rnnbench gpu results/h200
 

@@ -68,7 +68,10 @@ UNITS = {
 # What a program pays once, which is neither a case nor a whole program.
 START_UP = ("compile_seconds", "first_call_seconds")
 # Other projects' implementations, with which ours are compared; as rnnbench.backends has them, which a report does not load.
-PEERS = ("torch", "torch-cuda", "torch-cuda-tf32", "onnxruntime", "jax", "keras")
+PEERS = (
+    *("torch", "torch-cuda", "torch-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16"),
+    *("onnxruntime", "jax", "keras"),
+)
 # With more runs than that, only the newest of each machine are shown in detail.
 MOST_RUNS = 6
 # From harmless to alarming: the status of a case is the last of its rows' statuses in this order.

@@ -10,8 +10,9 @@ The other layers, float64 and packed sequences are a loop over ATen's operations
 `torch.inference_mode`, a traced and frozen module, or freeing the graph in `backward` made no difference that could be told from
 noise.
 
-`CPU`, `CUDA` and `CUDA_TF32` are three backends: cuDNN multiplies in TensorFloat-32 unless it is told not to, and that is 2^-11
-and not 2^-24.
+On CUDA four backends say in their names how they round: cuDNN multiplies in TensorFloat-32 unless it is told not to, and that is
+2^-11 and not 2^-24 (`CUDA_TF32`); in `CUDA_FP16` and `CUDA_BF16` everything that has a dtype has 16 bits: parameters, inputs,
+states, results and gradients, which are converted where arrays go in and come out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,25 +40,49 @@ _LAYERS: dict[Any, tuple[type[torch.nn.RNNBase], dict[str, str]]] = {
 }
 
 
+class _Precision(NamedTuple):
+    """How a backend's name ends, what it says of itself, and the dtype of its tensors where that is not the spec's."""
+
+    suffix: str
+    words: str
+    narrow: torch.dtype | None = None
+
+
+_PRECISIONS = {
+    "": _Precision("", "IEEE float32"),
+    "tf32": _Precision("-tf32", "TF32"),
+    "float16": _Precision("-fp16", "float16", torch.float16),
+    "bfloat16": _Precision("-bf16", "bfloat16", torch.bfloat16),
+}
+
+
 @dataclass(frozen=True)
 class TorchBackend:
-    """PyTorch on a device. tf32: whether CUDA's float32 products may be TensorFloat-32."""
+    """PyTorch on a device. precision: "" for the spec's dtype as it is, or a key of `_PRECISIONS`, for float32 networks."""
 
     device: str
-    tf32: bool = False
+    precision: str = ""
+
+    @property
+    def tf32(self) -> bool:
+        """Whether CUDA's float32 products may be TensorFloat-32."""
+        return self.precision == "tf32"
+
+    def dtype(self, spec: Spec) -> torch.dtype:
+        """Of all tensors."""
+        return _PRECISIONS[self.precision].narrow or getattr(torch, spec.dtype)
 
     def describe(self) -> str:
         """Library, version, what computes, and threads or device."""
         if self.device == "cpu":
             onednn = ", oneDNN" if torch.backends.mkldnn.is_available() else ""
             return f"torch {torch.__version__.partition('+')[0]}{onednn}, {threads.in_words()}"
-        precision = "TF32" if self.tf32 else "IEEE float32"
-        return f"torch {torch.__version__}, cuDNN, {precision}, {torch.cuda.get_device_name()}"
+        return f"torch {torch.__version__}, cuDNN, {_PRECISIONS[self.precision].words}, {torch.cuda.get_device_name()}"
 
     def why_unavailable(self) -> str | None:
         """Why PyTorch cannot use the device, in a sentence, or None if it can."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            name = "torch-cuda-tf32" if self.tf32 else "torch-cuda"
+            name = f"torch-cuda{_PRECISIONS[self.precision].suffix}"
             return f"the backend {name} needs a CUDA device, and PyTorch {torch.__version__} finds none"
         return None
 
@@ -66,6 +91,8 @@ class TorchBackend:
         if spec.cell not in _LAYERS:
             runs = ", ".join(cell.name for cell in _LAYERS)
             return f"PyTorch has no layer for the cell {spec.cell.name}; it has {runs}"
+        if _PRECISIONS[self.precision].narrow and spec.dtype != "float32":
+            return f"a float32 network is what is computed in {self.precision} here, and the dtype is {spec.dtype}"
         if spec.reverse:
             return "PyTorch's layers read forward or both ways, not backward alone"
         if spec.proj_size and spec.cell is not BUILT_IN["lstm"]:
@@ -81,7 +108,8 @@ class TorchBackend:
         return TorchNetwork(self, spec, params)
 
 
-CPU, CUDA, CUDA_TF32 = TorchBackend("cpu"), TorchBackend("cuda"), TorchBackend("cuda", tf32=True)
+CPU, CUDA = TorchBackend("cpu"), TorchBackend("cuda")
+CUDA_TF32, CUDA_FP16, CUDA_BF16 = (TorchBackend("cuda", precision) for precision in ("tf32", "float16", "bfloat16"))
 
 
 @dataclass
@@ -126,7 +154,7 @@ class TorchNetwork:
             bias=whole.bias,
             bidirectional=spec.bidirectional,
             device=backend.device,
-            dtype=getattr(torch, spec.dtype),
+            dtype=backend.dtype(spec),
             **options,
             **({"proj_size": spec.proj_size} if spec.proj_size else {}),
         )
@@ -137,12 +165,12 @@ class TorchNetwork:
         self._trained = {name: parameter for name, parameter in self.parameters.items() if name in params}
 
     def put(self, array: np.ndarray) -> torch.Tensor:
-        """A copy as a tensor on the device."""
-        return torch.tensor(array, device=self._backend.device)
+        """A copy as a tensor on the device, in the backend's precision."""
+        return torch.tensor(array, device=self._backend.device, dtype=self._backend.dtype(self.spec))
 
     def get(self, native: torch.Tensor) -> np.ndarray:
-        """The tensor's memory as an array, copied where it is not the host's."""
-        return native.detach().cpu().numpy()
+        """The tensor's memory as an array of the spec's dtype, copied where it is not the host's or of another precision."""
+        return native.detach().cpu().to(getattr(torch, self.spec.dtype)).numpy()
 
     def forward(
         self, x: torch.Tensor, state: Arrays | None, lengths: np.ndarray | None, training: bool
