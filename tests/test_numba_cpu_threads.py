@@ -17,6 +17,7 @@ from rnnbench import RNN
 from rnnbench.backends import threads
 from rnnbench.backends.numba_cpu import plan
 from rnnbench.backends.numba_cpu import threading as threading_of_kernels
+from rnnbench.backends.numba_cpu.cache import cached_njit
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 
@@ -282,3 +283,43 @@ def test_different_sees_a_difference() -> None:
 if __name__ == "__main__":
     assert len(sys.argv) == 1
     many_barriers()
+
+
+# ---- bodies: what threads run, by its address
+
+
+@cached_njit(boundscheck=False, no_cpython_wrapper=True)
+def _marks(marks, value, thread):
+    marks[thread] = value
+
+
+@cached_njit(boundscheck=False, no_cpython_wrapper=True)
+def _returns(marks, value, thread):
+    return value
+
+
+@cached_njit(nogil=True, boundscheck=False)
+def _run(body, count, marks, value):
+    threading_of_kernels.on_threads(body, (marks, value), count)
+
+
+@cached_njit(nogil=True, boundscheck=False)
+def _run_wrongly(body, count, marks, value):
+    threading_of_kernels.on_threads(body, (value, marks), count)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_each_thread_runs_the_body_once_with_its_number(count: int) -> None:
+    marks = np.zeros(8, np.int64)
+    kernel = threading_of_kernels.Kernel(_run, _marks)
+    kernel.entry_point((count,), (marks, 7))(count, marks, 7)
+    assert marks.tolist() == [7] * count + [0] * (8 - count)
+
+
+def test_a_body_that_takes_other_arguments_or_returns_something_is_not_called() -> None:
+    marks = np.zeros(8, np.int64)
+    with pytest.raises(TypeError, match="_returns must return nothing, not int64"):
+        threading_of_kernels.Kernel(_run, _returns).entry_point((1,), (marks, 7))
+    with pytest.raises(TypeError, match="the body takes"):
+        threading_of_kernels.Kernel(_run_wrongly, _marks).entry_point((1,), (marks, 7))
+    assert not marks.any()

@@ -7,35 +7,34 @@ gradients.py does afterwards. Threads divide the work as in forward.py. Buffers:
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
-from numba.extending import overload
 
 from .cache import cached_njit
 from .cell_type import next_operand, next_stage, pointwise
+from .inner import inner_njit, inner_overload
 from .layout import Now
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy, give_states, take_states
-from .threading import on_threads, part_of, to_and_fro, wait
+from .threading import Kernel, on_threads, part_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def backward(stage, arrays, dstates, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
+def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
     """Run BPTT of a layer in one direction.
 
-    stage: `Stages`, which specialises the kernel; arrays: Arrays; dstates: a tuple of arrays (B*H,), the final states' adjoints
-    before and the initial ones' after; doutput (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels, back_panels: their
-    numbers; threads, by_rows, barrier: as in `forward`.
+    body: `_sequence`. dstates: a tuple of arrays (B*H,), the final states' adjoints before and the initial ones' after. stage:
+    `Stages`, which specialises the kernel; arrays: Arrays; doutput (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels,
+    back_panels: their numbers; threads, by_rows, barrier: as in the forward kernel.
     """
     barrier[0] = 0
     work, plane = arrays.work, d.batch_size * d.padded
     clear(work, d.dstate_at, d.work_size - d.dstate_at)
     take_states(work, d.dstate_at, 2 * plane, d.batch_size, d.padded, dstates)
     arguments = (stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier)
-    on_threads(_sequence, arguments, threads)
+    on_threads(body, arguments, threads)
     give_states(dstates, work, d.dstate_at + (d.seq_len & 1) * plane, 2 * plane, d.batch_size, d.padded)
 
 
-@njit(nogil=True)
+@cached_njit(boundscheck=False, no_cpython_wrapper=True)
 def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part and its panels of back."""
     part = part_of(d.batch_size, panels, threads, thread, by_rows)
@@ -48,12 +47,15 @@ def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, 
         visits = _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
 
 
+BACKWARD = Kernel(_backward, _sequence)
+
+
 def _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
     """The stages of one step, from `stage` on; returns the barrier's next visit."""
     raise NotImplementedError("compiled only")
 
 
-@overload(_stages)
+@inner_overload(_stages, once=True)
 def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
     if stage.is_end:
         return lambda stage, arrays, doutput, lengths, d, now, part, back, barrier, visits: visits
@@ -119,13 +121,13 @@ def stage_has_products(stage):
     raise NotImplementedError("compiled only")
 
 
-@overload(stage_has_products)
+@inner_overload(stage_has_products)
 def _stage_has_products(stage):
     answer = stage.has_operand
     return lambda stage: answer
 
 
-@njit(nogil=True)
+@inner_njit
 def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
     """Past a row's end the states' adjoints pass to the step before as they are, and nothing reaches the weights."""
     plane = d.batch_size * d.padded
@@ -140,7 +142,7 @@ def _transposes(stage, arrays, d, now, part, back):
     raise NotImplementedError("compiled only")
 
 
-@overload(_transposes)
+@inner_overload(_transposes, once=True)
 def _transposes_of_stage(stage, arrays, d, now, part, back):
     if not stage.has_operand:
         return lambda stage, arrays, d, now, part, back: None

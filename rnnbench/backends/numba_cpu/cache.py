@@ -140,8 +140,9 @@ def _exclusive(path: Path) -> Iterator[None]:
         yield
 
 
-# no reference counts (an option of Numba's without a type) and no exception for a division by zero, which sizes rule out
-_PLAIN: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
+# no reference counts (an option of Numba's without a type), no exception for a division by zero, which sizes rule out, and no
+# second function for C
+_PLAIN: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -162,8 +163,3 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return decorate
-
-
-def entry_point(dispatcher: Any, arguments: tuple[Any, ...]) -> Callable[..., None]:
-    """The compiled function for arguments of these types, which takes such arguments without looking at their types again."""
-    return dispatcher.compile(tuple(numba.typeof(value) for value in arguments))

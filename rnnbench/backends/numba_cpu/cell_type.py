@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from numba import njit, types
-from numba.extending import NativeValue, intrinsic, models, overload, register_model, typeof_impl, unbox
+from numba import types
+from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
 from ...cells import Cell, Program, program
 from ...cells.emit import compile_function, emit
 from ...cells.program import Stage
 from . import simd
-from .naming import named
+from .inner import inner_njit, inner_overload, named
 from .vector_math import NAMESPACE
 
 # which of the kernel's three arrays (weights, tape, work) holds a buffer of the program, for each direction
@@ -205,10 +205,10 @@ def _compute(stage, values):
     raise NotImplementedError("compiled only")
 
 
-@overload(_compute)
+@inner_overload(_compute)
 def _compute_stage(stage, values):
     function = compile_function(emit(stage.program, stage.stage.code), stage.stage.code.name, NAMESPACE)
-    function = njit(named(function, stage.stages_key))
+    function = inner_njit(named(function, stage.stages_key))
     return lambda stage, values: function(*values)
 
 
@@ -217,7 +217,7 @@ def pointwise(stage, arrays, at, stride, count):
     raise NotImplementedError("compiled only")
 
 
-@overload(pointwise)
+@inner_overload(pointwise)
 def _pointwise_stage(stage, arrays, at, stride, count):
     if not stage.stage.code.stores:
         return lambda stage, arrays, at, stride, count: None

@@ -7,25 +7,24 @@ nobody; with few rows all threads take all rows and some panels each, and meet a
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
-from numba.extending import overload
 
 from .cache import cached_njit
 from .cell_type import next_operand, next_stage, pointwise
+from .inner import inner_njit, inner_overload
 from .layout import Now
 from .product import lanes_of, product_over_rows
 from .projection import project
 from .rows import clear, copy, give_states, take_states
-from .threading import on_threads, part_of, to_and_fro, wait
+from .threading import Kernel, on_threads, part_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def forward(stage, x, arrays, states, output, lengths, d, panels, threads, by_rows, barrier):
+def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier):
     """Run a layer in one direction.
 
-    stage: `Stages`, which specialises the kernel. x (T*B*I,); arrays: Arrays; states: a tuple of arrays (B*H,), the initial
-    ones before and the final ones after; output (T*B*D*H,), written; lengths (B,) or empty; d: ForwardDims; panels: their
-    number; threads; by_rows: divide the rows among them, else the panels; barrier (8,): whatever it holds.
+    body: `_sequence`. states: a tuple of arrays (B*H,), the initial ones before and the final ones after. stage: `Stages`, which
+    specialises the kernel. x (T*B*I,); arrays: Arrays; output (T*B*D*H,), written; lengths (B,) or empty; d: ForwardDims; panels:
+    their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,): whatever it holds.
     """
     barrier[0] = 0
     first, last = 0, d.seq_len & 1
@@ -33,11 +32,11 @@ def forward(stage, x, arrays, states, output, lengths, d, panels, threads, by_ro
         first, last = (d.seq_len, 0) if d.reverse else (0, d.seq_len)
     plane = d.batch_size * d.padded
     take_states(arrays.tape, first * plane, d.slots * plane, d.batch_size, d.padded, states)
-    on_threads(_sequence, (stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier), threads)
+    on_threads(body, (stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier), threads)
     give_states(states, arrays.tape, last * plane, d.slots * plane, d.batch_size, d.padded)
 
 
-@njit(nogil=True)
+@cached_njit(boundscheck=False, no_cpython_wrapper=True)
 def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part."""
     part = part_of(d.batch_size, panels, threads, thread, by_rows)
@@ -56,12 +55,15 @@ def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, ba
         done += count
 
 
+FORWARD = Kernel(_forward, _sequence)
+
+
 def _stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
     """The stages of one step, from `stage` on; returns the barrier's next visit."""
     raise NotImplementedError("compiled only")
 
 
-@overload(_stages)
+@inner_overload(_stages, once=True)
 def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
     if stage.is_end:
         return lambda stage, arrays, output, lengths, d, now, part, barrier, visits: visits
@@ -109,7 +111,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
     return stages
 
 
-@njit(nogil=True)
+@inner_njit
 def _freeze(tape, d, now, here, states, computed, width):
     """Past a row's end its states stay, and its computed operands are zero: matrix products of BPTT read them."""
     plane = d.batch_size * d.padded
@@ -124,7 +126,7 @@ def _products(stage, arrays, d, now, part, panel, pre_at):
     raise NotImplementedError("compiled only")
 
 
-@overload(_products)
+@inner_overload(_products, once=True)
 def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
     if not stage.has_operand:
         return lambda stage, arrays, d, now, part, panel, pre_at: None

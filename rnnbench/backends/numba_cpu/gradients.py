@@ -12,14 +12,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 
 from .cache import cached_njit
+from .inner import WITHOUT_WRAPPERS, inner_njit
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy
 from .simd import load, store
-from .threading import on_threads, share
+from .threading import Kernel, on_threads, share
 
 WIDE = 4  # vectors in a panel; what is left over takes panels of one
 BLOCK = 128  # rows of K that are summed at once: what they have of both operands stays in a second-level cache, for
@@ -72,24 +72,24 @@ class GradientDims(NamedTuple):
     input_far: int  # 1 where the input weights lie beyond the second-level cache, else 0
 
 
-@register_jitable
+@register_jitable(**WITHOUT_WRAPPERS)
 def scratch_size(lanes):
     """Elements of scratch that a thread needs. While one thread is at a sum, another may be at dx: each keeps to its own."""
     return BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT)
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def weight_gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads):
+def _weight_gradients(body, arrays, packed, table, inputs, d, sums, dx, scratch, threads):
     """All gradients of a layer's parameters, and that of its input.
 
-    arrays: (dpre, x, tape), one-dimensional, dpre with what follows it in `work` (layout.py). packed: the backward weights. table,
-    inputs: see Sum and InputSum. d: GradientDims. sums: zeros, to be summed up in. dx (K * I,): is added to. scratch (threads *
-    scratch_size,). threads: their number.
+    body: `_gradients`. arrays: (dpre, x, tape), one-dimensional, dpre with what follows it in `work` (layout.py). packed: the
+    backward weights. table, inputs: see Sum and InputSum. d: GradientDims. sums: zeros, to be summed up in. dx (K * I,): is added
+    to. scratch (threads * scratch_size,). threads: their number.
     """
-    on_threads(_gradients, (arrays, packed, table, inputs, d, sums, dx, scratch, threads), threads)
+    on_threads(body, (arrays, packed, table, inputs, d, sums, dx, scratch, threads), threads)
 
 
-@njit(nogil=True)
+@cached_njit(boundscheck=False, no_cpython_wrapper=True)
 def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thread):
     """One thread's share of each, none of which needs another's."""
     dpre = arrays[DPRE]
@@ -108,7 +108,10 @@ def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thr
         _add_product(dpre, packed, run, d, dx, scratch, threads, thread)
 
 
-@njit(nogil=True)
+WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients)
+
+
+@inner_njit
 def _row_sums(a, a_step, columns, depth, out, threads, thread):
     """out[c] += sum over k < depth of a[k * a_step + c], for c < columns, a whole number of vectors."""
     lanes = lanes_of(out)
@@ -118,7 +121,7 @@ def _row_sums(a, a_step, columns, depth, out, threads, thread):
             store(out, c, load(out, c) + load(a, k * a_step + c))
 
 
-@njit(nogil=True)
+@inner_njit
 def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
     """See Sum: the thread's share of its rows."""
     first, end = share(s.rows, threads, thread)
@@ -155,7 +158,7 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
                         )  # fmt: skip
 
 
-@njit(nogil=True)
+@inner_njit
 def _pack(source, at, step, columns, count, scratch, packed, width):
     """`count` rows of `columns` elements, `step` apart, as panels of `width` columns, zeros behind the last one's rows."""
     lanes = lanes_of(scratch)
@@ -171,7 +174,7 @@ def _pack(source, at, step, columns, count, scratch, packed, width):
             clear(scratch, here + rest, width - rest)
 
 
-@njit(nogil=True)
+@inner_njit
 def _add_product(dpre, packed, run, d, dx, scratch, threads, thread):
     """See InputSum: the thread's share of the rows of dx (K, I)."""
     lanes, columns = lanes_of(dx), d.input_size

@@ -14,11 +14,11 @@ from ...params import Spec
 from ..base import Arrays as States
 from ..base import LayerWeights
 from . import gradients, layout
-from .backward import backward
-from .cache import entry_point
-from .forward import forward
+from .backward import BACKWARD
+from .forward import FORWARD
 from .gradient_plan import GradientPlan, plan_gradients
 from .plan import BackwardPlan, ForwardPlan, Geometry, Shape, plan_backward, plan_forward
+from .threading import Kernel
 
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
 _LOCK = _threading.Lock()
@@ -32,14 +32,14 @@ class _Planned:
     """A plan and the compiled kernels that go with it, once there are any."""
 
     plan: Any
-    kernels: dict[Any, Callable[..., None]] = field(default_factory=dict)
+    compiled: dict[Kernel, Callable[..., None]] = field(default_factory=dict)
 
-    def run(self, dispatcher: Any, *arguments: Any) -> None:
+    def run(self, kernel: Kernel, own: tuple[Any, ...], *shared: Any) -> None:
         """Call a kernel. Numba's own dispatch would find out the types of 40 values, the same ones at every call."""
-        kernel = self.kernels.get(dispatcher)
-        if kernel is None:
-            kernel = self.kernels[dispatcher] = entry_point(dispatcher, arguments)
-        kernel(*arguments)
+        compiled = self.compiled.get(kernel)
+        if compiled is None:
+            compiled = self.compiled[kernel] = kernel.entry_point(own, shared)
+        compiled(*own, *shared)
 
 
 @dataclass
@@ -121,11 +121,11 @@ class KernelLayer:
             else:
                 tape = self._buffer("ring", plan.tape_size)
             call.run(
-                forward,
+                FORWARD,
+                (tuple([s.reshape(-1) for s in state]),),
                 plan.stages,
                 x.reshape(-1),
                 layout.Arrays(packed.array, tape, self._buffer("pre", plan.work_size)),
-                tuple([s.reshape(-1) for s in state]),
                 output.reshape(-1),
                 _NO_LENGTHS if lengths is None else lengths,
                 plan.dims,
@@ -159,10 +159,10 @@ class KernelLayer:
             products: GradientPlan = call.plan[1]
             work = self._buffer("dpre", plan.dims.work_size)
             call.run(
-                backward,
+                BACKWARD,
+                (tuple([d.reshape(-1) for d in dstate]),),
                 plan.stages,
                 layout.Arrays(packed.array, tape.array, work),
-                tuple([d.reshape(-1) for d in dstate]),
                 doutput.reshape(-1),
                 _NO_LENGTHS if tape.lengths is None else tape.lengths,
                 plan.dims,
@@ -174,7 +174,8 @@ class KernelLayer:
             )
             sums = np.zeros(products.size, self.dtype)
             call.run(
-                gradients.weight_gradients,
+                gradients.WEIGHT_GRADIENTS,
+                (),
                 (work, tape.x.reshape(-1), tape.array),
                 packed.array,
                 products.table,

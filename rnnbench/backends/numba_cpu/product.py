@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from numba import njit
-from numba.extending import overload
-
-from .naming import named
+from .inner import inner_njit, inner_overload, named
 from .simd import SIMD_BYTES, lanes
 from .tile import tile, tile_rows
 
@@ -59,7 +56,7 @@ def product_over_rows(columns):
                     ahead += part * ahead_step
             source, source_at, source_group, source_row = out, out_at, out_group, out_row
 
-    return njit(nogil=True)(named(product, columns))
+    return inner_njit(named(product, columns))
 
 
 def lanes_of(array):
@@ -67,7 +64,7 @@ def lanes_of(array):
     raise NotImplementedError("compiled only")
 
 
-@overload(lanes_of)
+@inner_overload(lanes_of)
 def _lanes_of_array(array):
     count = lanes(array.dtype)
     return lambda array: count

@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
-from numba.extending import overload
 
 from ..base import input_runs
-from .naming import named
+from .inner import inner_njit, inner_overload, named
 from .product import lanes_of, product_over_rows
 from .rows import copy
 
@@ -19,7 +17,7 @@ def project(stage, x, arrays, d, first, count, part):
     raise NotImplementedError("compiled only")
 
 
-@overload(project)
+@inner_overload(project)
 def _project_stage(stage, x, arrays, d, first, count, part):
     program, vectors = stage.program, stage.stages.vectors
     blocks = len(program.pre)
@@ -51,7 +49,7 @@ def _fill_with_bias(without, blocks, vectors):
                     for block in without:
                         copy(arrays.work, at + block * width, arrays.weights, panel * row + block * width, width)
 
-    return njit(nogil=True)(named(fill, without, blocks, vectors))
+    return inner_njit(named(fill, without, blocks, vectors))
 
 
 @lru_cache(maxsize=64)
@@ -59,7 +57,7 @@ def _project_runs(runs, blocks, vectors):
     """The runs one after the other; the recursion unrolls when Numba compiles."""
     if not runs:
 
-        @njit(nogil=True)
+        @inner_njit
         def none_left(x, arrays, d, first, count, part, packed_at):
             pass
 
@@ -72,7 +70,7 @@ def _project_runs(runs, blocks, vectors):
         this(x, arrays, d, first, count, part, packed_at)
         rest(x, arrays, d, first, count, part, packed_at + size * d.input_size * d.padded)
 
-    return njit(nogil=True)(named(project_runs, runs, blocks, vectors))
+    return inner_njit(named(project_runs, runs, blocks, vectors))
 
 
 @lru_cache(maxsize=64)
@@ -104,4 +102,4 @@ def _project_run(start, size, blocks, vectors):
                 arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size, d.input_far,
             )  # fmt: skip
 
-    return njit(nogil=True)(named(run, start, size, blocks, vectors))
+    return inner_njit(named(run, start, size, blocks, vectors))

@@ -7,13 +7,12 @@ vector: a scalar loop over it becomes a gather and a scatter, as Numba's indices
 
 from __future__ import annotations
 
-from numba import njit
-
+from .inner import inner_njit
 from .product import lanes_of
 from .simd import load, load_first, store, store_first
 
 
-@njit(nogil=True)
+@inner_njit
 def copy(out, out_at, source, source_at, count):
     """out[out_at + i] = source[source_at + i] for i < count."""
     lanes = lanes_of(out)
@@ -25,7 +24,7 @@ def copy(out, out_at, source, source_at, count):
         store_first(out, out_at + whole, load_first(source, source_at + whole, rest), rest)
 
 
-@njit(nogil=True)
+@inner_njit
 def add(out, out_at, source, source_at, count):
     """out[out_at + i] += source[source_at + i] for i < count."""
     lanes = lanes_of(out)
@@ -38,7 +37,7 @@ def add(out, out_at, source, source_at, count):
         store_first(out, out_at + whole, total, rest)
 
 
-@njit(nogil=True)
+@inner_njit
 def clear(out, out_at, count):
     """out[out_at + i] = 0 for i < count."""
     lanes = lanes_of(out)
@@ -49,21 +48,22 @@ def clear(out, out_at, count):
         store_first(out, out_at + whole, 0.0, count - whole)
 
 
-@njit(nogil=True)
+@inner_njit
 def take_states(out, at, step, rows, padded, states):
     """States (rows * width,) into rows of `padded` elements, zeros behind each; state s from at + s * step on."""
     for s in range(len(states)):
-        width = len(states[s]) // rows
+        state = states[s]
+        here, width = at + s * step, len(state) // rows
+        clear(out, here, rows * padded)
         for r in range(rows):
-            here = at + s * step + r * padded
-            copy(out, here, states[s], r * width, width)
-            clear(out, here + width, padded - width)
+            copy(out, here + r * padded, state, r * width, width)
 
 
-@njit(nogil=True)
+@inner_njit
 def give_states(states, source, at, step, rows, padded):
     """The reverse of `take_states`."""
     for s in range(len(states)):
-        width = len(states[s]) // rows
+        state = states[s]
+        width = len(state) // rows
         for r in range(rows):
-            copy(states[s], r * width, source, at + s * step + r * padded, width)
+            copy(state, r * width, source, at + s * step + r * padded, width)

@@ -19,9 +19,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
-
-from .naming import named
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 WIDTHS = (16, 32, 64)
 
@@ -207,14 +205,7 @@ def _condition(vector: Vector) -> Mask:
     return Mask(vector.lanes)
 
 
-_CONTRACT = ("contract",)
-add = _pointwise(2, _same, lambda b, x, y: b.fadd(x, y, flags=_CONTRACT))
-subtract = _pointwise(2, _same, lambda b, x, y: b.fsub(x, y, flags=_CONTRACT))
-multiply = _pointwise(2, _same, lambda b, x, y: b.fmul(x, y, flags=_CONTRACT))
-divide = _pointwise(2, _same, lambda b, x, y: b.fdiv(x, y))
-negative = _pointwise(1, _same, lambda b, x: b.fneg(x))
 less = _pointwise(2, _condition, lambda b, x, y: b.fcmp_ordered("<", x, y))
-less_equal = _pointwise(2, _condition, lambda b, x, y: b.fcmp_ordered("<=", x, y))
 fma = _pointwise(3, _same, fused)
 sqrt = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.sqrt", x.type, 1), [x]))
 absolute = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.fabs", x.type, 1), [x]))
@@ -339,31 +330,50 @@ def store_first(context: Any, array: Any, index: Any, value: Any, count: Any) ->
     return types.void(array, types.intp, value, types.int64), codegen
 
 
-_OPERATORS: dict[Callable[..., Any], Any] = {
-    operator.add: add,
-    operator.sub: subtract,
-    operator.mul: multiply,
-    operator.truediv: divide,
-    operator.lt: less,
-    operator.le: less_equal,
+_CONTRACT = ("contract",)
+_Operation = tuple[Callable[[Vector], Any], Callable[..., ir.Value]]
+_OPERATORS: dict[Callable[..., Any], _Operation] = {
+    operator.add: (_same, lambda b, x, y: b.fadd(x, y, flags=_CONTRACT)),
+    operator.sub: (_same, lambda b, x, y: b.fsub(x, y, flags=_CONTRACT)),
+    operator.mul: (_same, lambda b, x, y: b.fmul(x, y, flags=_CONTRACT)),
+    operator.truediv: (_same, lambda b, x, y: b.fdiv(x, y)),
+    operator.lt: (_condition, lambda b, x, y: b.fcmp_ordered("<", x, y)),
+    operator.le: (_condition, lambda b, x, y: b.fcmp_ordered("<=", x, y)),
 }
 
 
-def _register_operators() -> None:
-    def make(symbol: Callable[..., Any], function: Any) -> Callable[..., Any]:
-        def implement(a, b):
-            if isinstance(a, Vector) or isinstance(b, Vector):
-                return named(lambda a, b: function(a, b), symbol.__name__)
-            return None
+def _register(symbol: Callable[..., Any], result: Callable[[Vector], Any], generate: Callable[..., ir.Value]) -> None:
+    """Give an operator its meaning for vectors: its type and its instructions. An overload would compile a function for each
+    pair of types.
+    """
 
-        return implement
+    @type_callable(symbol)
+    def _types(context: Any) -> Any:
+        def of_two(a, b):
+            vector = _typing(a, b)
+            return None if vector is None else result(vector)
 
-    for symbol, function in _OPERATORS.items():
-        overload(symbol)(make(symbol, function))
+        return of_two
 
-    @overload(operator.neg)
-    def _negative(a):
-        return (lambda a: negative(a)) if isinstance(a, Vector) else None
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        given = signature.args
+        vector = next(g for g in given if isinstance(g, Vector))
+        vectors = [as_vector(context, builder, vector, g, v) for g, v in zip(given, values, strict=True)]
+        return generate(builder, *vectors)
+
+    for pair in ((Vector, Vector), (Vector, types.Any), (types.Any, Vector)):
+        lower_builtin(symbol, *pair)(codegen)
 
 
-_register_operators()
+for _symbol, _operation in _OPERATORS.items():
+    _register(_symbol, *_operation)
+
+
+@type_callable(operator.neg)
+def _negative(context: Any) -> Any:
+    return lambda a: a if isinstance(a, Vector) else None
+
+
+@lower_builtin(operator.neg, Vector)
+def _negate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+    return builder.fneg(values[0])

@@ -7,22 +7,33 @@ several times over, which made half of a kernel's compile time; `on_threads` is 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core import config as _numba_config
-from numba.extending import intrinsic
+from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 from numba.np.ufunc import parallel as _pool
 
+from .inner import inner_njit
 from .layout import Part
 
 _config: Any = _numba_config  # its attributes are made at run time
 
 # attempts before a waiting thread gives its processor away: some microseconds, more than a fair barrier takes
 _SPINS = 2000
+_MOST = 1024
+_INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
+_BYTES = ir.IntType(8).as_pointer()
+_INT = ir.IntType(32)
+_FIRST = _INT(0)
+_MASK_BYTES = 128  # of a set of processors in Linux's libraries
 _yield_processor = types.ExternalFunction("sched_yield", types.int32())
 
 
@@ -36,28 +47,84 @@ def start_pool() -> None:
     _pool._launch_threads()
 
 
-@intrinsic
-def on_threads(context, function, arguments, threads):
-    """Call function(*arguments, thread) for each thread from 0 to threads - 1 at the same time, and wait for all.
+# ---- what threads run
 
-    The function is an njit one that returns nothing. One thread alone is the calling one. Raises RuntimeError where a thread
-    failed.
+
+@dataclass(frozen=True)
+class Body:
+    """A compiled function that returns nothing, as a value that a kernel takes: where it is, and its arguments' types."""
+
+    address: int
+    arguments: tuple[types.Type, ...]
+
+
+class BodyType(types.Type):
+    """Numba's type of a `Body`: an address and, in the type's name, what may be handed to it."""
+
+    def __init__(self, arguments: tuple[types.Type, ...]) -> None:
+        self.arguments = arguments
+        super().__init__(name=f"Body({', '.join(map(str, arguments))})")
+
+
+@register_model(BodyType)
+class _BodyModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, body: BodyType) -> None:
+        super().__init__(manager, body, _INTP)
+
+
+@typeof_impl.register(Body)
+def _typeof_body(value: Body, context: Any) -> BodyType:
+    return BodyType(value.arguments)
+
+
+@unbox(BodyType)
+def _unbox_body(body: BodyType, value: Any, c: Any) -> NativeValue:
+    number = c.pyapi.object_getattr_string(value, "address")
+    native = c.unbox(types.intp, number)
+    c.pyapi.decref(number)
+    return NativeValue(native.value, is_error=native.is_error)
+
+
+class Kernel(NamedTuple):
+    """A compiled function, and the one that it has threads run.
+
+    Both are compiled by themselves: linked together, the second would be optimised and turned into machine code twice.
+
+    function: takes a Body, what is its own, and what it hands to the body. body: takes that and a thread's number.
     """
-    inner = function.get_call_type(context, (*arguments.types, types.intp), {})
-    if inner.return_type != types.none:
-        raise TypeError(f"{function.dispatcher.py_func.__name__} must return nothing, not {inner.return_type}")
-    compiled = function.dispatcher.overloads[inner.args]
+
+    function: Any
+    body: Any
+
+    def entry_point(self, own: tuple[Any, ...], shared: tuple[Any, ...]) -> Callable[..., None]:
+        """The compiled function for arguments of these types, which takes (*own, *shared) without looking at their types."""
+        arguments = (*map(numba.typeof, shared), types.intp)
+        self.body.compile(arguments)
+        compiled = self.body.overloads[arguments]
+        if compiled.signature.return_type != types.none:
+            raise TypeError(f"{self.body.py_func.__name__} must return nothing, not {compiled.signature.return_type}")
+        body = Body(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), arguments)
+        return partial(self.function.compile(tuple(map(numba.typeof, (body, *own, *shared)))), body)
+
+
+@intrinsic
+def on_threads(context, body, arguments, threads):
+    """Call body(*arguments, thread) for each thread from 0 to threads - 1 at the same time, and wait for all.
+
+    One thread alone is the calling one. Raises RuntimeError where a thread failed.
+    """
+    if body.arguments != (*arguments.types, types.intp):
+        raise TypeError(f"the body takes {body.arguments}, not {arguments.types} and a thread's number")
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        _, packed, count = values
-        context.add_linking_libs([compiled.library])
-        # the arguments, how many threads failed, and which thread calls on which processor
-        shared = ir.LiteralStructType([packed.type, _INTP, _INTP, _INT])
-        worker = _worker(context, builder.module, compiled.fndesc, inner, shared)
+        address, packed, count = values
+        # the body, its arguments, how many threads failed, and which thread calls on which processor
+        shared = ir.LiteralStructType([_INTP, packed.type, _INTP, _INTP, _INT])
+        worker = _worker(context, builder.module, body.arguments, shared)
         data = cgutils.alloca_once(builder, shared)
-        fields = [builder.gep(data, [_FIRST, _INT(i)]) for i in range(4)]
-        failures = fields[1]
-        for field, value in zip(fields, (packed, _INTP(0), *_whereabouts(builder)), strict=True):
+        fields = [builder.gep(data, [_FIRST, _INT(i)]) for i in range(5)]
+        failures = fields[2]
+        for field, value in zip(fields, (address, packed, _INTP(0), *_whereabouts(builder)), strict=True):
             builder.store(value, field)
         # the pool calls worker(args, dimensions, steps, data): args[0] is the address of the first of dimensions[0] numbers
         numbers = cgutils.alloca_once(builder, _INTP, size=_INTP(_MOST))
@@ -79,15 +146,7 @@ def on_threads(context, function, arguments, threads):
             context.call_conv.return_user_exc(builder, RuntimeError, ("a thread of a kernel failed",))
         return context.get_dummy_value()
 
-    return types.void(function, arguments, types.intp), codegen
-
-
-_MOST = 1024
-_INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
-_BYTES = ir.IntType(8).as_pointer()
-_INT = ir.IntType(32)
-_FIRST = _INT(0)
-_MASK_BYTES = 128  # of a set of processors in Linux's libraries
+    return types.void(body, arguments, types.intp), codegen
 
 
 def _whereabouts(builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
@@ -127,24 +186,25 @@ def _call(builder: ir.IRBuilder, result: ir.Type, name: str, *arguments: ir.Valu
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _worker(context: Any, module: ir.Module, callee: Any, signature: Any, shared: ir.Type) -> ir.Function:
-    """What the pool calls on each thread: takes the arguments out of `shared` and passes them on with the thread's number."""
+def _worker(context: Any, module: ir.Module, arguments: tuple[types.Type, ...], shared: ir.Type) -> ir.Function:
+    """What the pool calls on each thread: takes the arguments out of `shared` and hands them to the body with its number."""
     kind = ir.FunctionType(ir.VoidType(), [_BYTES] * 4)
-    worker = ir.Function(module, kind, name=module.get_unique_name(f"on_thread.{callee.mangled_name}"))
+    worker = ir.Function(module, kind, name=module.get_unique_name("on_thread"))
     worker.linkage = "internal"
     builder = ir.IRBuilder(worker.append_basic_block("entry"))
     args, dimensions, _, raw = worker.args
     data = builder.bitcast(raw, shared.as_pointer())
     first = builder.load(builder.bitcast(builder.load(builder.bitcast(args, _BYTES.as_pointer())), _INTP.as_pointer()))
     count = builder.load(builder.bitcast(dimensions, _INTP.as_pointer()))
-    packed, _, caller, processor = (builder.load(builder.gep(data, [_FIRST, _INT(i)])) for i in range(4))
+    address, packed, _, caller, processor = (builder.load(builder.gep(data, [_FIRST, _INT(i)])) for i in range(5))
+    body = builder.inttoptr(address, context.call_conv.get_function_type(types.none, arguments).as_pointer())
     _keep_off(builder, caller, processor)
-    unpacked = [builder.extract_value(packed, i) for i in range(len(signature.args) - 1)]
+    unpacked = [builder.extract_value(packed, i) for i in range(len(arguments) - 1)]
     with cgutils.for_range(builder, count) as loop:
         thread = builder.add(first, loop.index)
-        status, _ = context.call_internal_no_propagate(builder, callee, signature, [*unpacked, thread])
+        status, _ = context.call_conv.call_function(builder, body, types.none, arguments, [*unpacked, thread])
         with builder.if_then(status.is_error, likely=False):
-            builder.atomic_rmw("add", builder.gep(data, [_FIRST, _INT(1)]), _INTP(1), "acq_rel")
+            builder.atomic_rmw("add", builder.gep(data, [_FIRST, _INT(2)]), _INTP(1), "acq_rel")
     builder.ret_void()
     return worker
 
@@ -169,7 +229,7 @@ def _read(context, counters, index):
     return types.int64(counters, types.intp), codegen
 
 
-@njit(nogil=True)
+@inner_njit
 def wait(barrier, parties, visits):
     """Wait until `parties` threads have called this `visits` times; returns the next value of `visits`.
 
@@ -187,13 +247,13 @@ def wait(barrier, parties, visits):
     return visits + 1
 
 
-@njit
+@inner_njit
 def share(count, parts, part):
     """(first, last) of part `part` when `count` things are divided into `parts` nearly equal ones."""
     return count * part // parts, count * (part + 1) // parts
 
 
-@njit
+@inner_njit
 def to_and_fro(i, first, end, turn):
     """The panel for i from first to end - 1: upwards in one turn, downwards in the next.
 
@@ -203,7 +263,7 @@ def to_and_fro(i, first, end, turn):
     return i if turn % 2 == 0 else first + end - 1 - i
 
 
-@njit
+@inner_njit
 def part_of(rows, panels, threads, thread, by_rows):
     """Thread `thread`'s `Part` of the work: some of the rows and all panels, or all rows and some of the panels."""
     first_row, end_row, first_panel, end_panel, parties = 0, rows, 0, panels, 1

@@ -12,9 +12,8 @@ four to five instructions more, a quarter of what there are.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
-from numba.extending import overload, register_jitable
 
+from .inner import inner_njit, inner_overload
 from .simd import (
     Vector,
     absolute,
@@ -64,7 +63,7 @@ def _q(r):
     raise NotImplementedError
 
 
-@overload(_q)
+@inner_overload(_q)
 def _q_vector(r):
     if not isinstance(r, Vector):
         return None
@@ -94,7 +93,7 @@ def _remainder(x, n):
     raise NotImplementedError
 
 
-@overload(_remainder)
+@inner_overload(_remainder)
 def _remainder_vector(x, n):
     if not isinstance(x, Vector):
         return None
@@ -107,7 +106,7 @@ def _limits(x):
     raise NotImplementedError
 
 
-@overload(_limits)
+@inner_overload(_limits)
 def _limits_vector(x):
     if not isinstance(x, Vector):
         return None
@@ -128,7 +127,7 @@ def _rounder(x):
     raise NotImplementedError
 
 
-@overload(_rounder)
+@inner_overload(_rounder)
 def _rounder_vector(x):
     if not isinstance(x, Vector):
         return None
@@ -136,19 +135,19 @@ def _rounder_vector(x):
     return lambda x: value
 
 
-@register_jitable
+@inner_njit
 def _reduce(x):
     """n + rounder, and the remainder r."""
     shifted = fma(x, _LOG2_E, _rounder(x))
     return shifted, _remainder(x, shifted - _rounder(x))
 
 
-@register_jitable
+@inner_njit
 def _exp_of_remainder(r):
     return fma(fma(_q(r), r, 1.0), r, 1.0)
 
 
-@njit
+@inner_njit
 def exp(x):
     """Exponential, with gradual underflow and overflow to infinity."""
     overflow, underflow, _ = _limits(x)
@@ -161,7 +160,7 @@ def exp(x):
     return where(less(x, underflow), 0.0, result)
 
 
-@njit
+@inner_njit
 def sigmoid(x):
     """1 / (1 + exp(-x)); where the result is subnormal it underflows to 0 a little early, when 2**n becomes infinite."""
     overflow, _, settled = _limits(x)
@@ -169,7 +168,7 @@ def sigmoid(x):
     return 1.0 / fma(_exp_of_remainder(r), two_to_the(shifted), 1.0)
 
 
-@njit
+@inner_njit
 def tanh(x):
     """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision near 0; 1 to the last digit beyond 20."""
     shifted, r = _reduce(at_least(at_most(x + x, 40.0), -40.0))
@@ -178,7 +177,7 @@ def tanh(x):
     return e / (e + 2.0)
 
 
-@njit
+@inner_njit
 def relu(x):
     """max(x, 0), NaN for NaN."""
     return where(less(x, 0.0), 0.0, x)
