@@ -209,3 +209,17 @@ def test_a_plan_needs_no_numba() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["block", "False"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "depth", "expected"),
+    [
+        (16, 1024 * 16, 17),  # LSTM, H = 128: 2 * 132 blocks are wanted
+        (1, 1024, 4),  # no slice of fewer than 256 terms
+        (1, 100, 1),
+        (512, 1024 * 16, 1),  # the tiles alone fill the device
+        (264, 10**6, 1),
+    ],
+)
+def test_long_sums_into_little_are_cut_into_slices(blocks: int, depth: int, expected: int) -> None:
+    assert plan.slices(blocks, depth, plan.H200) == expected

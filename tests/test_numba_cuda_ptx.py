@@ -145,7 +145,7 @@ def test_the_step_kernels_compile(capability: tuple[int, int]) -> None:
     for transposed, stored in ((False, "float32"), (True, "float32"), (False, "float16"), (False, "bfloat16")):
         kernel = product.product(tile, transposed, "float32", False, stored)
         matrix, right = (array(2, real), PAIR), (array(2, REAL.get(stored, types.uint16)), PAIR)
-        text = ptx(kernel, (*matrix, *right, *matrix, array(1, real), INT, INT, INT, INT), capability)
+        text = ptx(kernel, (*matrix, *right, *matrix, array(1, real), INT, INT, INT, INT, INT), capability)
         assert ".local" not in text
         if capability == (9, 0):
             assert assembled(text)["spilled"] == 0
@@ -163,7 +163,8 @@ def test_the_small_kernels_compile(capability: tuple[int, int]) -> None:
     ptx(moves.without_padding, (array(3, real), array(1, INT), array(3, real)), capability)
     ptx(moves.fill, (array(1, real), INT), capability)
     ptx(moves.add_row, (array(1, real), INT, array(1, real), INT, INT), capability)
-    ptx(moves.column_sums("float64", moves.SUM_COLUMNS, moves.SUM_ROWS), (matrix, array(1, real)), capability)
+    ptx(moves.add_slices, (matrix, INT, matrix, PAIR, types.boolean, INT, INT), capability)
+    ptx(moves.column_sums("float64", moves.SUM_COLUMNS, moves.SUM_ROWS), (matrix, INT, matrix), capability)
 
 
 @pytest.mark.full

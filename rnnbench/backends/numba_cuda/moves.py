@@ -72,25 +72,43 @@ def add_row(source, source_at, target, target_at, count):
         target[target_at + i] += source[source_at + i]
 
 
+@cuda.jit
+def add_slices(source, slices, target, target_at, adds, rows, columns):
+    """target[target_at + (r, c)] = the sum over s < `slices` of source[s * rows + r, c], and what is there if `adds`."""
+    i = cuda.grid(1)
+    if i < rows * columns:
+        r, c = i // columns, i % columns
+        total = source[r, c]
+        for s in range(1, slices):
+            total += source[s * rows + r, c]
+        if adds:
+            total += target[target_at[0] + r, target_at[1] + c]
+        target[target_at[0] + r, target_at[1] + c] = total
+
+
 @lru_cache(maxsize=4)
 def column_sums(dtype: str, columns: int, rows: int) -> Any:
-    """The kernel (a, out): out[c] = the sum of column c of a, by blocks of (columns, rows) threads. dtype: of both."""
+    """The kernel (a, part, out) on a grid of (groups of columns, slices of rows), by blocks of (columns, rows) threads.
+
+    out[s, c] = the sum of column c of a over the rows of slice s, which are `part` or what is left. dtype: of both.
+    """
     real, shape = REAL[dtype], (rows, columns)
 
     @cuda.jit
-    def kernel(a, out):
+    def kernel(a, part, out):
         parts = cuda.shared.array(shape, real)
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
         c = cuda.blockIdx.x * columns + x
         total = real(0)
         if c < a.shape[1]:
-            for r in range(y, a.shape[0], rows):
+            first = cuda.blockIdx.y * part
+            for r in range(first + y, min(first + part, a.shape[0]), rows):
                 total += a[r, c]
         parts[y, x] = total
         cuda.syncthreads()
         if y == 0 and c < a.shape[1]:
             for r in range(1, rows):
                 total += parts[r, x]
-            out[c] = total
+            out[cuda.blockIdx.y, c] = total
 
     return kernel

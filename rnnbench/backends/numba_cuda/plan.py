@@ -46,6 +46,9 @@ class Device:
 H200 = Device("NVIDIA H200", 132)
 
 
+_LEAST_DEPTH = 256  # of a slice: a sum must be longer than it takes to add the slices up
+
+
 @dataclass(frozen=True)
 class Tile:
     """How a persistent kernel is cut: groups of R rows, blocks of U units x S slices of the products' depth, which are threads.
@@ -137,6 +140,14 @@ def product_tile(rows: int, device: Device) -> ProductTile:
     if device.simulated:
         return ProductTile(4, 4, 8, 2)
     return ProductTile(64, 64, 16, 4) if rows > 16 else ProductTile(16, 64, 16, 4)
+
+
+def slices(blocks: int, depth: int, device: Device) -> int:
+    """Into how many slices a sum of `depth` terms is cut, whose result takes so many blocks: as many as fill the device twice.
+
+    The gradients of the parameters are sums over all steps of all rows into little: those of an LSTM with H = 128 are 16 tiles.
+    """
+    return max(1, min(depth // (3 if device.simulated else _LEAST_DEPTH), -(-2 * device.multiprocessors // blocks)))
 
 
 def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> str:

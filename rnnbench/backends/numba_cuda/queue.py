@@ -11,9 +11,9 @@ import numpy as np
 from numba import cuda
 
 from . import device
-from .moves import SUM_COLUMNS, SUM_ROWS, THREADS, column_sums, fill
-from .plan import Device, product_tile
-from .product import FROM_ZERO, product
+from .moves import SUM_COLUMNS, SUM_ROWS, THREADS, add_slices, column_sums, fill
+from .plan import Device, product_tile, slices
+from .product import ADD, FROM_ZERO, product
 
 At = tuple[int, int]
 
@@ -68,7 +68,7 @@ class Queue:
 
     # ---- launches
 
-    def launch(self, kernel: Any, blocks: At, threads: At, *arguments: Any) -> None:
+    def launch(self, kernel: Any, blocks: tuple[int, ...], threads: At, *arguments: Any) -> None:
         """Enqueue a kernel."""
         kernel[blocks, threads, self.stream](*arguments)
 
@@ -84,16 +84,37 @@ class Queue:
         """Enqueue a matrix product; the arguments are those of `product.product` and its kernel. stored: "" for their dtype."""
         tile = product_tile(rows, self.device)
         kernel = product(tile, transposed, self.dtype, self.fast, stored or self.dtype)
-        blocks = -(-columns // tile.columns), -(-rows // tile.rows)
+        across, down = -(-columns // tile.columns), -(-rows // tile.rows)
         if bias is None:
             bias = self.buffer("no bias", 1)
-        self.launch(kernel, blocks, tile.threads, a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth)
+        # transposed are the sums over all steps, for which a second launch is nothing
+        count = slices(across * down, depth, self.device) if transposed else 1
+        part, target, target_at, begin = depth, c, c_at, start
+        if count > 1:
+            part, target, target_at, begin = (
+                -(-depth // count),
+                self.buffer("slices", count * rows, columns),
+                (0, 0),
+                FROM_ZERO,
+            )
+        self.launch(
+            kernel, (across, down, count), tile.threads,
+            a, a_at, b, b_at, target, target_at, bias, begin, rows, columns, depth, part,
+        )  # fmt: skip
+        if count > 1:
+            self.each(add_slices, rows * columns, target, count, c, c_at, start == ADD, rows, columns)
 
     def sum_rows(self, a: Any, out: Any) -> None:
         """Enqueue out[c] = the sum of column c of a."""
         columns, rows = (2, 2) if self.device.simulated else (SUM_COLUMNS, SUM_ROWS)
-        blocks = -(-a.shape[1] // columns), 1
-        self.launch(column_sums(self.dtype, columns, rows), blocks, (columns, rows), a, out)
+        kernel, blocks = column_sums(self.dtype, columns, rows), -(-a.shape[1] // columns)
+        count = slices(blocks, a.shape[0], self.device)
+        if count > 1:
+            part = -(-a.shape[0] // count)
+            partial = self.buffer("sums of rows", count, a.shape[1])
+            self.launch(kernel, (blocks, count), (columns, rows), a, part, partial)
+            a = partial
+        self.launch(kernel, (blocks, 1), (columns, rows), a, a.shape[0], out.reshape(1, out.size))
 
     def finish(self) -> None:
         """Wait until all is done, unless the caller has a stream of its own to wait for."""
