@@ -60,19 +60,19 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
     if stage.is_end:
         return lambda stage, arrays, doutput, lengths, d, now, part, back, barrier, visits: visits
     program, vectors = stage.program, stage.stages.vectors
-    blocks, states = len(program.pre), len(program.cell.states)
+    blocks, states, kept = len(program.pre), len(program.cell.states), len(program.saved)
     is_first = stage.index == 0
 
     def stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
         work = arrays.work
         width = vectors * lanes_of(work)
         plane = d.batch_size * d.padded
-        slots, steps = d.seq_len + 1, d.seq_len
+        slots = d.seq_len + 1
         dnew, dstate = now.turn, 1 - now.turn
         # one number for each of cell_type.BACKWARD_BUFFERS:
         # state, new, saved, vector, number, dpre, dnew, dstate, back, dvector
         stride = (
-            slots * plane, slots * plane, steps * plane, d.padded, 1,
+            slots * plane, slots * plane, lanes_of(work), d.padded, 1,
             d.padded, 2 * plane, 2 * plane, d.batch_size * d.padded_back, plane,
         )  # fmt: skip
         for panel in range(part.first_panel, part.end_panel):
@@ -95,7 +95,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
                     at = (
                         now.prev * plane + here + lane,
                         now.new * plane + here + lane,
-                        d.saved_at + now.saved * plane + here + lane,
+                        d.saved_at + (now.saved * plane + here + lane) * kept,
                         d.vector_at + unit + lane,
                         d.number_at,
                         dpre_at + lane,

@@ -69,6 +69,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
         return lambda stage, arrays, output, lengths, d, now, part, barrier, visits: visits
     program, vectors = stage.program, stage.stages.vectors
     blocks, states, computed = len(program.pre), len(program.cell.states), len(program.computed)
+    kept = len(program.saved)
     is_last = stage.index == len(stage.stages.stages) - 1
 
     def stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
@@ -76,7 +77,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
         width = vectors * lanes_of(tape)
         row, plane = blocks * width, d.batch_size * d.padded
         # one number for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
-        stride = (width, d.slots * plane, d.slots * plane, d.steps * plane, d.steps * plane, d.padded, 1)
+        stride = (width, d.slots * plane, d.slots * plane, lanes_of(tape), d.steps * plane, d.padded, 1)
         for i in range(part.first_panel, part.end_panel):
             panel = to_and_fro(i, part.first_panel, part.end_panel, now.t)
             pre_at = (panel * d.chunk + now.turn) * d.batch_size * row
@@ -97,7 +98,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
                         pre_at + r * row + lane,
                         now.prev * plane + here + lane,
                         now.new * plane + here + lane,
-                        d.saved_at + now.saved * plane + here + lane,
+                        d.saved_at + (now.saved * plane + here + lane) * kept,
                         d.operand_at + now.saved * plane + here + lane,
                         d.vector_at + unit + lane,
                         d.number_at,

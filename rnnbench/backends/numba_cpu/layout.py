@@ -11,7 +11,8 @@ Forward:
              number    (numbers,)
     tape     state     (S, slots, B, Hp)     training: slot t is before step t, t + 1 after it (reverse: the other way round)
                                              inference: two slots in turn
-             saved     (saved, steps, B, Hp)   training: T steps; inference: 1
+             saved     (steps, B, Hp / W, saved, W)   training: T steps; inference: 1. What a vector of units keeps is written and
+                                             read together, and lies together: caches fetch what comes next in memory
              operand   (computed, steps, B, Hp)
     work     pre       (panels, chunk, B, P, U, W)   input projections of a chunk of steps, to which products are added
 
