@@ -14,6 +14,7 @@ from .inner import inner_njit, inner_overload
 from .layout import Now
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy, give_states, take_states
+from .simd import load, store
 from .threading import Kernel, on_threads, part_of, to_and_fro, wait
 
 
@@ -105,6 +106,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
                         d.dvector_at + here + lane,
                     )
                     pointwise(stage, arrays, at, stride, count - lane)
+            _add_to_biases(stage, work, d, now.t, part, unit)
         if stage_has_products(stage):
             visits = wait(barrier, part.parties, visits)
             _transposes(stage, arrays, d, now, part, back)
@@ -114,6 +116,32 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
         )  # fmt: skip
 
     return stages
+
+
+def _add_to_biases(stage, work, d, t, part, unit):
+    """dbias += the rows of dpre that the stage has just written for one panel, while they are in the first-level cache."""
+    raise NotImplementedError("compiled only")
+
+
+@inner_overload(_add_to_biases)
+def _add_to_biases_of_stage(stage, work, d, t, part, unit):
+    written = tuple(place.at for place, _ in stage.stage.code.stores if place.buffer == "dpre")
+    if not written:
+        return lambda stage, work, d, t, part, unit: None
+    blocks, vectors = len(stage.program.pre), stage.stages.vectors
+
+    def add_to_biases(stage, work, d, t, part, unit):
+        lanes = lanes_of(work)
+        for block in written:
+            for u in range(vectors):
+                at = block * d.padded + unit + u * lanes
+                total_at = d.dbias_at + part.thread * blocks * d.padded + at
+                total = load(work, total_at)
+                for r in range(part.first_row, part.end_row):
+                    total = total + load(work, (t * d.batch_size + r) * d.dpre_row + at)
+                store(work, total_at, total)
+
+    return add_to_biases
 
 
 def stage_has_products(stage):

@@ -85,6 +85,7 @@ def plan_gradients(
         bias_size=bias.size,
         batch_size=shape.batch_size,
         padded=Hp,
+        dbias_at=backward.dbias_at,
         vector_count=vector_count,
         dvector_at=backward.dvector_at,
         input_size=I,

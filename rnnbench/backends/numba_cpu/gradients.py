@@ -65,6 +65,7 @@ class GradientDims(NamedTuple):
     bias_size: int  # P * Hp: the biases' sums come first
     batch_size: int
     padded: int  # Hp
+    dbias_at: int
     vector_count: int  # per-unit parameters, whose sums come next
     dvector_at: int
     input_size: int
@@ -93,7 +94,7 @@ def _weight_gradients(body, arrays, packed, table, inputs, d, sums, dx, scratch,
 def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thread):
     """One thread's share of each, none of which needs another's."""
     dpre = arrays[DPRE]
-    _row_sums(dpre, d.dpre_row, d.bias_size, d.depth, sums, threads, thread)
+    _row_sums(dpre, d.dbias_at, d.bias_size, threads, sums, thread)
     if thread == 0:
         for v in range(d.vector_count):
             for r in range(d.batch_size):
@@ -112,13 +113,12 @@ WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients)
 
 
 @inner_njit
-def _row_sums(a, a_step, columns, depth, out, threads, thread):
-    """out[c] += sum over k < depth of a[k * a_step + c], for c < columns, a whole number of vectors."""
+def _row_sums(a, a_at, columns, threads, out, thread):
+    """out[c] += sum over k < threads of a[a_at + k * columns + c], for the thread's part of the columns, whole vectors of them."""
     lanes = lanes_of(out)
     first, end = share(columns // lanes, threads, thread)
-    for k in range(depth):
-        for c in range(first * lanes, end * lanes, lanes):
-            store(out, c, load(out, c) + load(a, k * a_step + c))
+    for k in range(threads):
+        add(out, first * lanes, a, a_at + k * columns + first * lanes, (end - first) * lanes)
 
 
 @inner_njit

@@ -26,6 +26,7 @@ Backward (weights packed again, transposed; the tape as above, read only):
              dstate    (S, 2, B, Hp)         two slots in turn; also dnew
              back      (operands, B, Hb)
              dvector   (V, B, Hp)            summed over time
+             dbias     (threads, P, Hp)      dpre summed over time and the thread's rows
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class BackwardDims(NamedTuple):
     dstate_at: int
     back_at: int
     dvector_at: int
+    dbias_at: int
     work_size: int
     recurrent_far: int  # as in ForwardDims
 
@@ -102,8 +104,9 @@ class Arrays(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One thread's share: a range of rows and one of panels. `parties` threads share the rows and meet after each stage."""
+    """Thread `thread`'s share: a range of rows and one of panels. `parties` threads share the rows and meet after each stage."""
 
+    thread: int
     first_row: int
     end_row: int
     first_panel: int

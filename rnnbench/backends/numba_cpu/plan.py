@@ -172,6 +172,7 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
     # the last panel of back may end after the last panel of units; reads go up to the longer one
     padded_back = layout.round_up(max(g.padded, g.padded_back), g.back_width)
     dvector_at = back_at + len(part.operands) * B * padded_back
+    dbias_at = dvector_at + len(g.spec.cell.vectors) * plane
     stages = stages_of(g.spec.step, True, g.vectors, g.back_vectors)
     count, by_rows = g.divide(shape, len(stages.stages))
     dims = layout.BackwardDims(
@@ -194,7 +195,8 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
         dstate_at=dstate_at,
         back_at=back_at,
         dvector_at=dvector_at,
-        work_size=dvector_at + len(g.spec.cell.vectors) * plane,
+        dbias_at=dbias_at,
+        work_size=dbias_at + count * len(part.pre) * g.padded,
         recurrent_far=g.far(count, by_rows)[1],
     )
     return BackwardPlan(stages, dims, count, by_rows)

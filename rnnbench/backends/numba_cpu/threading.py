@@ -272,4 +272,4 @@ def part_of(rows, panels, threads, thread, by_rows):
     else:
         first_panel, end_panel = share(panels, threads, thread)
         parties = threads
-    return Part(first_row, end_row, first_panel, end_panel, parties)
+    return Part(thread, first_row, end_row, first_panel, end_panel, parties)
