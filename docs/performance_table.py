@@ -76,6 +76,8 @@ def main(path: str, *wishes: str) -> None:
             column, _, values = wish.partition("=")
             rows = rows[rows[column].astype(str).isin(values.split(","))]
     lines, means = table(rows)
+    if not means:
+        sys.exit(f"{path} has no case with {OURS} and a peer that were both measured")
     if "--summary" not in wishes:
         print("\n".join(lines), end="\n\n")
         print("Geometric means of the last column:", end="\n\n")

@@ -27,7 +27,8 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename == str(unfinished):
-            error.filename, error.filename2 = str(path), None  # nobody knows the other name
+            error.filename = str(path)
+            del error.filename2  # nobody knows the other name; None would be printed
         raise
 
 

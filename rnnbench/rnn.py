@@ -18,9 +18,9 @@ class Tape:
     """What a forward pass kept for backpropagation through time. `nbytes` counts it, without input and output."""
 
     def __init__(
-        self, spec: params.Spec, network: Network, native: Any, seq_len: int, batch_size: int, on_device: bool = False
+        self, owner: object, network: Network, native: Any, seq_len: int, batch_size: int, on_device: bool = False
     ) -> None:
-        self._spec, self._network, self._native, self._on_device = spec, network, native, on_device
+        self._owner, self._network, self._native, self._on_device = owner, network, native, on_device
         self.seq_len, self.batch_size = seq_len, batch_size
 
     @property
@@ -106,7 +106,9 @@ class RNN:
         self._install(params.validate(self.spec, new_params), self.network)
 
     def _install(self, arrays: dict[str, np.ndarray], before: Network | None = None) -> None:
-        """Take the parameters, in a network made from the one `before` if that knows how."""
+        """Take the parameters, in a network made from the one `before` if that knows how; None for those of a new RNN."""
+        if before is None:
+            self._identity = object()  # by which its tapes know it; a copy is another RNN
         for array in arrays.values():
             array.flags.writeable = False
         self._params, self._dtype = MappingProxyType(arrays), np.dtype(self.spec.dtype)
@@ -141,7 +143,7 @@ class RNN:
         output, final, native = self._forward(x, state, lengths, stream, training=True)
         steps, rows = (1, 0) if self.batch_first else (0, 1)
         T, B = output.shape[steps], output.shape[rows]
-        return output, final, Tape(self.spec, self.network, native, T, B, _on_device(x))
+        return output, final, Tape(self._identity, self.network, native, T, B, _on_device(x))
 
     def backward(self, tape: Tape, doutput: Any, dstate: Any = None, stream: Any = None) -> dict[str, Any]:
         """Backpropagation through time.
@@ -153,7 +155,7 @@ class RNN:
         """
         if not isinstance(tape, Tape):
             raise TypeError(f"tape must be what forward returned, not {type(tape).__name__}")
-        if tape._spec is not self.spec:
+        if tape._owner is not self._identity:
             raise ValueError("the tape is another RNN's; only the one whose forward returned it can go backward on it")
         spec, network = self.spec, self._on(stream, tape._network)
         T, B = tape.seq_len, tape.batch_size

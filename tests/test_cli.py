@@ -348,6 +348,21 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
     assert done.stderr.strip().splitlines()[-1] in ("141", "0")  # 0: it had written all before the reader left
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+@pytest.mark.parametrize("arguments", ["show lstm", "info --no-peak --format json"])
+def test_an_output_that_cannot_be_written_is_a_sentence(arguments: str) -> None:
+    command = f"{sys.executable} -m rnnbench {arguments} > /dev/full; echo $?"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == "rnnbench: the output cannot be written: No space left on device\n"
+    assert done.stdout == "1\n"
+
+
+def test_a_cell_without_its_option_is_told_the_option() -> None:
+    done = rnnbench("check", "file.py:mine")
+    assert done.returncode == 2
+    assert "check does not take 'file.py:mine'; if it is a cell: --cells file.py:mine" in done.stderr
+
+
 def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     leader, follower = pty.openpty()
     with open(follower, "w") as terminal, io.StringIO() as file:

@@ -25,6 +25,7 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         replace_file(path, lambda file: file.write(b"new"))
     assert error.value.filename == str(path)
+    assert str(error.value) == f"[Errno 2] No such file or directory: {str(path)!r}"
 
 
 def test_what_fails_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -> None:

@@ -103,7 +103,10 @@ def test_words_may_stand_in_any_order_and_be_left_out() -> None:
         ("lstm H=0", "'H=0'; H is a whole number from 1"),
         ("H=3", "names no cell; one is written as 'lstm numba-cpu forward"),
         ("lstm nmpy", "'nmpy', which is neither a cell, a backend nor a size; did you mean 'numpy'"),
-        ("lstm gru", "'gru', which is neither"),
+        ("lstm gru", "names two cells, lstm and gru"),
+        ("lstm lstm", "names two cells, lstm and lstm"),
+        ("lstm numpy torch", "names two backends, numpy and torch"),
+        ("lstm B=1 B=2", "has two sizes B"),
         ("lstm Q=3", "'Q=3', which is neither"),
     ],
 )

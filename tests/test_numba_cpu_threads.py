@@ -15,7 +15,7 @@ import pytest
 
 from rnnbench import RNN
 from rnnbench.backends import threads
-from rnnbench.backends.numba_cpu import plan
+from rnnbench.backends.numba_cpu import layer, plan
 from rnnbench.backends.numba_cpu import threading as threading_of_kernels
 from rnnbench.backends.numba_cpu.cache import cached_njit
 from rnnbench.bench.cases import Case
@@ -186,6 +186,29 @@ def crowd(leader_too: bool) -> None:
 def test_a_thread_leaves_the_processor_of_its_caller(leader_too: bool, printed: str) -> None:
     code = f"import test_numba_cpu_threads as tests; tests.crowd({leader_too})"
     assert kernels.finish(kernels.start_python("-c", code)) == printed
+
+
+def forked(is_held: bool) -> None:
+    """Compute with all threads, then in a forked child, at whose birth another thread of the parent holds the kernels' lock."""
+    case = case_of("lstm", "float32", seq_len=40, batch_size=64)
+    rnn = RNN(case.cell, case.input_size, case.hidden_size)
+    expected = train(case, rnn)
+    if is_held:
+        threading.Thread(target=layer._LOCK.acquire, daemon=True).start()
+        while not layer._LOCK.locked():
+            pass
+    child = os.fork()
+    if child == 0:
+        os._exit(7 if different(expected, train(case, rnn)) == [] else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process forks here")
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("pool", ["omp", "workqueue"])
+def test_a_forked_child_computes(is_held: bool, pool: str) -> None:
+    code = f"import test_numba_cpu_threads as tests; tests.forked({is_held})"
+    assert kernels.finish(kernels.start_python("-c", code, NUMBA_THREADING_LAYER=pool), timeout=120) == "7\n"
 
 
 def in_threads(count: int, work: Any) -> None:

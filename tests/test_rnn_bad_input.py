@@ -191,6 +191,7 @@ def test_a_tape_that_is_not_ones_own():
     rnn, other = make(), make()
     output, final, tape = other.forward(X)
     refused(ValueError, "the tape is another RNN's", rnn.backward, tape, output)
+    refused(ValueError, "the tape is another RNN's", copy.copy(other).backward, tape, output)
     refused(TypeError, "tape must be what forward returned, not ndarray", rnn.backward, output, output)
     refused(TypeError, "tape must be what forward returned, not tuple", rnn.backward, rnn.forward(X), output)
     refused(TypeError, "tape must be what forward returned, not NoneType", rnn.backward, None, output)
@@ -215,3 +216,7 @@ def test_what_was_refused_left_nothing_behind():
     with pytest.raises(ValueError, match="lengths"):
         rnn(X, None, [9, 9, 9])
     np.testing.assert_array_equal(rnn(X)[0], before)
+
+
+def test_a_masked_array_is_none():
+    refused(ValueError, "x is a masked array; fill it with", make(), np.ma.masked_invalid(X))

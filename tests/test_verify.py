@@ -342,3 +342,38 @@ def test_a_record_is_ready_for_json_and_names_its_case() -> None:
     assert record["record"] == "case" and record["status"] == "ok"
     assert (record["cell"], record["direction"], record["hidden_size"]) == ("lstm", "train", 5)
     assert record["flops"] == LSTM.flops and 0 <= record["error"] <= record["tolerance"]
+
+
+ODD_BUT_LEGAL = """
+from rnnbench import cell, tanh
+
+@cell
+def unused_gate(x, R, h):
+    y = x.z * h
+    return tanh(x.a + R.a @ h)
+
+@cell
+def unused_product(x, R, h):
+    y = R.z @ h
+    return tanh(x.a + R.a @ h)
+
+@cell
+def unused_vector(x, R, p, h):
+    y = p.z * h
+    return tanh(x.a + R.a @ h)
+
+@cell
+def a_list(x, R, h, c):
+    return [tanh(x.a + R.a @ h), c * 0.5 + h]
+
+@cell
+def a_list_of_one(x, R, h):
+    return [tanh(x.a + R.a @ h)]
+"""
+
+
+@pytest.mark.parametrize("name", ["unused_gate", "unused_product", "unused_vector", "a_list", "a_list_of_one"])
+def test_what_an_equation_names_in_vain_and_lists_are_no_faults(name: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD_BUT_LEGAL)
+    found = verify(Case(f"{tmp_path / 'odd.py'}:{name}", "numpy", "float64", "train", 4, 3, 5, 6))
+    assert found.ok, found.reason

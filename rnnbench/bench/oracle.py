@@ -9,8 +9,8 @@ after directional central differences of that direct evaluation have confirmed t
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,16 @@ class _Product:
         return rows @ self.matrix.T + self.bias
 
 
+class _Named:
+    """x, R or p of an equation. What it names without effect on a result has no parameters: `other` stands in."""
+
+    def __init__(self, other: Any, values: dict[str, Any]) -> None:
+        self._other, self._values = other, values
+
+    def __getattr__(self, name: str) -> Any:
+        return self._values.get(name, self._other)
+
+
 @np.errstate(all="ignore")  # `expected` says what is not finite
 def direct(case: Case, data: Data) -> dict[str, Array]:
     """Output and final states of a case by calling the cell's function on float64 arrays, step by step."""
@@ -143,13 +153,14 @@ def _step(cell: Any, params: dict[str, Array], suffix: str, x: Array, state: tup
 
     W, b = blocks("weight_ih", cell.input_gates), blocks("bias_ih", cell.input_gates)
     R, b_R = blocks("weight_hh", cell.recurrent_gates), blocks("bias_hh", cell.recurrent_gates)
-    inputs = SimpleNamespace(**{g: x @ W[g].T + b[g] for g in cell.input_gates})
-    products = SimpleNamespace(**{g: _Product(R[g], b_R[g]) for g in cell.recurrent_gates})
+    nothing = np.zeros(H)
+    inputs = _Named(nothing, {g: x @ W[g].T + b[g] for g in cell.input_gates})
+    products = _Named(_Product(np.zeros((H, H)), nothing), {g: _Product(R[g], b_R[g]) for g in cell.recurrent_gates})
     arguments: dict[str, Any] = dict(zip(cell.states, state, strict=True))
-    if cell.vectors:
-        arguments["p"] = SimpleNamespace(**{v: params[f"p_{v}{suffix}"] for v in cell.vectors})
+    if "p" in inspect.signature(cell.fn).parameters:
+        arguments["p"] = _Named(nothing, {v: params[f"p_{v}{suffix}"] for v in cell.vectors})
     new = cell.fn(inputs, products, **arguments)
-    return tuple(np.broadcast_to(s, state[0].shape) for s in (new if isinstance(new, tuple) else (new,)))
+    return tuple(np.broadcast_to(s, state[0].shape) for s in (new if isinstance(new, (tuple, list)) else (new,)))
 
 
 @np.errstate(all="ignore")

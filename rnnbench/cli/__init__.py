@@ -8,6 +8,7 @@ a pipe has gone.
 from __future__ import annotations
 
 import _thread
+import errno
 import importlib
 import os
 import signal
@@ -42,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more at its exit; that must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # a full disk under standard output; what a command writes elsewhere it answers for itself
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO) or error.filename is not None:
+            raise
+        print(f"rnnbench: the output cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rnnbench import backends
-from rnnbench.backends.threads import get_threads
+from rnnbench.backends.threads import get_threads, in_words
 from rnnbench.bench import compare
 from rnnbench.bench.cases import Case
 from rnnbench.bench.machine import peak_gflops
@@ -65,6 +65,6 @@ def _cells(row: Row) -> list[str]:
 COLUMNS = Columns(
     keys=compare.KEYS,
     head=["cell", "backend", "dtype", *"TBIH", "time", "ratio", "99% interval", "GFLOP/s", "% peak", "error"],
-    title=lambda first: f"{first['direction']}, {first['threads']} threads",
+    title=lambda first: f"{first['direction']}, {in_words(first['threads'])}",
     cells=_cells,
 )

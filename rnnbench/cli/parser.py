@@ -45,6 +45,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
             asked = f"{asked} {arguments.task}"
             command = command._subparsers._group_actions[0].choices[arguments.task]  # type: ignore[index,assignment]
         options = [option for action in command._actions for option in action.option_strings]
+        if "--cells" in options and not unknown[0].startswith("-"):
+            raise UsageError(f"{asked} does not take {unknown[0]!r}; if it is a cell: --cells {unknown[0]}")
         raise UsageError(
             f"{asked} does not take {unknown[0]!r}; {did_you_mean(unknown[0], options)}see rnnbench {asked} --help"
         )
@@ -56,7 +58,7 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="rnnbench",
         description="Recurrent cells written once as equations, verified, then timed on interchangeable backends.",
-        epilog="Exit status: 0 all is well, 1 something disagrees or failed, 2 wrong usage.",
+        epilog="Exit status: 0 all is well, 1 something disagrees or failed, 2 wrong usage, 3 a gate without a verdict.",
     )
     parser.add_argument("--version", action="version", version=f"rnnbench {rnnbench.__version__}")
     adder = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
@@ -147,7 +149,7 @@ def _run(parser: Parser) -> None:
 
 
 def _compare(parser: Parser) -> None:
-    """Verify, then time two or more backends on the same cases in turn (A B B A ...), in one process. The ratio is a
+    """Verify, then time one, two or more backends on the same cases in turn (A B B A ...), in one process. The ratio is a
     backend's time divided by the first one's: 1 for the first itself, below 1 is faster, above 1 slower. Its 99%
     interval comes from a bootstrap.
 

@@ -64,7 +64,10 @@ def _descriptions(root: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
     try:
         return dict(Benchmarks.load(SimpleNamespace(results_dir=str(root), benchmark_dir="")))
     except DAMAGED as error:
-        problems.append(f"{root / 'benchmarks.json'}: unusable ({short(error)}); known parameter names are assumed.")
+        if any(root.glob("*/*.json")):  # of a folder without results there is more to say
+            problems.append(
+                f"{root / 'benchmarks.json'}: unusable ({short(error)}); known parameter names are assumed."
+            )
         return {}
 
 

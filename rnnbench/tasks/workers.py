@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -41,3 +42,7 @@ def divide(work: Callable[[int, slice], Result], count: int, least: int) -> list
 @lru_cache(maxsize=1)
 def _pool(size: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, "rnnbench-tasks")
+
+
+if hasattr(os, "register_at_fork"):  # a child has the pool without its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

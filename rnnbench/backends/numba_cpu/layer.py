@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading as _threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from .threading import Kernel
 
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
 _LOCK = _threading.Lock()
+if hasattr(
+    os, "register_at_fork"
+):  # another thread of the parent may have held it, and will never give it back in the child
+    os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=_threading.Lock()))
 _NO_LENGTHS = np.zeros(0, np.int64)
 # shapes whose plans are kept: lengths that vary from call to call should not fill the memory
 _MOST_PLANS = 256

@@ -6,6 +6,7 @@ several times over, which made half of a kernel's compile time; `on_threads` is 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,9 +38,25 @@ _MASK_BYTES = 128  # of a set of processors in Linux's libraries
 _yield_processor = types.ExternalFunction("sched_yield", types.int32())
 
 
+_has_lost_threads = False
+
+
 def most_threads() -> int:
-    """How many threads a kernel can have: those that Numba's pool was started with, which NUMBA_NUM_THREADS may limit."""
-    return min(_config.NUMBA_NUM_THREADS, _MOST)
+    """How many threads a kernel can have: those that Numba's pool was started with, which NUMBA_NUM_THREADS may limit.
+
+    One in a process that was forked from one whose pool ran: GNU's OpenMP, which Numba takes where it finds no TBB, ends the child
+    that asks for its threads.
+    """
+    return 1 if _has_lost_threads else min(_config.NUMBA_NUM_THREADS, _MOST)
+
+
+def _after_fork() -> None:
+    global _has_lost_threads
+    _has_lost_threads = _has_lost_threads or (_pool._is_initialized and numba.threading_layer() == "omp")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def start_pool() -> None:

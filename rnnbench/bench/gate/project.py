@@ -132,7 +132,8 @@ def parse(project: Project, text: str) -> Case:
         if equals and key in _SIZES:
             if not re.fullmatch("[1-9][0-9]*", value):
                 raise GateError(f"the case {text!r} has {word!r}; {key} is a whole number from 1")
-            about[_SIZES[key]] = int(value)
+            if about.setdefault(_SIZES[key], int(value)) != int(value):
+                raise GateError(f"the case {text!r} has two sizes {key}")
         elif word in DTYPES:
             about["dtype"] = word
         elif word in DIRECTIONS:
@@ -143,12 +144,14 @@ def parse(project: Project, text: str) -> Case:
             about["bidirectional"] = True
         else:
             names.append(word)
+    named: dict[str, str] = {}
     known = (*backends.NAMES, *project.backends, *plugins.names(plugins.BACKENDS))
     for name in names:
-        if name in known:
-            about["backend"] = name
-        elif "cell" not in about and _is_cell(project, name):
-            about["cell"] = name
+        kind = "backend" if name in known else "cell" if _is_cell(project, name) else ""
+        if kind in named:
+            raise GateError(f"the case {text!r} names two {kind}s, {named[kind]} and {name}")
+        if kind:
+            about[kind] = named[kind] = name
         else:
             hint = did_you_mean(name, [*known, *cells.BUILT_IN, *project.cells, *DTYPES, *DIRECTIONS])
             raise GateError(
