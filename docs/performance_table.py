@@ -1,8 +1,9 @@
 """The tables of docs/performance.md and of the README, as Markdown, from what `rnnbench compare --format csv` printed.
 
-python docs/performance_table.py docs/performance.csv [--summary] [column=value,value ...]
+python docs/performance_table.py docs/performance.csv [--summary | --grid] [column=value,value ...]
 
---summary prints the geometric means alone. column=value,... keeps rows: cell=lstm hidden_size=128,512.
+--summary prints the geometric means alone, --grid the last column's numbers by hidden and batch size. column=value,... keeps rows:
+cell=lstm hidden_size=128,512.
 """
 
 from __future__ import annotations
@@ -64,6 +65,20 @@ def table(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
     return [f"| {line} |" for line in lines], means
 
 
+def grid(rows: pd.DataFrame) -> list[str]:
+    """The best peer's time over ours, a line for each direction, cell and hidden size, a column for each batch size."""
+    measured = rows[(rows.status == "ok") & (rows.backend != OURS)]
+    best = measured.loc[measured.groupby(list(NAMES), sort=False).seconds.idxmin()]
+    keys = ["direction", "cell", "hidden_size"]
+    table = best.pivot_table("ratio", keys, "batch_size").sort_index(axis=1)
+    lines = [" | ".join([*(NAMES[key] for key in keys), *(f"B={size}" for size in table.columns)])]
+    lines.append(" | ".join(["---"] * 2 + ["---:"] * (1 + len(table.columns))))
+    for (direction, *others), ratios in table.iterrows():
+        numbers = ["" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios]
+        lines.append(" | ".join([DIRECTIONS[direction], *map(str, others), *numbers]))
+    return [f"| {line} |" for line in lines]
+
+
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms"
 
@@ -72,15 +87,17 @@ def main(path: str, *wishes: str) -> None:
     """Print the table of the file's cases, or of those that are wished for."""
     rows = pd.read_csv(path)
     for wish in wishes:
-        if wish != "--summary":
+        if not wish.startswith("--"):
             column, _, values = wish.partition("=")
             rows = rows[rows[column].astype(str).isin(values.split(","))]
-    lines, means = table(rows)
+    (lines, means), what = table(rows), "of the last column"
+    if "--grid" in wishes:
+        lines, what = grid(rows), "of these ratios"
     if not means:
         sys.exit(f"{path} has no case with {OURS} and a peer that were both measured")
     if "--summary" not in wishes:
         print("\n".join(lines), end="\n\n")
-        print("Geometric means of the last column:", end="\n\n")
+        print(f"Geometric means {what}:", end="\n\n")
     print("\n".join(means))
 
 

@@ -334,15 +334,15 @@ def _run_wrongly(body, count, marks, value):
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_each_thread_runs_the_body_once_with_its_number(count: int) -> None:
     marks = np.zeros(8, np.int64)
-    kernel = threading_of_kernels.Kernel(_run, _marks)
-    kernel.entry_point((count,), (marks, 7))(count, marks, 7)
+    run, body = threading_of_kernels.Kernel(_run, _marks, own=1).compiled(count, marks, 7)
+    run(body, count, marks, 7)
     assert marks.tolist() == [7] * count + [0] * (8 - count)
 
 
 def test_a_body_that_takes_other_arguments_or_returns_something_is_not_called() -> None:
     marks = np.zeros(8, np.int64)
     with pytest.raises(TypeError, match="_returns must return nothing, not int64"):
-        threading_of_kernels.Kernel(_run, _returns).entry_point((1,), (marks, 7))
+        threading_of_kernels.Kernel(_run, _returns, own=1).compiled(1, marks, 7)
     with pytest.raises(TypeError, match="the body takes"):
-        threading_of_kernels.Kernel(_run_wrongly, _marks).entry_point((1,), (marks, 7))
+        threading_of_kernels.Kernel(_run_wrongly, _marks, own=1).compiled(1, marks, 7)
     assert not marks.any()

@@ -48,7 +48,7 @@ def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, 
         visits = _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
 
 
-BACKWARD = Kernel(_backward, _sequence)
+BACKWARD = Kernel(_backward, _sequence, own=1)
 
 
 def _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):

@@ -55,7 +55,7 @@ def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, ba
         done += count
 
 
-FORWARD = Kernel(_forward, _sequence)
+FORWARD = Kernel(_forward, _sequence, own=1)
 
 
 def _stages(stage, arrays, output, lengths, d, now, part, barrier, visits):

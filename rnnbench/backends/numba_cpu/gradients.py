@@ -109,7 +109,7 @@ def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thr
         _add_product(dpre, packed, run, d, dx, scratch, threads, thread)
 
 
-WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients)
+WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients, own=0)
 
 
 @inner_njit

@@ -19,7 +19,7 @@ from .backward import BACKWARD
 from .forward import FORWARD
 from .gradient_plan import GradientPlan, plan_gradients
 from .plan import BackwardPlan, ForwardPlan, Geometry, Shape, plan_backward, plan_forward
-from .threading import Kernel
+from .threading import Body, Kernel
 
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
 _LOCK = _threading.Lock()
@@ -37,14 +37,17 @@ class _Planned:
     """A plan and the compiled kernels that go with it, once there are any."""
 
     plan: Any
-    compiled: dict[Kernel, Callable[..., None]] = field(default_factory=dict)
+    compiled: dict[int, tuple[Callable[..., None], Body]] = field(
+        default_factory=dict
+    )  # by the kernel's id: it is a constant
 
-    def run(self, kernel: Kernel, own: tuple[Any, ...], *shared: Any) -> None:
+    def run(self, kernel: Kernel, *arguments: Any) -> None:
         """Call a kernel. Numba's own dispatch would find out the types of 40 values, the same ones at every call."""
-        compiled = self.compiled.get(kernel)
-        if compiled is None:
-            compiled = self.compiled[kernel] = kernel.entry_point(own, shared)
-        compiled(*own, *shared)
+        found = self.compiled.get(id(kernel))
+        if found is None:
+            found = self.compiled[id(kernel)] = kernel.compiled(*arguments)
+        function, body = found
+        function(body, *arguments)
 
 
 @dataclass
@@ -127,7 +130,7 @@ class KernelLayer:
                 tape = self._buffer("ring", plan.tape_size)
             call.run(
                 FORWARD,
-                (tuple([s.reshape(-1) for s in state]),),
+                tuple([s.reshape(-1) for s in state]),
                 plan.stages,
                 x.reshape(-1),
                 layout.Arrays(packed.array, tape, self._buffer("pre", plan.work_size)),
@@ -165,7 +168,7 @@ class KernelLayer:
             work = self._buffer("dpre", plan.dims.work_size)
             call.run(
                 BACKWARD,
-                (tuple([d.reshape(-1) for d in dstate]),),
+                tuple([d.reshape(-1) for d in dstate]),
                 plan.stages,
                 layout.Arrays(packed.array, tape.array, work),
                 doutput.reshape(-1),
@@ -180,7 +183,6 @@ class KernelLayer:
             sums = np.zeros(products.size, self.dtype)
             call.run(
                 gradients.WEIGHT_GRADIENTS,
-                (),
                 (work, tape.x.reshape(-1), tape.array),
                 packed.array,
                 products.table,

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numba
@@ -67,11 +65,9 @@ def start_pool() -> None:
 # ---- what threads run
 
 
-@dataclass(frozen=True)
-class Body:
-    """A compiled function that returns nothing, as a value that a kernel takes: where it is, and its arguments' types."""
+class Body(int):
+    """The address of a compiled function that returns nothing, as a value that a kernel takes. arguments: their types."""
 
-    address: int
     arguments: tuple[types.Type, ...]
 
 
@@ -96,10 +92,7 @@ def _typeof_body(value: Body, context: Any) -> BodyType:
 
 @unbox(BodyType)
 def _unbox_body(body: BodyType, value: Any, c: Any) -> NativeValue:
-    number = c.pyapi.object_getattr_string(value, "address")
-    native = c.unbox(types.intp, number)
-    c.pyapi.decref(number)
-    return NativeValue(native.value, is_error=native.is_error)
+    return c.unbox(types.intp, value)
 
 
 class Kernel(NamedTuple):
@@ -107,21 +100,24 @@ class Kernel(NamedTuple):
 
     Both are compiled by themselves: linked together, the second would be optimised and turned into machine code twice.
 
-    function: takes a Body, what is its own, and what it hands to the body. body: takes that and a thread's number.
+    function: takes a Body, `own` arguments of its own, and what it hands to the body. body: takes that and a thread's number.
     """
 
     function: Any
     body: Any
+    own: int
 
-    def entry_point(self, own: tuple[Any, ...], shared: tuple[Any, ...]) -> Callable[..., None]:
-        """The compiled function for arguments of these types, which takes (*own, *shared) without looking at their types."""
-        arguments = (*map(numba.typeof, shared), types.intp)
-        self.body.compile(arguments)
-        compiled = self.body.overloads[arguments]
+    def compiled(self, *arguments: Any) -> tuple[Callable[..., None], Body]:
+        """The function for arguments of these types, which takes the body and such arguments without looking at their types."""
+        kinds = tuple(map(numba.typeof, arguments))
+        taken = (*kinds[self.own :], types.intp)
+        self.body.compile(taken)
+        compiled = self.body.overloads[taken]
         if compiled.signature.return_type != types.none:
             raise TypeError(f"{self.body.py_func.__name__} must return nothing, not {compiled.signature.return_type}")
-        body = Body(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), arguments)
-        return partial(self.function.compile(tuple(map(numba.typeof, (body, *own, *shared)))), body)
+        body = Body(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+        body.arguments = taken
+        return self.function.compile((numba.typeof(body), *kinds)), body
 
 
 @intrinsic
