@@ -1,7 +1,7 @@
 """The backward kernel: backpropagation through time, each step's stages from the last to the first.
 
-It leaves the adjoints of all pre-activations in `dpre`; the weights' gradients are matrix products over all steps at once, which
-gradients.py does afterwards. Threads divide the work as in forward.py. Buffers: see layout.py.
+It leaves the adjoints of all pre-activations in `dpre`, and their sums in `dbias`; the weights' gradients are matrix products over
+all steps at once, which gradients.py does afterwards. Threads divide the work as in forward.py. Buffers: see layout.py.
 """
 
 from __future__ import annotations

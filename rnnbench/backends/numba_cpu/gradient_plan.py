@@ -12,7 +12,7 @@ from .plan import Geometry, Shape, is_far
 
 
 class GradientPlan(NamedTuple):
-    """Arguments of `gradients.weight_gradients` that depend on the shape, and where its results lie among the sums."""
+    """Arguments of `gradients.WEIGHT_GRADIENTS` that depend on the shape, and where its results lie among the sums."""
 
     dims: gradients.GradientDims
     table: np.ndarray  # of gradients.Sum

@@ -58,7 +58,7 @@ class InputSum(NamedTuple):
 
 
 class GradientDims(NamedTuple):
-    """Sizes, and offsets in elements, of one call of `weight_gradients`."""
+    """Sizes, and offsets in elements, of one call of WEIGHT_GRADIENTS."""
 
     depth: int  # K
     dpre_row: int  # elements from one k to the next in dpre

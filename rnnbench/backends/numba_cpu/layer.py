@@ -37,9 +37,8 @@ class _Planned:
     """A plan and the compiled kernels that go with it, once there are any."""
 
     plan: Any
-    compiled: dict[int, tuple[Callable[..., None], Body]] = field(
-        default_factory=dict
-    )  # by the kernel's id: it is a constant
+    # by the kernel's id, for a kernel is a constant
+    compiled: dict[int, tuple[Callable[..., None], Body]] = field(default_factory=dict)
 
     def run(self, kernel: Kernel, *arguments: Any) -> None:
         """Call a kernel. Numba's own dispatch would find out the types of 40 values, the same ones at every call."""

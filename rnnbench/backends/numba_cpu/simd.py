@@ -205,7 +205,6 @@ def _condition(vector: Vector) -> Mask:
     return Mask(vector.lanes)
 
 
-less = _pointwise(2, _condition, lambda b, x, y: b.fcmp_ordered("<", x, y))
 fma = _pointwise(3, _same, fused)
 sqrt = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.sqrt", x.type, 1), [x]))
 absolute = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.fabs", x.type, 1), [x]))
@@ -340,6 +339,7 @@ _OPERATORS: dict[Callable[..., Any], _Operation] = {
     operator.lt: (_condition, lambda b, x, y: b.fcmp_ordered("<", x, y)),
     operator.le: (_condition, lambda b, x, y: b.fcmp_ordered("<=", x, y)),
 }
+less = _pointwise(2, *_OPERATORS[operator.lt])
 
 
 def _register(symbol: Callable[..., Any], result: Callable[[Vector], Any], generate: Callable[..., ir.Value]) -> None:

@@ -34,9 +34,7 @@ _INT = ir.IntType(32)
 _FIRST = _INT(0)
 _MASK_BYTES = 128  # of a set of processors in Linux's libraries
 _yield_processor = types.ExternalFunction("sched_yield", types.int32())
-
-
-_has_lost_threads = False
+_has_lost_threads = False  # of the pool, in a forked child
 
 
 def most_threads() -> int:

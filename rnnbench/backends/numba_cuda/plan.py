@@ -44,8 +44,6 @@ class Device:
 
 
 H200 = Device("NVIDIA H200", 132)
-
-
 _LEAST_DEPTH = 256  # of a slice: a sum must be longer than it takes to add the slices up
 
 

@@ -74,11 +74,8 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
             for j in range(each):
                 n = column + x + j * across
                 if r < rows and n < columns:
-                    value, to_row, to_column = (
-                        sums[i * each + j],
-                        index(c_at[0] + cuda.blockIdx.z * rows + r),
-                        index(c_at[1] + n),
-                    )
+                    to_row, to_column = index(c_at[0] + cuda.blockIdx.z * rows + r), index(c_at[1] + n)
+                    value = sums[i * each + j]
                     if start == FROM_BIAS:
                         value += bias[to_column]
                     elif start == ADD:
