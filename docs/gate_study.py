@@ -111,11 +111,11 @@ def append(line: dict[str, Any]) -> None:
         file.write(json.dumps({"at": stamp, **line}) + "\n")
 
 
-def gates(kind: str, seconds: float, revision: str = "HEAD", alone: bool = False) -> int:
+def gates(kind: str, seconds: float, revision: str = "HEAD", alone: bool = False, only: float | None = None) -> int:
     """Gates of all cases, with one slowdown after the other, until the slice is over; returns how many verdicts they gave."""
     given = 0
     project = Project(sides.find_root(HERE), name="rnnbench")
-    slowdowns = {"a-a": (0.0,), "slow": SLOWDOWNS, "load": (0.0, 0.05)}[kind]
+    slowdowns = {"a-a": (0.0,), "slow": SLOWDOWNS, "load": (0.0, 0.05)}[kind] if only is None else (only,)
     earlier = sum(line["study"] == kind for line in lines()) // len(CASES)
     base, head = _kept(project, revision)
     with only_one(run.PLACE), busy(kind == "load"):
@@ -290,6 +290,7 @@ def main() -> None:
     parser.add_argument(
         "--revision", default="HEAD", help="whose kernels both sides are; one for all slices saves compiling"
     )
+    parser.add_argument("--slowdown", type=float, help="this one only, instead of each in turn: 0.05")
     parser.add_argument("--alone", action="store_true", help="nothing else runs on the machine, as far as you know")
     arguments = parser.parse_args()
     if arguments.study == "table":
@@ -302,7 +303,7 @@ def main() -> None:
         if arguments.study == "asv":
             given = asv_continuous(arguments.seconds)
         else:
-            given = gates(arguments.study, arguments.seconds, arguments.revision, arguments.alone)
+            given = gates(arguments.study, arguments.seconds, arguments.revision, arguments.alone, arguments.slowdown)
         print(f"{given} verdicts more, {len(lines())} in all")
 
 
