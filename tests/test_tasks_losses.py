@@ -33,6 +33,36 @@ def test_softmax_cross_entropy_is_its_definition(dtype: str) -> None:
     np.testing.assert_allclose(gradient.sum(-1), 0, atol=10 * float(np.finfo(dtype).eps))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [1, 7, 8, 15, 16, 17, 40, 131])
+def test_rows_of_any_length_whole_vectors_and_rests(classes: int, dtype: str) -> None:
+    logits = 30 * RNG.standard_normal((9, classes)).astype(dtype)
+    targets = RNG.integers(0, classes, 9)
+    kept, eps = logits.copy(), float(np.finfo(dtype).eps)
+    loss, gradient = softmax_cross_entropy(logits, targets)
+    exact = logits.astype(np.longdouble) - logits.max(1, keepdims=True)
+    soft = np.exp(exact) / np.exp(exact).sum(1, keepdims=True)
+    right = soft.copy()
+    right[np.arange(9), targets] -= 1
+    # an exponent of up to 200 was rounded before its power was taken
+    np.testing.assert_allclose(gradient, right.astype(float), rtol=200 * eps, atol=4 * eps)
+    assert loss.total == pytest.approx(-float(np.log(soft[np.arange(9), targets]).sum()), rel=200 * eps, abs=20 * eps)
+    np.testing.assert_array_equal(logits, kept)
+
+
+def test_a_target_is_right_when_its_logit_is_the_first_of_the_largest() -> None:
+    logits = np.zeros((4, 40), np.float32)
+    logits[2, [20, 35]], logits[3, 39] = 1, -1
+    found = [
+        softmax_cross_entropy(logits, np.array(t))[0].correct for t in ([0, 1, 20, 0], [1, 0, 35, 39], [39, 38, 2, 1])
+    ]
+    assert found == [3, 1, 0]
+    # a class that is impossible takes no part
+    logits[0, 0] = -np.inf
+    loss, gradient = softmax_cross_entropy(logits[:1], np.array([1]))
+    assert loss.correct == 1 and loss.total == pytest.approx(math.log(39)) and gradient[0, 0] == 0
+
+
 def differences(logits: np.ndarray, targets: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     found, step = np.zeros_like(logits), 1e-5
     for place in np.ndindex(*logits.shape):
@@ -102,6 +132,19 @@ def test_the_gradient_may_take_the_place_of_the_logits() -> None:
 def test_targets_that_do_not_fit_are_refused(targets: np.ndarray, lengths: np.ndarray | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         softmax_cross_entropy(np.zeros((4, 3, 5)), targets, lengths)
+
+
+def test_logits_and_places_that_do_not_fit_are_refused() -> None:
+    logits, targets = np.zeros((4, 5), np.float32), np.zeros(4, int)
+    with pytest.raises(TypeError, match="float32 or float64, not float16"):
+        softmax_cross_entropy(logits.astype(np.float16), targets)
+    for out in (np.zeros((5, 4), np.float32), np.zeros((4, 5)), np.zeros((4, 10), np.float32)[:, ::2]):
+        with pytest.raises(ValueError, match="out must be C-contiguous"):
+            softmax_cross_entropy(logits, targets, out=out)
+    # logits themselves may lie anywhere
+    wide = RNG.standard_normal((4, 80)).astype(np.float32)
+    assert softmax_cross_entropy(wide[:, ::2], targets)[0] == softmax_cross_entropy(wide[:, ::2].copy(), targets)[0]
+    assert softmax_cross_entropy(logits[:0], targets[:0])[0] == Loss()
 
 
 def test_squared_errors() -> None:

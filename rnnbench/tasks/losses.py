@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import kernels
 from .workers import divide
 
-# logits that are worked on at a time: they stay in the second-level cache from the first operation to the last
-_BLOCK = 64 * 1024
+# logits that make another thread worth waking, which takes 0.1 ms
+_WORTH_A_THREAD = 250_000
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,13 @@ def softmax_cross_entropy(
     where the gradient goes, C-contiguous in the shape of logits; logits itself may be.
 
     The largest logit is taken off first, so nothing overflows, and the logarithm is of the sum, not of a quotient that may be 0.
-    Infinite and NaN logits make a NaN loss. Raises ValueError for targets that do not fit.
+    Infinite and NaN logits make a NaN loss. Raises ValueError for targets and an `out` that do not fit, TypeError for logits that
+    are neither float32 nor float64.
     """
     classes = logits.shape[-1]
     _check(logits, targets, lengths)
+    if out is not None and not (out.flags.c_contiguous and (out.shape, out.dtype) == (logits.shape, logits.dtype)):
+        raise ValueError(f"out must be C-contiguous, {logits.shape}, {logits.dtype}; it is {out.shape}, {out.dtype}")
     gradient = np.empty(logits.shape, logits.dtype) if out is None else out
     flat, flat_targets = logits.reshape(-1, classes), np.asarray(targets).reshape(-1)
     inside = None if lengths is None else valid(lengths, logits.shape[0]).reshape(-1)
@@ -75,34 +79,21 @@ def softmax_cross_entropy(
         )
     result = gradient.reshape(-1, classes)
     losses, right = np.empty(len(flat), flat.dtype), np.empty(len(flat), bool)
-    step = max(1, _BLOCK // classes)
+
+    numbers, written = np.ascontiguousarray(flat).reshape(-1), result.reshape(-1)
 
     def some_rows(part: int, some: slice) -> None:
-        for start in range(some.start, some.stop, step):
-            rows = slice(start, min(start + step, some.stop))
-            losses[rows], right[rows] = _softmax_rows(flat[rows], flat_targets[rows], scale, result[rows])
+        its = slice(some.start * classes, some.stop * classes)
+        kernels.softmax(
+            numbers[its], flat_targets[some], flat.dtype.type(scale), written[its], losses[some], right[some]
+        )  # fmt: skip
 
-    divide(some_rows, len(flat), 4 * step)
+    if flat.size:
+        divide(some_rows, len(flat), _WORTH_A_THREAD // classes)
     if inside is not None:
         losses, right = losses[inside], right[inside]
         result[~inside] = 0
     return Loss(float(losses.sum(dtype=np.float64)), len(losses), int(np.count_nonzero(right))), gradient
-
-
-@np.errstate(all="ignore")  # what is not finite shows in the loss, where training looks for it
-def _softmax_rows(
-    logits: np.ndarray, targets: np.ndarray, scale: float, result: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's loss, and whether its target comes first; the gradient goes into `result`, all (rows, classes) or (rows,)."""
-    rows = np.arange(len(logits))
-    first = logits.argmax(1)
-    np.subtract(logits, logits[rows, first, None], out=result)
-    shifted = result[rows, targets]
-    np.exp(result, out=result)
-    sums = result.sum(1)
-    result *= (scale / sums)[:, None].astype(result.dtype)
-    result[rows, targets] -= result.dtype.type(scale)
-    return np.log(sums) - shifted, first == targets
 
 
 def mean_squared_error(
@@ -123,6 +114,8 @@ def mean_squared_error(
 
 
 def _check(logits: np.ndarray, targets: np.ndarray, lengths: np.ndarray | None) -> None:
+    if logits.dtype not in (np.float32, np.float64):
+        raise TypeError(f"logits are float32 or float64, not {logits.dtype}")
     if np.asarray(targets).dtype.kind not in "iu":
         raise ValueError(f"targets are the numbers of classes, whole numbers, not {np.asarray(targets).dtype}")
     if np.shape(targets) != logits.shape[:-1]:

@@ -289,6 +289,18 @@ def store(context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), codegen
 
 
+@intrinsic
+def lane(context: Any, vector: Any, number: Any) -> Any:
+    """What stands in lane `number` of a vector."""
+    if not isinstance(vector, Vector):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.extract_element(*values)
+
+    return vector.dtype(vector, types.intp), codegen
+
+
 def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, vector: ir.VectorType, *arguments: ir.Value) -> ir.Value:
     """Call an LLVM intrinsic for masked memory, of which there is one for each vector and its address."""
     bits = 32 if isinstance(vector.element, ir.FloatType) else 64

@@ -27,7 +27,7 @@ from rnnbench.bench.stats import CONFIDENCE, Interval
 
 THRESHOLD = 0.03  # a change that is smaller does not matter
 CONTROL_LIMIT = 0.02
-BATCHES = 4  # at most; what is not clear by then is inconclusive
+BATCHES = 8  # at most; what is not clear by then is inconclusive
 RESAMPLES = 2000
 
 Ratios = NDArray[np.float64]
