@@ -29,7 +29,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from rnnbench.bench.gate import run, sides
+from rnnbench.bench.gate import run, sides, verdict
 from rnnbench.bench.gate.outcome import Outcome, Result
 from rnnbench.bench.gate.project import Project, cases
 from rnnbench.bench.lock import only_one
@@ -140,6 +140,7 @@ def gates(kind: str, seconds: float, revision: str = "HEAD", alone: bool = False
                     **numbers,
                 }
                 about |= {"restarts": outcome.restarts, "pairs": outcome.pairs, "reason": outcome.reason}
+                about |= {"batches": verdict.BATCHES}
                 append(about | {"seconds": round((monotonic() - start) / len(CASES), 1), "commit": base.commit[:8]})
                 given += 1
     return given
@@ -268,6 +269,8 @@ def table() -> str:
     found: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for line in lines():
         name = line["study"] + ("" if line.get("alone") else ", machine in use")
+        if line.get("batches", 4) != 4 and line["study"] != "asv":
+            name += f", {line['batches']} batches"
         found.setdefault((name, line["slowdown"]), []).append(line)
     rows = ["| study | slowdown | verdicts | slower | faster | same | inconclusive | called slower, 95% interval | seconds each |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip

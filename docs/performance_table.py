@@ -15,10 +15,10 @@ import pandas as pd
 
 OURS = "numba-cpu"
 DIRECTIONS = {"forward": "inference", "train": "training"}
-# what tells one case from another, and how it is called in a table; the last four are shown where they vary
+# what tells one case from another, and how it is called in a table; from T on they are shown where they vary
 NAMES = {
     "direction": "direction", "cell": "cell", "batch_size": "B", "hidden_size": "H",
-    "seq_len": "T", "input_size": "I", "dtype": "dtype", "threads": "threads",
+    "seq_len": "T", "input_size": "I", "dtype": "dtype", "threads": "threads", "lengths": "lengths",
 }  # fmt: skip
 ALWAYS = 4
 
@@ -86,6 +86,8 @@ def _milliseconds(seconds: float) -> str:
 def main(path: str, *wishes: str) -> None:
     """Print the table of the file's cases, or of those that are wished for."""
     rows = pd.read_csv(path)
+    if "lengths" not in rows:  # as before rows could have different ones
+        rows["lengths"] = "full"
     for wish in wishes:
         if not wish.startswith("--"):
             column, _, values = wish.partition("=")

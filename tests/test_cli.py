@@ -104,6 +104,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["compare", "--task", "words", "--layers", "1"], "does not take --layers; leave one of the two out"),
         (["compare", "--task", "words", "--direction", "forward"], "does not take --direction"),
         (["compare", "--task", "words", "--bidirectional"], "does not take --bidirectional"),
+        (["compare", "--task", "words", "--lengths", "ragged"], "does not take --lengths"),
         (["compare", "--task", "words", "--input-sizes", "3"], "does not take --input-sizes"),
         (["show"], "the following arguments are required: CELL"),
         (["show", "grru"], "did you mean 'gru'?"),
@@ -252,7 +253,9 @@ def test_compare_prints_csv_and_a_table(capsys: pytest.CaptureFixture[str]) -> N
     assert len(rows) == 2 and list(rows[0]) == list(bench_compare.KEYS) and float(rows[0]["seconds"]) > 0
     assert main(QUICK_COMPARE) == 0
     told = capsys.readouterr().out
-    assert "ratio: time divided by that of numpy" in told and "GFLOP/s" in told
+    assert "ratio: time divided by that of numpy" in told and "GFLOP/s" in told and "ragged" not in told
+    assert main([*QUICK_COMPARE, "--lengths", "ragged"]) == 0
+    assert "forward, ragged, " in capsys.readouterr().out
 
 
 def test_compare_is_loud_about_what_is_wrong(

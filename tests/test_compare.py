@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,10 +11,11 @@ import stand_in
 
 from rnnbench.bench import compare
 from rnnbench.bench.cases import Case
+from rnnbench.bench.data import make
 
 CASE = Case("gru", "", "float32", "forward", 6, 3, 8, 16)
 KEYS = [
-    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "runs",
+    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "lengths", "threads", "runs",
     "seconds", "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
 ]  # fmt: skip
 
@@ -30,6 +32,15 @@ def test_rows_have_the_promised_keys_and_are_json(monkeypatch: pytest.MonkeyPatc
     assert (first["status"], first["reason"], first["hidden_size"], first["direction"]) == ("ok", "", 16, "forward")
     assert first["gflops"] == pytest.approx(CASE.on("numpy").flops / first["seconds"] / 1e9)
     assert first["percent_of_peak"] == pytest.approx(first["gflops"])
+
+
+def test_padding_is_no_work_of_a_ragged_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "in_turn", lambda *_: np.array([[1e-9]]))
+    ragged = dataclasses.replace(CASE, lengths="ragged")
+    (row,) = compare.compare(ragged, ["numpy"])
+    steps = int(make(ragged.on("numpy")).lengths.sum())
+    assert 0 < steps < 6 * 3 and row["lengths"] == "ragged"
+    assert row["gflops"] == pytest.approx(CASE.flops * steps / (6 * 3))
 
 
 def test_the_ratio_is_the_time_divided_by_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

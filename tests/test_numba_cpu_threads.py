@@ -114,6 +114,36 @@ def test_the_work_is_divided_as_its_size_asks(
     assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, count), 1) == expected
 
 
+@cached_njit()
+def _end_of(first, end, lengths, ragged, t):
+    part = threading_of_kernels.Part(0, first, end, 0, 1, 1)
+    return threading_of_kernels.going_on(part, lengths, ragged, t).end_row
+
+
+def test_rows_at_the_end_that_have_ended_go_no_further() -> None:
+    lengths = np.array([4, 4, 2, 3, 1, 0])
+    ends = [int(_end_of(0, 6, lengths, True, t)) for t in range(5)]
+    assert ends == [5, 4, 4, 2, 0]  # row 3 goes on longer than row 2, which has to wait for it
+    assert [int(_end_of(4, 6, lengths, True, t)) for t in range(3)] == [5, 4, 4]
+    assert int(_end_of(0, 6, lengths, False, 9)) == 6
+
+
+def test_no_product_is_made_of_a_row_that_has_ended() -> None:
+    rnn, x = RNN("lstm", 3, 20), np.ones((4, 3, 3), np.float32)
+    rnn(x)  # makes the buffer
+    layer = rnn.network.layers[0][0]
+    pre, width = layer._buffers["pre"], layer._geometry.panels
+    pre[:] = np.nan
+    rnn(x, lengths=np.array([4, 2, 0]))
+    sums = pre.reshape(width, 4, 3, -1)  # panel, step, row
+    at = layer._packed.at["bias"]
+    bias = layer._packed.array[at : at + sums[:, 0, 0].size].reshape(width, -1)
+    assert np.isnan(sums[:, :, 2]).all()
+    for t in range(4):  # padding is zeros, so a projection of it is the bias; a recurrent product would be added
+        assert np.isfinite(sums[:, t, :2]).all()
+        assert [(sums[:, t, row] == bias).all() for row in range(2)] == [False, t >= 2]
+
+
 @pytest.mark.parametrize(
     ("hidden_size", "threads_and_rows", "expected"),
     [

@@ -105,7 +105,33 @@ def test_padding_is_cleared_before_any_layer_sees_it(stack):
         assert (layer.x[:2, 0] == 5).all() and not layer.x[2:, 0].any() and not layer.x[:, 1].any()
     for layer in layers(stack)[2:]:
         assert (layer.doutput[:2, 0] == 5).all() and not layer.doutput[2:, 0].any() and not layer.doutput[:, 1].any()
-        assert layer.lengths is lengths
+        assert layer.lengths.tolist() == [2, 0]
+
+
+def test_layers_get_the_longest_rows_first_and_callers_their_own_order(stack):
+    rows, lengths, order = np.arange(4.0), np.array([1, 3, 0, 3]), [1, 3, 0, 2]
+    x, doutput = np.broadcast_to(rows[:, None], (3, 4, I)), np.broadcast_to(rows[:, None], (3, 4, 2 * H))
+    state, dstate = ([np.broadcast_to(k * rows[:, None], (4, 4, H)) for k in (1, 2)] for _ in range(2))
+    output, final, tape = stack.forward(x, tuple(state), lengths, training=True)
+    gradients = stack.backward(tape, doutput, tuple(dstate))
+    for layer in layers(stack):
+        assert layer.lengths.tolist() == [3, 3, 1, 0]
+        for kept in (layer.state, layer.dstate):
+            assert all((s[:, 0] == k * rows[order]).all() for s, k in zip(kept, (1, 2), strict=True))
+    assert (layers(stack)[0].x[0, :, 0] == [1, 3, 0, 0]).all() and (layers(stack)[3].doutput[0, :, 0] == [1, 3, 0, 0]).all()
+    # a row's state and its gradient have grown by the layer's number alone, wherever the row was meanwhile
+    for layer in range(4):
+        assert (final[0][layer, :, 0] == rows + layer + 1).all() and (final[1][layer, :, 0] == 2 * rows + layer + 1).all()
+        assert (gradients["c_0"][layer, :, 0] == 2 * rows + layer + 1).all()
+    assert output.shape == (3, 4, 2 * H) and gradients["x"].shape == x.shape
+
+
+def test_results_come_back_in_the_order_of_the_rows(stack):
+    for layer in layers(stack):  # each hands on what it gets
+        layer.forward = lambda x, state, lengths, training, output, column: output.__setitem__(..., x[:, :, :1])
+    x = np.arange(12.0).reshape(3, 4, 1) * np.ones(I)
+    output, _, _ = stack.forward(x, None, np.array([2, 3, 1, 3]), training=False)
+    assert output[:, :, 0].tolist() == [[0, 1, 2, 3], [4, 5, 0, 7], [0, 9, 0, 11]]
 
 
 def test_nothing_is_filled_in_with_zeros(stack):

@@ -1,7 +1,8 @@
 """Layers and directions over a backend that knows how to run one layer in one direction, on NumPy arrays.
 
 `Stack` is the `Network` of our own backends. It owns the joins: the output of a layer is the input of the next, a reverse
-direction runs from the end of each row, padding is cleared once so that nothing in it (not even NaN) is ever used.
+direction runs from the end of each row, padding is cleared once so that nothing in it (not even NaN) is ever used. Layers get the
+rows longest first, so that those which have ended are the last ones, and a layer may leave them out.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ class Layer(Protocol):
 
 @dataclass
 class StackTape:
-    """What each layer kept: its input and its layers' tapes."""
+    """What each layer kept: its input and its layers' tapes. order: see `_Order`; lengths and all that is kept are in it."""
 
     lengths: np.ndarray | None
+    order: _Order
     inputs: list[np.ndarray]
     layers: list[list[Any]]
     nbytes: int
@@ -102,8 +104,10 @@ class Stack:
         """See `Network.forward`. Raises MemoryError before it starts where the arrays would not fit."""
         T, B, _ = x.shape
         self._require_memory(T, B, training)
-        state = self._states(state, B)
+        state, order = self._states(state, B), _AS_THEY_ARE
         if lengths is not None:
+            order = _longest_first(lengths)
+            x, lengths, state = order.into(x), order.into(lengths, 0), tuple([order.into(s) for s in state])
             x = np.where(_valid(lengths, T), x, np.zeros((), self._dtype))
         inputs: list[np.ndarray] = []
         tapes: list[list[Any]] = []
@@ -117,11 +121,13 @@ class Stack:
                 tapes[-1].append(layer.forward(x, rows, lengths, training, output, column))
                 row += 1
             x = output
+        if lengths is not None:
+            x, state = order.back(x), tuple([order.back(s) for s in state])
         if not training:
             return x, state, None
         # the network's input is the caller's and its output is returned: what lies between is kept for BPTT
         nbytes = sum(tape.nbytes for tape in itertools.chain(*tapes)) + sum(a.nbytes for a in inputs[1:])
-        return x, state, StackTape(lengths, inputs, tapes, nbytes)
+        return x, state, StackTape(lengths, order, inputs, tapes, nbytes)
 
     def backward(self, tape: StackTape, doutput: np.ndarray | None, dstate: Arrays | None) -> dict[str, np.ndarray]:
         """See `Network.backward`."""
@@ -131,8 +137,8 @@ class Stack:
             doutput = np.zeros((T, B, spec.output_size), spec.dtype)
         elif tape.lengths is not None:
             # the output past a row's end is the constant 0; what arrives for it has nowhere to go
-            doutput = np.where(_valid(tape.lengths, T), doutput, np.zeros((), spec.dtype))
-        dstate = self._states(dstate, B)
+            doutput = np.where(_valid(tape.lengths, T), tape.order.into(doutput), np.zeros((), spec.dtype))
+        dstate = tuple([tape.order.into(d) for d in self._states(dstate, B)])
         gradients: dict[str, np.ndarray] = {}
         for layer, d, suffix in reversed(self._suffixes):
             if d == D - 1:
@@ -142,8 +148,8 @@ class Stack:
             gradients |= self._arrangement.gradients(weights, suffix)
             if d == 0:
                 doutput = dx
-        gradients["x"] = doutput
-        gradients |= {f"{name}_0": d for name, d in zip(spec.cell.states, dstate, strict=True)}
+        gradients["x"] = tape.order.back(doutput)
+        gradients |= {f"{name}_0": tape.order.back(d) for name, d in zip(spec.cell.states, dstate, strict=True)}
         return gradients
 
     def _states(self, given: Arrays | None, B: int) -> Arrays:
@@ -157,6 +163,33 @@ class Stack:
             T * B * self._row_bytes[training], "the arrays of seq_len {}, batch_size {}, hidden_size {}",
             T, B, self.spec.hidden_size,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Order:
+    """An order of the batch's rows, and the way back from it, as indices; None for that of the caller."""
+
+    rows: np.ndarray | None = None
+    places: np.ndarray | None = None
+
+    def into(self, array: np.ndarray, axis: int = 1) -> np.ndarray:
+        """The array with its rows in this order; itself where that is the caller's."""
+        return array if self.rows is None else np.take(array, self.rows, axis)
+
+    def back(self, array: np.ndarray) -> np.ndarray:
+        """An array whose axis 1 is in this order, in the caller's."""
+        return array if self.places is None else np.take(array, self.places, 1)
+
+
+_AS_THEY_ARE = _Order()
+
+
+def _longest_first(lengths: np.ndarray) -> _Order:
+    """Rows from the longest to the shortest; as they are, where that is the case already."""
+    if (lengths[:-1] >= lengths[1:]).all():
+        return _AS_THEY_ARE
+    rows = np.argsort(-lengths, kind="stable")
+    return _Order(rows, np.argsort(rows))
 
 
 def _valid(lengths: np.ndarray, T: int) -> np.ndarray:

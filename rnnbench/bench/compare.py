@@ -21,8 +21,8 @@ from rnnbench.bench.stats import bootstrap_median
 from rnnbench.bench.verify import verified_session
 
 KEYS = (
-    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "threads", "runs",
-    "seconds", "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
+    "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "lengths", "threads",
+    "runs", "seconds", "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
 )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def compare(
         base = times[:, 0] if sessions[0][0] is rows[0] else None
         for (row, session), seconds in zip(sessions, times.T, strict=True):
             median = bootstrap_median(seconds).median
-            gflops = session.case.flops / median / 1e9
+            gflops = session.flops / median / 1e9
             row["seconds"], row["gflops"] = median, gflops
             row["percent_of_peak"] = 100 * gflops / peak_gflops if peak_gflops else None
             if base is not None:

@@ -36,6 +36,7 @@ CELLS = ("lstm", "gru", "rnn_tanh")
 HIDDEN_SIZES = (512, 128, 1024, 256, 64, 768)  # each compiles kernels of its own, so those that say most come first
 BATCH_SIZES = (1, 4, 16, 64, 128)
 SEQ_LENS = (128, 1024)
+RAGGED_HIDDEN_SIZES, RAGGED_BATCH_SIZES = (256, 512), (4, 16, 64)
 # The oracle's loops in float64 on the host take about a second for so many operations; larger cases are named, not timed.
 MOST_FLOPS = 2e11
 FRESH_INPUTS = 5  # of the search for races: the same kernels on other numbers
@@ -142,12 +143,21 @@ def sanitized() -> str:
 
 
 def grid() -> list[Case]:
-    """The cases that are compared, in an order in which those with the same kernels are neighbours."""
-    axes = itertools.product(SEQ_LENS, HIDDEN_SIZES, BATCH_SIZES, CELLS, ("forward", "train"))
-    return [
+    """The cases that are compared, in an order in which those with the same kernels are neighbours; ragged batches after the
+    short sequences, against PyTorch's packed ones.
+    """
+    directions = ("forward", "train")
+    full = [
         Case(cell, "", "float32", direction, seq_len, batch_size, hidden_size, hidden_size)
-        for seq_len, hidden_size, batch_size, cell, direction in axes
+        for seq_len, hidden_size, batch_size, cell, direction in itertools.product(
+            SEQ_LENS, HIDDEN_SIZES, BATCH_SIZES, CELLS, directions
+        )
     ]
+    ragged = [
+        Case("lstm", "", "float32", direction, SEQ_LENS[0], batch_size, hidden_size, hidden_size, lengths="ragged")
+        for hidden_size, batch_size, direction in itertools.product(RAGGED_HIDDEN_SIZES, RAGGED_BATCH_SIZES, directions)
+    ]
+    return sorted(full + ragged, key=lambda case: (case.seq_len, case.lengths))
 
 
 def report(
@@ -165,9 +175,9 @@ def report(
     lines += ["", "Races: " + races.splitlines()[-1], "", "## Ceilings", "", "| figure | value |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.4g} |" for name, value in ceilings.items()]
     names = list(dict.fromkeys(row["backend"] for row in rows))
-    lines += ["", "## Microseconds a time step", "", f"| direction | cell | T | B | H | {' | '.join(names)} |"]
-    lines.append("| --- " * 5 + "| ---: " * len(names) + "|")
-    key = ("direction", "cell", "seq_len", "batch_size", "hidden_size")
+    lines += ["", "## Microseconds a time step", "", f"| direction | cell | lengths | T | B | H | {' | '.join(names)} |"]
+    lines.append("| --- " * 6 + "| ---: " * len(names) + "|")
+    key = ("direction", "cell", "lengths", "seq_len", "batch_size", "hidden_size")
     for what, group in itertools.groupby(rows, lambda row: tuple(row[k] for k in key)):
         by_name = {row["backend"]: row for row in group}
         cells_ = [_step_us(by_name.get(name)) for name in names]

@@ -50,6 +50,13 @@ class Session:
         self.doutput, self.dstate = put(data.doutput), tuple(put(d) for d in data.dstate)
         self.run = self._train if case.direction == "train" else self._forward
 
+    @property
+    def flops(self) -> float:
+        """The case's operations; of ragged rows, those of the steps within their lengths alone."""
+        if self.lengths is None:
+            return self.case.flops
+        return self.case.flops * float(self.lengths.mean()) / self.case.seq_len
+
     def _forward(self) -> tuple[Any, ...]:
         return self.network.forward(self.x, self.state, self.lengths, False)
 

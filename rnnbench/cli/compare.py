@@ -42,6 +42,7 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
             arguments.hidden_sizes or HIDDEN_SIZES,
             arguments.input_sizes or (None,),
             direction=arguments.direction or "forward",
+            lengths=arguments.lengths or "full",
             num_layers=arguments.layers or 1,
             bidirectional=arguments.bidirectional,
         )
@@ -65,6 +66,8 @@ def _cells(row: Row) -> list[str]:
 COLUMNS = Columns(
     keys=compare.KEYS,
     head=["cell", "backend", "dtype", *"TBIH", "time", "ratio", "99% interval", "GFLOP/s", "% peak", "error"],
-    title=lambda first: f"{first['direction']}, {in_words(first['threads'])}",
+    title=lambda first: ", ".join(
+        [first["direction"], *(["ragged"] if first["lengths"] == "ragged" else []), in_words(first["threads"])]
+    ),
     cells=_cells,
 )

@@ -12,7 +12,7 @@ from rnnbench.cli.values import UsageError
 
 HIDDEN_SIZES, BATCH_SIZES, SEQ_LENS = [100, 512], [32], [20]
 # what the comparison without --task takes, and the word model has nothing to do with
-NOT_OF_TASKS = ("--input-sizes", "--layers", "--bidirectional", "--direction")
+NOT_OF_TASKS = ("--input-sizes", "--lengths", "--layers", "--bidirectional", "--direction")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import rnnbench
 from rnnbench import backends, cells
-from rnnbench.bench.cases import DTYPES, SUITES, did_you_mean
+from rnnbench.bench.cases import DTYPES, LENGTHS, SUITES, did_you_mean
 from rnnbench.cli import train_options, values
 from rnnbench.cli.values import UsageError
 
@@ -157,7 +157,7 @@ def _compare(parser: Parser) -> None:
       rnnbench compare --task words --backends numba-cpu,torch
 
     With --task whole training steps are compared, from the words to the new weights, with PyTorch where it is
-    installed; --input-sizes, --layers, --bidirectional and --direction are of the other comparison only.
+    installed; --input-sizes, --lengths, --layers, --bidirectional and --direction are of the other comparison only.
     """
     _axes(parser, "lstm", "float32")
     parser.add_argument("--task", choices=("words",), help="a whole training step of the word language model")
@@ -167,6 +167,11 @@ def _compare(parser: Parser) -> None:
         parser.add_argument(flag, type=values.numbers(flag), metavar="N,...", help=help_)
     parser.add_argument(
         "--input-sizes", type=values.numbers("--input-sizes"), metavar="N,...", help="default: the hidden size"
+    )
+    parser.add_argument(
+        "--lengths",
+        choices=LENGTHS,
+        help="sequences that are all as long (default), or of any length up to that; libraries that can leave padding out do",
     )
     parser.add_argument("--layers", type=values.number("--layers"), metavar="N", help="default: 1")
     parser.add_argument("--bidirectional", action="store_true", help="read each sequence both ways")

@@ -25,7 +25,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     ragged = Case("lstm", "numba-cuda", "float32", "train", **TINY, lengths="ragged")
     for name, value in {
         "SHAPES": (TINY,), "CELLS": ("lstm",), "HIDDEN_SIZES": (3,), "BATCH_SIZES": (2,), "SEQ_LENS": (2,), "FRESH_INPUTS": 0,
-        "COMPARED": ("numba-cuda",),
+        "COMPARED": ("numba-cuda",), "RAGGED_HIDDEN_SIZES": (3,), "RAGGED_BATCH_SIZES": (3,),
     }.items():  # fmt: skip
         monkeypatch.setattr(gpu, name, value)
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
@@ -43,15 +43,14 @@ def test_everything_is_written_and_right(tiny: None, tmp_path: Path, capsys: pyt
     assert {row["backend"] for row in rows(folder / "conformance.csv")} == {"numba-cuda", *STORED}
     assert {row["runs"] for row in rows(folder / "conformance.csv")} == {"kernel block", "kernel grid", "kernel step"}
     compared = rows(folder / "compare.csv")
-    assert [(row["direction"], row["backend"], row["status"]) for row in compared] == [
-        ("forward", "numba-cuda", "ok"),
-        ("train", "numba-cuda", "ok"),
+    assert [(row["direction"], row["lengths"], row["backend"], row["status"]) for row in compared] == [
+        (direction, lengths, "numba-cuda", "ok") for lengths in ("full", "ragged") for direction in ("forward", "train")
     ]
     assert "precise mathematics" in compared[0]["runs"]
     assert "simulator" in json.loads((folder / "machine.json").read_text())["runs"]
     report = capsys.readouterr().out
     assert report == (folder / "report.md").read_text() + "\n"
-    assert "0 wrong, 0 failed" in report and "| forward | lstm | 2 | 2 | 3 |" in report
+    assert "0 wrong, 0 failed" in report and "| forward | lstm | full | 2 | 2 | 3 |" in report
     assert "compute-sanitizer is not on the PATH" in report
 
 
@@ -76,7 +75,8 @@ def test_what_there_was_no_time_for_is_named(tiny: None, tmp_path: Path) -> None
 
 def test_the_grid_is_the_issues(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = gpu.grid()
-    assert len(cases) == len(set(cases)) == 3 * 6 * 5 * 2 * 2
+    assert len(cases) == len(set(cases)) == 3 * 6 * 5 * 2 * 2 + 2 * 3 * 2
+    assert [case.lengths for case in cases] == ["full"] * 180 + ["ragged"] * 12 + ["full"] * 180
     assert {case.hidden_size for case in cases} == {64, 128, 256, 512, 768, 1024}
 
 

@@ -15,7 +15,7 @@ from .layout import Now
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy, give_states, take_states
 from .simd import load, store
-from .threading import Kernel, on_threads, part_of, to_and_fro, wait
+from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -109,7 +109,7 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
             _add_to_biases(stage, work, d, now.t, part, unit)
         if stage_has_products(stage):
             visits = wait(barrier, part.parties, visits)
-            _transposes(stage, arrays, d, now, part, back)
+            _transposes(stage, arrays, d, now, going_on(part, lengths, d.ragged, now.t), back)
         visits = wait(barrier, part.parties, visits)
         return _stages(
             next_stage(stage), arrays, doutput, lengths, d, now, part, back, barrier, visits

@@ -15,7 +15,7 @@ from .layout import Now
 from .product import lanes_of, product_over_rows
 from .projection import project
 from .rows import clear, copy, give_states, take_states
-from .threading import Kernel, on_threads, part_of, to_and_fro, wait
+from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -43,7 +43,8 @@ def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, ba
     visits, done = 1, 0
     while done < d.seq_len:
         count = min(d.chunk, d.seq_len - done)
-        project(stage, x, arrays, d, done, count, part)
+        earliest = d.seq_len - done - count if d.reverse else done
+        project(stage, x, arrays, d, done, count, going_on(part, lengths, d.ragged, earliest))
         for step in range(count):
             k = done + step
             t = d.seq_len - 1 - k if d.reverse else k
@@ -78,10 +79,11 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
         row, plane = blocks * width, d.batch_size * d.padded
         # one number for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
         stride = (width, d.slots * plane, d.slots * plane, lanes_of(tape), d.steps * plane, d.padded, 1)
+        left = going_on(part, lengths, d.ragged, now.t)
         for i in range(part.first_panel, part.end_panel):
             panel = to_and_fro(i, part.first_panel, part.end_panel, now.t)
             pre_at = (panel * d.chunk + now.turn) * d.batch_size * row
-            _products(stage, arrays, d, now, part, panel, pre_at)
+            _products(stage, arrays, d, now, left, panel, pre_at)
             unit = panel * width
             count, written = min(width, d.hidden_size - unit), min(width, d.output_size - unit)
             for r in range(part.first_row, part.end_row):

@@ -31,7 +31,7 @@ def product_over_rows(columns):
     ):  # fmt: skip
         step = depth if groups == 1 and count <= most else reused
         # a division takes as long as a third of a small tile: one for all tiles
-        tiles = (count + most - 1) // most
+        tiles = max(1, (count + most - 1) // most)
         least = count // tiles
         higher = count - least * tiles  # tiles of one row more
         every = groups * tiles

@@ -284,3 +284,16 @@ def part_of(rows, panels, threads, thread, by_rows):
         first_panel, end_panel = share(panels, threads, thread)
         parties = threads
     return Part(thread, first_row, end_row, first_panel, end_panel, parties)
+
+
+@inner_njit
+def going_on(part, lengths, ragged, t):
+    """The part without the rows at its end that have ended before step t: no product of theirs is needed.
+
+    A batch that is sorted by length, longest first, saves all of them.
+    """
+    end = part.end_row
+    if ragged:
+        while end > part.first_row and lengths[end - 1] <= t:
+            end -= 1
+    return Part(part.thread, part.first_row, end, part.first_panel, part.end_panel, part.parties)
