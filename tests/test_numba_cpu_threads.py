@@ -111,7 +111,15 @@ def test_the_work_is_divided_as_its_size_asks(
     count: int, seq_len: int, batch_size: int, hidden_size: int, expected: tuple[int, bool]
 ) -> None:
     geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
-    assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, count), 1) == expected
+    assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, False, count), 1) == expected
+
+
+def test_threads_do_not_divide_rows_of_which_the_last_are_soon_done() -> None:
+    geometry = RNN("lstm", 4, 128).network.layers[0][0]._geometry
+    shapes = [plan.Shape(64, 64, 4, 128, 0, True, uneven, 2) for uneven in (False, True)]
+    assert [geometry.divide(shape, 1) for shape in shapes] == [(2, True), (2, False)]
+    assert layer._ragged(None) == (False, False) and layer._ragged(np.array([9, 9, 5])) == (True, False)
+    assert layer._ragged(np.array([9, 9, 4])) == (True, True)
 
 
 @cached_njit()

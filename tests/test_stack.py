@@ -118,12 +118,29 @@ def test_layers_get_the_longest_rows_first_and_callers_their_own_order(stack):
         assert layer.lengths.tolist() == [3, 3, 1, 0]
         for kept in (layer.state, layer.dstate):
             assert all((s[:, 0] == k * rows[order]).all() for s, k in zip(kept, (1, 2), strict=True))
-    assert (layers(stack)[0].x[0, :, 0] == [1, 3, 0, 0]).all() and (layers(stack)[3].doutput[0, :, 0] == [1, 3, 0, 0]).all()
+    assert (layers(stack)[0].x[0, :, 0] == [1, 3, 0, 0]).all() and (
+        layers(stack)[3].doutput[0, :, 0] == [1, 3, 0, 0]
+    ).all()
     # a row's state and its gradient have grown by the layer's number alone, wherever the row was meanwhile
     for layer in range(4):
-        assert (final[0][layer, :, 0] == rows + layer + 1).all() and (final[1][layer, :, 0] == 2 * rows + layer + 1).all()
+        assert (final[0][layer, :, 0] == rows + layer + 1).all() and (
+            final[1][layer, :, 0] == 2 * rows + layer + 1
+        ).all()
         assert (gradients["c_0"][layer, :, 0] == 2 * rows + layer + 1).all()
     assert output.shape == (3, 4, 2 * H) and gradients["x"].shape == x.shape
+
+
+@pytest.mark.parametrize("lengths", [[3, 2, 3, 3], [3, 2, 1, 0]], ids=["little padding", "sorted already"])
+def test_rows_stay_where_sorting_them_saves_nothing(stack, lengths):
+    x = np.ones((3, 4, I))
+    *_, tape = stack.forward(x, None, np.array(lengths), training=True)
+    stack.backward(tape, np.ones((3, 4, 2 * H)), None)
+    inside = np.arange(3)[:, None] < lengths
+    for layer in layers(stack):
+        assert layer.lengths.tolist() == lengths
+    for seen in (layers(stack)[0].x, layers(stack)[3].doutput):
+        assert (seen == inside[:, :, None]).all()
+    assert x.all()
 
 
 def test_results_come_back_in_the_order_of_the_rows(stack):

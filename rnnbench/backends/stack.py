@@ -1,8 +1,8 @@
 """Layers and directions over a backend that knows how to run one layer in one direction, on NumPy arrays.
 
 `Stack` is the `Network` of our own backends. It owns the joins: the output of a layer is the input of the next, a reverse
-direction runs from the end of each row, padding is cleared once so that nothing in it (not even NaN) is ever used. Layers get the
-rows longest first, so that those which have ended are the last ones, and a layer may leave them out.
+direction runs from the end of each row, padding is cleared once so that nothing in it (not even NaN) is ever used. Where much is
+padding, layers get the rows longest first: those that have ended are then the last ones, and a layer may leave them out.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Layer(Protocol):
 
     def with_weights(self, weights: LayerWeights) -> Layer:
         """The same layer with other weights. This one and its tapes stay as they are."""
+
+
+# the share of steps within rows' lengths below which rows are sorted
+_WORTH_SORTING = 0.75
 
 
 @dataclass
@@ -106,9 +110,9 @@ class Stack:
         self._require_memory(T, B, training)
         state, order = self._states(state, B), _AS_THEY_ARE
         if lengths is not None:
-            order = _longest_first(lengths)
-            x, lengths, state = order.into(x), order.into(lengths, 0), tuple([order.into(s) for s in state])
-            x = np.where(_valid(lengths, T), x, np.zeros((), self._dtype))
+            order = _order_of(lengths, T)
+            lengths, state = order.into(lengths, 0), tuple([order.into(s) for s in state])
+            x = _without_padding(order.into(x), x, lengths)
         inputs: list[np.ndarray] = []
         tapes: list[list[Any]] = []
         row = 0
@@ -137,7 +141,7 @@ class Stack:
             doutput = np.zeros((T, B, spec.output_size), spec.dtype)
         elif tape.lengths is not None:
             # the output past a row's end is the constant 0; what arrives for it has nowhere to go
-            doutput = np.where(_valid(tape.lengths, T), tape.order.into(doutput), np.zeros((), spec.dtype))
+            doutput = _without_padding(tape.order.into(doutput), doutput, tape.lengths)
         dstate = tuple([tape.order.into(d) for d in self._states(dstate, B)])
         gradients: dict[str, np.ndarray] = {}
         for layer, d, suffix in reversed(self._suffixes):
@@ -184,14 +188,17 @@ class _Order:
 _AS_THEY_ARE = _Order()
 
 
-def _longest_first(lengths: np.ndarray) -> _Order:
-    """Rows from the longest to the shortest; as they are, where that is the case already."""
-    if (lengths[:-1] >= lengths[1:]).all():
+def _order_of(lengths: np.ndarray, T: int) -> _Order:
+    """Longest first where so much is padding that what layers save is more than copying input and output takes."""
+    if lengths.sum() > _WORTH_SORTING * T * len(lengths) or (lengths[:-1] >= lengths[1:]).all():
         return _AS_THEY_ARE
     rows = np.argsort(-lengths, kind="stable")
     return _Order(rows, np.argsort(rows))
 
 
-def _valid(lengths: np.ndarray, T: int) -> np.ndarray:
-    """(T, B, 1): whether step t of row b lies within its length."""
-    return (np.arange(T)[:, None] < lengths)[:, :, None]
+def _without_padding(array: np.ndarray, callers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The array (T, B, width) with zeros past each row's end: itself, or a copy if it is the `callers` own."""
+    if array is callers:
+        array = array.copy()
+    array[np.arange(len(array))[:, None] >= lengths] = 0
+    return array

@@ -175,7 +175,12 @@ def report(
     lines += ["", "Races: " + races.splitlines()[-1], "", "## Ceilings", "", "| figure | value |", "| --- | ---: |"]
     lines += [f"| {name} | {value:.4g} |" for name, value in ceilings.items()]
     names = list(dict.fromkeys(row["backend"] for row in rows))
-    lines += ["", "## Microseconds a time step", "", f"| direction | cell | lengths | T | B | H | {' | '.join(names)} |"]
+    lines += [
+        "",
+        "## Microseconds a time step",
+        "",
+        f"| direction | cell | lengths | T | B | H | {' | '.join(names)} |",
+    ]
     lines.append("| --- " * 6 + "| ---: " * len(names) + "|")
     key = ("direction", "cell", "lengths", "seq_len", "batch_size", "hidden_size")
     for what, group in itertools.groupby(rows, lambda row: tuple(row[k] for k in key)):

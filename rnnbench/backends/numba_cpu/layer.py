@@ -117,7 +117,7 @@ class KernelLayer:
         """See `stack.Layer.forward`."""
         x, packed = _usable(x), self._packed
         T, B, I = x.shape
-        shape = T, B, I, output.shape[2], column, lengths is not None, self._geometry.threads(T, B)
+        shape = T, B, I, output.shape[2], column, *_ragged(lengths), self._geometry.threads(T, B)
         with _LOCK:
             call = self._plans.find(
                 (training, shape), lambda: plan_forward(self._geometry, Shape(*shape), packed.at, training)
@@ -158,7 +158,7 @@ class KernelLayer:
         """See `stack.Layer.backward`."""
         doutput, g = _usable(doutput), self._geometry
         T, B, I = tape.x.shape
-        shape = T, B, I, doutput.shape[2], column, tape.lengths is not None, g.threads(T, B)
+        shape = T, B, I, doutput.shape[2], column, *_ragged(tape.lengths), g.threads(T, B)
         with _LOCK:
             packed = self._backward_weights()
             call = self._back_plans.find(shape, lambda: _plan_backward(g, Shape(*shape), packed.at, tape.dims))
@@ -212,6 +212,11 @@ def _plan_backward(
 ) -> tuple[BackwardPlan, GradientPlan]:
     plan = plan_backward(g, shape, at, forward)
     return plan, plan_gradients(g, shape, at, forward, plan.dims)
+
+
+def _ragged(lengths: np.ndarray | None) -> tuple[bool, bool]:
+    """(ragged, uneven), see `Shape`."""
+    return (False, False) if lengths is None else (True, bool(2 * lengths[-1] < lengths[0]))
 
 
 def _usable(array: np.ndarray) -> np.ndarray:

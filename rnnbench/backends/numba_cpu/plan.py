@@ -30,7 +30,9 @@ _CHUNK_ROWS, _MOST_CHUNK_BYTES = 128, 2 * 1024 * 1024
 
 
 class Shape(NamedTuple):
-    """What a plan depends on, besides the layer. output_row: elements of a row of the output; threads: how many there are."""
+    """What a plan depends on, besides the layer. output_row: elements of a row of the output; uneven: whether the last row of a
+    ragged batch is less than half as long as the first; threads: how many there are.
+    """
 
     seq_len: int
     batch_size: int
@@ -38,6 +40,7 @@ class Shape(NamedTuple):
     output_row: int
     output_column: int
     ragged: bool
+    uneven: bool
     threads: int
 
 
@@ -74,13 +77,14 @@ class Geometry:
         """(threads, whether they divide rows), for kernels with so many stages a step.
 
         Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step: they have to fill
-        tiles with their rows, and either the weights are cached or the rows are many. Else they divide hidden units.
+        tiles with their rows, and either the weights are cached or the rows are many. Else they divide hidden units, and so
+        they do where the thread with the last rows would soon be done and wait for the others.
         """
         B, most = shape.batch_size, shape.threads
         if most == 1:
             return 1, True
         rows = tile_rows(max((len(o.pre) for o in self.program.operands), default=1) * self.vectors)
-        if B >= most * rows and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
+        if not shape.uneven and B >= most * rows and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
             return most, True
         parts = min(most, self.panels, int(B * self._flops / max(1, stages) / _WORTH_BARRIER))
         return (parts, False) if parts > 1 else (min(most, B), True)
