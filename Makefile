@@ -11,6 +11,8 @@ JOBS ?= 2
 PYTHON ?=
 
 .DELETE_ON_ERROR:
+# Modules are compiled when they are imported: pip would compile all of them, which takes longer than the rest of an installation.
+PIP_INSTALL := $(RUN)python -m pip install --quiet --disable-pip-version-check --no-compile
 # What `make peers` installs; CI asks for fewer and for a version that has a wheel for processors only.
 PEERS ?= ".[peers]"
 
@@ -35,10 +37,10 @@ test: $(VENV)/.installed-dev
 	$(RUN)python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 peers: $(VENV)/.installed-dev
-	$(RUN)python -m pip install --quiet --disable-pip-version-check $(PEERS)
+	$(PIP_INSTALL) $(PEERS)
 
 cuda: $(VENV)/.installed-dev
-	$(RUN)python -m pip install --quiet --disable-pip-version-check -e ".[cuda]"
+	$(PIP_INSTALL) -e ".[cuda]"
 
 lint: $(VENV)/.installed-dev
 	$(RUN)ruff check .
@@ -103,16 +105,16 @@ $(MADE):
 
 $(VENV)/.installed-report: pyproject.toml $(MADE)
 	@echo "Installing rnnbench with its reports into $(VENV) (once; a minute or two)"
-	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e ".[report]"
+	@$(PIP_INSTALL) -e ".[report]"
 	@touch $@
 
 $(VENV)/.installed-gpu: pyproject.toml $(MADE)
 	@echo "Installing rnnbench with CUDA and PyTorch into $(VENV) (once; some gigabytes)"
-	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e ".[report,cuda,peers-torch]"
+	@$(PIP_INSTALL) -e ".[report,cuda,peers-torch]"
 	@touch $@
 
 # The development extra contains the report extra.
 $(VENV)/.installed-dev: pyproject.toml $(MADE)
 	@echo "Installing rnnbench with its reports, tests and linters into $(VENV) (once; a minute or two)"
-	@$(RUN)python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@$(PIP_INSTALL) -e ".[dev]"
 	@touch $(VENV)/.installed-report $@
