@@ -24,11 +24,14 @@ _FETCHING = 20
 
 
 def tile_rows(columns: int) -> int:
-    """The most rows whose accumulators, `columns` panel vectors and one broadcast fit into the vector registers.
+    """The most rows whose accumulators fit into the vector registers beside what a step keeps there: `columns` panel vectors and
+    one broadcast, or, where there are fewer rows than columns, `rows` broadcasts and one panel vector.
 
     No more than 24 accumulators: they hide the latency three times over, and each height of a tile is a loop to compile.
     """
-    return max(1, min(REGISTERS - columns - 1, 24, 8 * columns) // columns)
+    most = max(1, min(24, 8 * columns) // columns)
+    fitting = (rows for rows in range(1, most + 1) if rows * columns + min(rows, columns) + 1 <= REGISTERS)
+    return max(fitting, default=1)
 
 
 @intrinsic
@@ -196,15 +199,32 @@ class _Generator:
         return phis
 
     def _step(self, sums: list[ir.Value], a_rows: list[ir.Value], k: ir.Value) -> list[ir.Value]:
-        builder, lanes = self.builder, self.vector.count
-        row = self._at(self.panel, builder.mul(k, ir.Constant(self.index, self.columns * lanes)))
-        weights = [load_vector(builder, self._at(row, c * lanes), self.vector) for c in range(self.columns)]
-        new, at = [], builder.mul(k, self.a_step)
+        builder, lanes, columns, rows = self.builder, self.vector.count, self.columns, len(a_rows)
+        panel_row = self._at(self.panel, builder.mul(k, ir.Constant(self.index, columns * lanes)))
+        at = builder.mul(k, self.a_step)
         if len(sums) >= _FETCHING:
             first, step = self.ahead
             fetch(builder, self._at(self.panel, builder.add(first, builder.mul(k, step))))
-        for r, a_row in enumerate(a_rows):
-            number = splat(builder, builder.load(self._at(a_row, at)), self.vector)
-            for c in range(self.columns):
-                new.append(fused(builder, number, weights[c], sums[r * self.columns + c]))
+
+        def weight(c: int) -> ir.Value:
+            return load_vector(builder, self._at(panel_row, c * lanes), self.vector)
+
+        def number(r: int) -> ir.Value:
+            return splat(builder, builder.load(self._at(a_rows[r], at)), self.vector)
+
+        # that of which there is less stays in registers, and the other comes and goes: with 16 registers 3 x 4 sums then fit, and
+        # no more than 2 x 4 otherwise, too few to keep two units busy
+        new = list(sums)
+        if rows < columns:
+            numbers = [number(r) for r in range(rows)]
+            for c in range(columns):
+                w = weight(c)
+                for r in range(rows):
+                    new[r * columns + c] = fused(builder, numbers[r], w, sums[r * columns + c])
+        else:
+            weights = [weight(c) for c in range(columns)]
+            for r in range(rows):
+                n = number(r)
+                for c in range(columns):
+                    new[r * columns + c] = fused(builder, n, weights[c], sums[r * columns + c])
         return new
