@@ -232,8 +232,8 @@ def forked(is_held: bool) -> None:
     rnn = RNN(case.cell, case.input_size, case.hidden_size)
     expected = train(case, rnn)
     if is_held:
-        threading.Thread(target=layer._LOCK.acquire, daemon=True).start()
-        while not layer._LOCK.locked():
+        threading.Thread(target=threading_of_kernels.one_call().acquire, daemon=True).start()
+        while not threading_of_kernels.one_call().locked():
             pass
     child = os.fork()
     if child == 0:

@@ -7,7 +7,6 @@ import pytest
 
 from rnnbench import RNN
 from rnnbench.tasks.layers import Dense, Embedding, Recurrent, Rows
-from rnnbench.tasks.workers import divide
 
 RNG = np.random.default_rng(0)
 
@@ -36,21 +35,19 @@ def test_dense_backward_is_the_derivative() -> None:
         assert np.sum(change * dy) == pytest.approx(np.sum(direction * found), rel=1e-12)
 
 
-def test_threads_divide_a_dense_layer_without_changing_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Dense("output", 3, 50)
+def test_dense_takes_any_layout_and_leaves_its_arguments() -> None:
+    """Columns of larger arrays, arrays that may not be written, and x in another dtype than the weights."""
+    layer = Dense("output", 3, 4)
     params = layer.initialise(np.random.default_rng(0), "float64")
-    x, dy = RNG.standard_normal((5, 2, 3)), RNG.standard_normal((5, 2, 50))
-    whole = layer.forward(params, x), *layer.backward(params, x, dy)
-    parts: list[slice] = []
-    monkeypatch.setattr("rnnbench.tasks.layers._WORTH_A_THREAD", 1)
-    monkeypatch.setattr("rnnbench.tasks.workers.get_threads", lambda: 3)
-    monkeypatch.setattr(
-        "rnnbench.tasks.layers.divide", lambda work, *a: divide(lambda *its: (parts.append(its[1]), work(*its))[1], *a)
-    )
-    divided = layer.forward(params, x), *layer.backward(params, x, dy)
-    assert len(parts) == 6
-    for one, other in zip((*whole[:2], *whole[2].values()), (*divided[:2], *divided[2].values()), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-13)
+    x, dy = RNG.standard_normal((5, 6))[:, ::2].astype(np.float32)[:, ::-1], RNG.standard_normal((4, 5)).T
+    x.flags.writeable = dy.flags.writeable = False
+    kept = x.copy(), dy.copy()
+    np.testing.assert_allclose(layer.forward(params, x), x @ params["output.weight"].T + params["output.bias"])
+    dx, gradients = layer.backward(params, x, dy)
+    np.testing.assert_allclose(dx, dy @ params["output.weight"])
+    np.testing.assert_allclose(gradients["output.weight"], dy.T @ x)
+    np.testing.assert_array_equal(x, kept[0])
+    np.testing.assert_array_equal(dy, kept[1])
 
 
 def test_an_embedding_looks_up_what_a_one_hot_product_would_give() -> None:

@@ -89,3 +89,15 @@ def test_other_counts_are_refused_and_change_nothing(count):
     with pytest.raises(ValueError, match="^threads must be a whole number from 1 to [0-9]+, not "):
         threads.set_threads(count)
     assert threads.get_threads() == 1
+
+
+def test_a_new_set_of_weights_does_not_look_for_libraries_again(monkeypatch):
+    rnn = RNN("rnn_tanh", 3, 4, backend="numpy")
+    looked: list[int] = []
+    real = threads.ThreadpoolController
+    monkeypatch.setattr(threads, "ThreadpoolController", lambda: looked.append(1) or real())
+    for _ in range(3):
+        rnn.load(rnn.params)
+    assert not looked
+    threads.set_threads(1)  # another number is told at once
+    assert looked and blas_threads() == {1}

@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.threads import one_blas_thread
 from ..rnn import RNN, Tape
-from . import kernels
-from .workers import divide
+from . import kernels, products
+from .team import usable
 
-# multiplications that make another thread worth waking, which takes 0.1 ms
-_WORTH_A_THREAD = 4_000_000
 Params = dict[str, np.ndarray]
 
 
@@ -46,10 +43,7 @@ Gradients = dict[str, "np.ndarray | Rows"]
 
 
 class Dense:
-    """y = x W^T + b, with `{name}.weight` (outputs, inputs) and `{name}.bias` (outputs,). As torch.nn.Linear.
-
-    Threads divide the outputs, so that each reads and writes its own share of the weights alone.
-    """
+    """y = x W^T + b, with `{name}.weight` (outputs, inputs) and `{name}.bias` (outputs,). As torch.nn.Linear."""
 
     def __init__(self, name: str, inputs: int, outputs: int) -> None:
         self.inputs, self.outputs = inputs, outputs
@@ -65,38 +59,20 @@ class Dense:
 
     def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """x (..., inputs) -> (..., outputs), written into `out` if there is one, (rows of x, outputs) and contiguous."""
-        weight, bias = params[self.weight], params[self.bias]
-        flat = x.reshape(-1, self.inputs)
-        y = np.empty((len(flat), self.outputs), np.result_type(x, weight)) if out is None else out
-
-        def some_outputs(part: int, some: slice) -> None:
-            np.matmul(flat, weight[some].T, out=y[:, some])
-            y[:, some] += bias[some]
-
-        with one_blas_thread():
-            divide(some_outputs, self.outputs, self._fewest(len(flat)))
+        weight, bias = (usable(params[name]) for name in (self.weight, self.bias))
+        flat = usable(x, weight.dtype).reshape(-1, self.inputs)
+        y = np.empty((len(flat), self.outputs), weight.dtype) if out is None else out
+        products.forward(flat, weight, bias, y)
         return y.reshape(*x.shape[:-1], self.outputs)
 
     def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Params]:
         """Gradients of x and of both parameters, from `params` and x as in `forward` and dy (..., outputs), the gradient of y."""
-        weight, flat, rows = params[self.weight], x.reshape(-1, self.inputs), dy.reshape(-1, self.outputs)
-        dweight, dbias = (np.empty_like(params[name]) for name in (self.weight, self.bias))
-
-        def some_outputs(part: int, some: slice) -> np.ndarray:
-            its = rows[:, some]
-            np.matmul(its.T, flat, out=dweight[some])
-            np.sum(its, 0, out=dbias[some])
-            return its @ weight[some]
-
-        with one_blas_thread():
-            dx, *others = divide(some_outputs, self.outputs, self._fewest(len(flat)))
-        for other in others:
-            dx += other
+        weight = usable(params[self.weight])
+        flat, rows = (
+            usable(array, weight.dtype).reshape(-1, width) for array, width in ((x, self.inputs), (dy, self.outputs))
+        )
+        dx, dweight, dbias = products.backward(flat, weight, rows)
         return dx.reshape(x.shape), {self.weight: dweight, self.bias: dbias}
-
-    def _fewest(self, rows: int) -> int:
-        """Outputs that make another thread worth waking."""
-        return max(8, _WORTH_A_THREAD // max(1, self.inputs * rows))
 
 
 class Embedding:

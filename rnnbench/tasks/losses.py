@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import kernels
-from .workers import divide
+from .team import run, threads_for, usable
 
-# logits that make another thread worth waking, which takes 0.1 ms
-_WORTH_A_THREAD = 250_000
+# logits that make another thread worth waking
+_WORTH_A_THREAD = 100_000
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,10 @@ def softmax_cross_entropy(
     result = gradient.reshape(-1, classes)
     losses, right = np.empty(len(flat), flat.dtype), np.empty(len(flat), bool)
 
-    numbers, written = np.ascontiguousarray(flat).reshape(-1), result.reshape(-1)
-
-    def some_rows(part: int, some: slice) -> None:
-        its = slice(some.start * classes, some.stop * classes)
-        kernels.softmax(
-            numbers[its], flat_targets[some], flat.dtype.type(scale), written[its], losses[some], right[some]
-        )  # fmt: skip
-
     if flat.size:
-        divide(some_rows, len(flat), _WORTH_A_THREAD // classes)
+        given = usable(flat).reshape(-1), usable(flat_targets, np.dtype(np.int64)), flat.dtype.type(scale)
+        written = result.reshape(-1), losses, right
+        run(kernels.softmax, *given, *written, threads=threads_for(flat.size, _WORTH_A_THREAD))
     if inside is not None:
         losses, right = losses[inside], right[inside]
         result[~inside] = 0

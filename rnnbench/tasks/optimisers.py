@@ -5,21 +5,18 @@ What an optimiser remembers between steps is in `state()`, numbers and arrays by
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.threads import one_blas_thread
 from . import kernels
 from .layers import Gradients, Params, Rows
-from .workers import divide
+from .team import in_place, run, threads_for, usable
 
-_PART = 32 * 1024
-# elements that make another thread worth waking, which takes 0.1 ms
-_WORTH_A_THREAD = 500_000
+# elements that make another thread worth waking
+_WORTH_A_THREAD = 100_000
 
 
 class Optimiser(Protocol):
@@ -65,12 +62,12 @@ class SGD:
             if self.momentum:
                 if name not in self._velocity:
                     self._velocity[name] = np.zeros_like(array)
-                arrays = _flat(array, _dense(gradient), self._velocity[name])
-                kernels.descend_with_momentum(*arrays, rate, array.dtype.type(self.momentum))
+                momentum = array.dtype.type(self.momentum)
+                _pass(kernels.descend_with_momentum, array, _dense(gradient), self._velocity[name], rate, momentum)
             elif isinstance(gradient, Rows):
                 array[gradient.index] -= rate * gradient.values
             else:
-                _descend(array, gradient, rate)
+                _pass(kernels.descend, array, gradient, rate)
 
     def end_of_epoch(self, loss: float) -> None:
         """Halve the learning rate if asked to and the loss rose."""
@@ -120,11 +117,11 @@ class Adam:
             array = params[name]
             if name not in self._mean:
                 self._mean[name], self._square[name] = np.zeros_like(array), np.zeros_like(array)
-            kept, typed = (array, self._mean[name], self._square[name]), [array.dtype.type(n) for n in numbers]
+            kept, typed = (self._mean[name], self._square[name]), [array.dtype.type(n) for n in numbers]
             if isinstance(gradient, Rows):
-                _adam_rows(*kept, gradient, typed)
+                _adam_rows(array, gradient, *kept, typed)
             else:
-                _adam(*kept, gradient, typed)
+                _pass(kernels.adam, array, gradient, *kept, *typed)
 
     def end_of_epoch(self, loss: float) -> None:
         """Nothing: the learning rate stays."""
@@ -140,26 +137,17 @@ class Adam:
         self._mean, self._square = _under("mean", state), _under("square", state)
 
 
-def _descend(p: np.ndarray, g: np.ndarray, rate: np.floating) -> None:
-    p, g = _flat(p, g)
-    divide(lambda part, some: kernels.descend(p[some], g[some], rate), p.size, _WORTH_A_THREAD)
+def _pass(body: Any, p: np.ndarray, g: np.ndarray, *more: Any) -> None:
+    """One pass of a kernel over parameters, their gradient and what else is as large."""
+    flat = (in_place(a) if isinstance(a, np.ndarray) else a for a in more)
+    run(body, in_place(p), usable(g).reshape(-1), *flat, threads=threads_for(p.size, _WORTH_A_THREAD))
 
 
-def _adam(p: np.ndarray, m: np.ndarray, v: np.ndarray, g: np.ndarray, numbers: list[np.floating]) -> None:
-    flat = _flat(p, g, m, v)
-    divide(lambda part, some: kernels.adam(*(array[some] for array in flat), *numbers), p.size, _WORTH_A_THREAD)
-
-
-def _adam_rows(p: np.ndarray, m: np.ndarray, v: np.ndarray, g: Rows, numbers: list[np.floating]) -> None:
-    p, m, v = (array.reshape(len(array), -1) for array in (p, m, v))
-    none = np.zeros(p.shape[1], p.dtype)
-
-    def some_rows(part: int, some: slice) -> None:
-        first, end = np.searchsorted(g.index, [some.start, some.stop])
-        its = slice(first, end)
-        kernels.adam_rows(p[some], g.values[its], g.index[its] - some.start, none, m[some], v[some], *numbers)
-
-    divide(some_rows, len(p), _WORTH_A_THREAD // max(1, p.shape[1]))
+def _adam_rows(p: np.ndarray, g: Rows, m: np.ndarray, v: np.ndarray, numbers: list[np.floating]) -> None:
+    p, m, v = (in_place(array).reshape(len(array), -1) for array in (p, m, v))
+    index, none = usable(g.index, np.dtype(np.int64)), np.zeros(p.shape[1], p.dtype)
+    values = usable(g.values).reshape(len(index), p.shape[1])
+    run(kernels.adam_rows, p, values, index, none, m, v, *numbers, threads=threads_for(p.size, _WORTH_A_THREAD))
 
 
 def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
@@ -172,21 +160,21 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     norm = global_norm(gradients)
     if limit < norm < math.inf:
         for array in _arrays(gradients):
-            array *= array.dtype.type(limit / norm)
+            flat, factor = in_place(array), array.dtype.type(limit / norm)
+            run(kernels.scale, flat, factor, threads=threads_for(flat.size, _WORTH_A_THREAD))
     return norm
 
 
 def global_norm(gradients: Gradients) -> float:
     """The Euclidean norm of all gradients together; NaN or infinite where one of them is."""
     arrays = _arrays(gradients)
-    parts = [part for array in arrays for part in _parts(array)]
-
-    def squares(part: int, some: slice) -> list[float]:
-        return [float(p @ p) for p in parts[some]]
-
-    with one_blas_thread(), np.errstate(over="ignore"):
-        # added up in one order, however many threads there are
-        norm = math.sqrt(sum(itertools.chain(*divide(squares, len(parts), _WORTH_A_THREAD // _PART))))
+    parts = []
+    for array in arrays:
+        flat = usable(array).reshape(-1)
+        sums = np.empty(-(-flat.size // kernels.SQUARED))
+        run(kernels.squares, flat, sums, threads=threads_for(flat.size, _WORTH_A_THREAD))
+        parts.append(float(sums.sum()))  # in one order, however many threads there are
+    norm = math.sqrt(sum(parts))
     if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be
         norm = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
     return norm
@@ -198,17 +186,6 @@ def _arrays(gradients: Gradients) -> list[np.ndarray]:
 
 def _dense(gradient: np.ndarray | Rows) -> np.ndarray:
     return gradient.dense() if isinstance(gradient, Rows) else gradient
-
-
-def _flat(*arrays: np.ndarray) -> list[np.ndarray]:
-    """The arrays, which are contiguous, as views with one dimension."""
-    return [array.reshape(-1) for array in arrays]
-
-
-def _parts(array: np.ndarray) -> list[np.ndarray]:
-    """Views of so few elements that their sum of squares rounds little."""
-    (flat,) = _flat(array)
-    return [flat[start : start + _PART] for start in range(0, flat.size, _PART)]
 
 
 def _prefixed(prefix: str, arrays: Params) -> dict[str, np.ndarray]:

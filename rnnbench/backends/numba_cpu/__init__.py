@@ -33,9 +33,14 @@ def why_unsupported(spec: Spec, direction: str) -> str | None:
 
 def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
     """A `Network` of compiled layers; see `base.Backend.prepare`. Kernels compile at their first call."""
+    start()
+    return Stack(spec, params, KernelLayer)
+
+
+def start() -> None:
+    """Make Numba and its threads ready for kernels."""
     _start_numba()
     start_pool()
-    return Stack(spec, params, KernelLayer)
 
 
 @lru_cache(maxsize=1)  # training prepares at each step

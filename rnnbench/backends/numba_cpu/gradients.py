@@ -16,9 +16,9 @@ from numba.extending import register_jitable
 
 from .cache import cached_njit
 from .inner import WITHOUT_WRAPPERS, inner_njit
+from .packing import pack_columns
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy
-from .simd import load, store
 from .threading import Kernel, on_threads, share
 
 WIDE = 4  # vectors in a panel; what is left over takes panels of one
@@ -138,11 +138,13 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
         for k in range(0, depth, BLOCK):
             count = min(BLOCK, depth - k)
             b_first = s.b_at + k * s.b_step + column
-            _pack(b, b_first, s.b_step, wide, count, scratch, packed_b, np.int64(WIDE * lanes))
-            _pack(b, b_first + wide, s.b_step, inside - wide, count, scratch, packed_b + wide * count, np.int64(lanes))
+            pack_columns(scratch, packed_b, np.int64(WIDE * lanes), b, b_first, s.b_step, wide, count)
+            pack_columns(
+                scratch, packed_b + wide * count, np.int64(lanes), b, b_first + wide, s.b_step, inside - wide, count
+            )
             for r in range(first, end, strips):
                 height = min(strips, end - r)
-                _pack(a, s.a_at + k * s.a_step + r, s.a_step, height, count, scratch, packed_a, step)
+                pack_columns(scratch, packed_a, step, a, s.a_at + k * s.a_step + r, s.a_step, height, count)
                 for strip in range(0, height, HEIGHT):
                     here, at = packed_a + strip * count, s.out_at + (r + strip) * s.out_row + column
                     most_rows = min(HEIGHT, height - strip)
@@ -156,22 +158,6 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
                             one, most_rows, out, at + c, zero, s.out_row, out, at + c, zero, s.out_row,
                             scratch, here, zero, one, step, scratch, packed_b + c * count, count, zero,
                         )  # fmt: skip
-
-
-@inner_njit
-def _pack(source, at, step, columns, count, scratch, packed, width):
-    """`count` rows of `columns` elements, `step` apart, as panels of `width` columns, zeros behind the last one's rows."""
-    lanes = lanes_of(scratch)
-    for k in range(count):
-        there, here = at + k * step, packed + k * width
-        for column in range(0, columns - width + 1, width):
-            for i in range(0, width, lanes):
-                store(scratch, here + column * count + i, load(source, there + column + i))
-        rest = columns % width
-        if rest:
-            here, there = here + (columns - rest) * count, there + columns - rest
-            copy(scratch, here, source, there, rest)
-            clear(scratch, here + rest, width - rest)
 
 
 @inner_njit

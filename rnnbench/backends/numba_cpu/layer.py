@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import threading as _threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,14 +17,8 @@ from .backward import BACKWARD
 from .forward import FORWARD
 from .gradient_plan import GradientPlan, plan_gradients
 from .plan import BackwardPlan, ForwardPlan, Geometry, Shape, plan_backward, plan_forward
-from .threading import Body, Kernel
+from .threading import Body, Kernel, one_call
 
-# Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
-_LOCK = _threading.Lock()
-if hasattr(
-    os, "register_at_fork"
-):  # another thread of the parent may have held it, and will never give it back in the child
-    os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=_threading.Lock()))
 _NO_LENGTHS = np.zeros(0, np.int64)
 # shapes whose plans are kept: lengths that vary from call to call should not fill the memory
 _MOST_PLANS = 256
@@ -118,7 +110,7 @@ class KernelLayer:
         x, packed = _usable(x), self._packed
         T, B, I = x.shape
         shape = T, B, I, output.shape[2], column, *_ragged(lengths), self._geometry.threads(T, B)
-        with _LOCK:
+        with one_call():
             call = self._plans.find(
                 (training, shape), lambda: plan_forward(self._geometry, Shape(*shape), packed.at, training)
             )
@@ -159,7 +151,7 @@ class KernelLayer:
         doutput, g = _usable(doutput), self._geometry
         T, B, I = tape.x.shape
         shape = T, B, I, doutput.shape[2], column, *_ragged(tape.lengths), g.threads(T, B)
-        with _LOCK:
+        with one_call():
             packed = self._backward_weights()
             call = self._back_plans.find(shape, lambda: _plan_backward(g, Shape(*shape), packed.at, tape.dims))
             plan: BackwardPlan = call.plan[0]

@@ -309,6 +309,14 @@ def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, vector: ir.Vector
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, called), arguments)
 
 
+def masked_load(builder: ir.IRBuilder, address: ir.Value, count: ir.Value, vector: ir.VectorType) -> ir.Value:
+    """As `load_vector`, but only the first `count` lanes; the others are 0, and their memory is not touched."""
+    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
+    alignment, mask = ir.Constant(ir.IntType(32), bits // 8), lanes_below(builder, count, vector)
+    typed = builder.bitcast(address, vector.as_pointer())
+    return _masked(builder, "load", vector, vector, typed, alignment, mask, constant(vector, 0.0))
+
+
 @intrinsic
 def load_first(context: Any, array: Any, index: Any, count: Any) -> Any:
     """As `load`, but only the first `count` lanes; the others are 0, and their memory is not touched."""
@@ -316,10 +324,7 @@ def load_first(context: Any, array: Any, index: Any, count: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         given, index_, count_ = values
-        kind = llvm_vector(array.dtype)
-        address = builder.bitcast(pointer(context, builder, array, given, index_), kind.as_pointer())
-        alignment, mask = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8), lanes_below(builder, count_, kind)
-        return _masked(builder, "load", kind, kind, address, alignment, mask, constant(kind, 0.0))
+        return masked_load(builder, pointer(context, builder, array, given, index_), count_, llvm_vector(array.dtype))
 
     return vector(array, types.intp, types.int64), codegen
 

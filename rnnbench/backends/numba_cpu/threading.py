@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ _FIRST = _INT(0)
 _MASK_BYTES = 128  # of a set of processors in Linux's libraries
 _yield_processor = types.ExternalFunction("sched_yield", types.int32())
 _has_lost_threads = False  # of the pool, in a forked child
+# Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
+_lock = threading.Lock()
 
 
 def most_threads() -> int:
@@ -47,12 +50,18 @@ def most_threads() -> int:
 
 
 def _after_fork() -> None:
-    global _has_lost_threads
+    global _has_lost_threads, _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it, and will never give it back in the child
     _has_lost_threads = _has_lost_threads or (_pool._is_initialized and numba.threading_layer() == "omp")
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def one_call() -> threading.Lock:
+    """What to hold while a kernel runs: one at a time has the pool, and the buffers that are kept."""
+    return _lock
 
 
 def start_pool() -> None:
@@ -93,6 +102,18 @@ def _unbox_body(body: BodyType, value: Any, c: Any) -> NativeValue:
     return c.unbox(types.intp, value)
 
 
+def body_of(function: Any, kinds: tuple[types.Type, ...]) -> Body:
+    """A compiled function of arguments of these types and a thread's number, which returns nothing, as a `Body`."""
+    taken = (*kinds, types.intp)
+    function.compile(taken)
+    compiled = function.overloads[taken]
+    if compiled.signature.return_type != types.none:
+        raise TypeError(f"{function.py_func.__name__} must return nothing, not {compiled.signature.return_type}")
+    body = Body(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+    body.arguments = taken
+    return body
+
+
 class Kernel(NamedTuple):
     """A compiled function, and the one that it has threads run.
 
@@ -108,13 +129,7 @@ class Kernel(NamedTuple):
     def compiled(self, *arguments: Any) -> tuple[Callable[..., None], Body]:
         """The function for arguments of these types, which takes the body and such arguments without looking at their types."""
         kinds = tuple(map(numba.typeof, arguments))
-        taken = (*kinds[self.own :], types.intp)
-        self.body.compile(taken)
-        compiled = self.body.overloads[taken]
-        if compiled.signature.return_type != types.none:
-            raise TypeError(f"{self.body.py_func.__name__} must return nothing, not {compiled.signature.return_type}")
-        body = Body(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
-        body.arguments = taken
+        body = body_of(self.body, kinds[self.own :])
         return self.function.compile((numba.typeof(body), *kinds)), body
 
 

@@ -1,0 +1,108 @@
+"""Matrices packed into panels, which a tile reads front to back: (panels, depth, width).
+
+What lies in memory row by row is copied where the tile's columns are the matrix's, and transposed where they are its rows: a block
+of as many rows as a vector has lanes is loaded a row at a time, transposed in registers, and stored a column at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .inner import inner_njit
+from .product import lanes_of
+from .rows import clear, copy
+from .simd import index, llvm_vector, load, load_vector, masked_load, pointer, store, store_vector
+
+
+@inner_njit
+def pack_columns(out, out_at, width, source, at, step, columns, depth):
+    """`depth` rows of `columns` elements, from `at` on and `step` apart, as panels of `width` columns at `out_at`, zeros behind the
+    last one's rows. width: whole vectors.
+    """
+    lanes = lanes_of(out)
+    for k in range(depth):
+        there, here = at + k * step, out_at + k * width
+        for column in range(0, columns - width + 1, width):
+            for i in range(0, width, lanes):
+                store(out, here + column * depth + i, load(source, there + column + i))
+        rest = columns % width
+        if rest:
+            here, there = here + (columns - rest) * depth, there + columns - rest
+            copy(out, here, source, there, rest)
+            clear(out, here + rest, width - rest)
+
+
+@inner_njit
+def pack_rows(out, out_at, width, out_step, source, at, step, rows, columns):
+    """One panel out of rows: out[k, r] = source[r, k] for r < rows and k < columns, zeros from `rows` on.
+
+    out_at, at: where both start. width: whole vectors, at least `rows`. out_step: elements from one k to the next, at least
+    `width`. step: from one row to the next.
+    """
+    lanes = lanes_of(out)
+    for r in range(0, width, lanes):
+        for k in range(0, columns, lanes):
+            _transpose(source, at + r * step + k, step, rows - r, columns - k, out, out_at + k * out_step + r, out_step)
+
+
+@intrinsic
+def _transpose(
+    context: Any, source: Any, at: Any, step: Any, rows: Any, columns: Any, out: Any, out_at: Any, out_step: Any
+) -> Any:
+    """As `pack_rows` for a block of lanes x lanes, of which the first `rows` and `columns` are read, and `columns` written."""
+    vector = llvm_vector(source.dtype)
+    lanes, number = vector.count, types.intp
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        source_, at_, step_, rows_, columns_, out_, out_at_, out_step_ = values
+        first, first_out = (
+            pointer(context, builder, source, source_, at_),
+            pointer(context, builder, out, out_, out_at_),
+        )
+
+        def row(base: ir.Value, stride: ir.Value, r: int) -> ir.Value:
+            return builder.gep(base, [builder.mul(stride, index(r))])
+
+        whole = builder.and_(
+            builder.icmp_signed(">=", rows_, index(lanes)), builder.icmp_signed(">=", columns_, index(lanes))
+        )
+        with builder.if_else(whole) as (inside, edge):
+            with inside:
+                block = [load_vector(builder, row(first, step_, r), vector) for r in range(lanes)]
+                for k, column in enumerate(_transposed(builder, block)):
+                    store_vector(builder, column, row(first_out, out_step_, k))
+            with edge:
+                block = []
+                for r in range(lanes):
+                    read = builder.select(builder.icmp_signed("<", index(r), rows_), columns_, index(0))
+                    block.append(masked_load(builder, row(first, step_, r), read, vector))
+                for k, column in enumerate(_transposed(builder, block)):
+                    with builder.if_then(builder.icmp_signed("<", index(k), columns_)):
+                        store_vector(builder, column, row(first_out, out_step_, k))
+        return context.get_dummy_value()
+
+    return types.void(source, number, number, number, number, out, number, number), codegen
+
+
+def _transposed(builder: ir.IRBuilder, block: list[ir.Value]) -> list[ir.Value]:
+    """As many vectors as they have lanes, transposed: for each bit of a row's number, rows that differ in it alone exchange the
+    lanes whose numbers have it set for those that have not.
+    """
+    lanes = len(block)
+
+    def pick(a: ir.Value, b: ir.Value, chosen: list[int]) -> ir.Value:
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), lanes), chosen))
+
+    bit = lanes // 2
+    while bit:
+        for i in range(lanes):
+            if not i & bit:
+                a, b = block[i], block[i + bit]
+                block[i] = pick(a, b, [k if not k & bit else lanes + k - bit for k in range(lanes)])
+                block[i + bit] = pick(a, b, [k + bit if not k & bit else lanes + k for k in range(lanes)])
+        bit //= 2
+    return block
