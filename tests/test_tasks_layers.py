@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from rnnbench import RNN
 from rnnbench.tasks.layers import Dense, Embedding, Recurrent, Rows
@@ -105,3 +106,23 @@ def test_a_recurrent_layer_computes_with_what_was_loaded_last() -> None:
 def test_batch_first_networks_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_first=False"):
         Recurrent("rnn", RNN("gru", 3, 4, backend="numpy", batch_first=True))
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("numpy", {1}), ("numba-cpu", None)])
+def test_blas_has_one_thread_in_a_network_of_numpys_and_as_many_as_before_afterwards(
+    backend: str, expected: set[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, seen = Recurrent("rnn", RNN("rnn_tanh", 3, 4, backend=backend)), []
+    before = blas_threads()
+    for name in ("forward", "__call__", "backward"):
+        real = getattr(RNN, name)
+        monkeypatch.setattr(RNN, name, lambda *a, real=real: (seen.append(blas_threads()), real(*a))[1])
+    x = np.ones((2, 1, 3), np.float32)
+    output, _, tape = layer.forward(x)
+    layer.infer(x)
+    layer.backward(tape, output)
+    assert seen == 3 * [expected or before] and blas_threads() == before
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from numbers import Integral
 
 from threadpoolctl import ThreadpoolController
@@ -62,6 +64,22 @@ def limit_blas() -> None:
     if now != _limited:
         ThreadpoolController().limit(limits=get_threads(), user_api="blas")
         _limited = now
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within it a call of BLAS computes on the calling thread alone.
+
+    OpenBLAS's own threads go on spinning for 110 ms after a call, and a kernel of ours that runs meanwhile takes twice as long.
+    """
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    """Of the libraries that are loaded at its first use, NumPy's BLAS among them: looking for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def blas() -> str:
