@@ -80,7 +80,6 @@ def plan_gradients(
             value_at = forward.operand_at + (operand.computed or 0) * forward.steps * plane
         table.append(_sum(recurrent, operand.pre, row, gradients.TAPE, value_at, Hp))
     dims = gradients.GradientDims(
-        depth=shape.seq_len * shape.batch_size,
         dpre_row=row,
         bias_size=bias.size,
         batch_size=shape.batch_size,
@@ -91,6 +90,7 @@ def plan_gradients(
         input_size=I,
         input_vectors=g.input_vectors,
         input_far=is_far(g.input_bytes),
+        scratch=gradients.scratch_size(g.lanes, row, shape.ragged),
     )
     return GradientPlan(
         dims,

@@ -3,8 +3,9 @@
 They run on the same threads as the time loop. BLAS is as fast in a process of its own, but its threads and Numba's both spin
 while they wait, and on a machine with as many threads as processors each then waits for the other to be scheduled.
 
-K = T * B rows (all steps of all rows of the batch) are summed over a block at a time, and both operands are packed for it: rows
-of dpre are so far apart that each would take an entry of the processor's table of pages, once for every tile.
+Up to T * B rows (the steps of all rows of the batch, but for those past a row's end) are summed over a block at a time, and both
+operands are packed for it: rows of dpre are so far apart that each would take an entry of the processor's table of pages, once
+for every tile.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from .cache import cached_njit
-from .inner import WITHOUT_WRAPPERS, inner_njit
-from .packing import pack_columns
+from .inner import inner_njit
+from .packing import pack_columns_of
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy
 from .threading import Kernel, on_threads, share
@@ -35,7 +35,7 @@ DPRE, X, TAPE = range(3)  # the arrays that sums are made of
 
 
 class Sum(NamedTuple):
-    """sums[r, c] += sum over k < K of a[k, r] * b[k, c]. A table of them is an int64 array (n, 10)."""
+    """sums[r, c] += sum over k of a[k, r] * b[k, c], k in `rows`. A table of them is an int64 array (n, 10)."""
 
     a: int  # DPRE, X or TAPE
     a_at: int  # its first element
@@ -60,7 +60,6 @@ class InputSum(NamedTuple):
 class GradientDims(NamedTuple):
     """Sizes, and offsets in elements, of one call of WEIGHT_GRADIENTS."""
 
-    depth: int  # K
     dpre_row: int  # elements from one k to the next in dpre
     bias_size: int  # P * Hp: the biases' sums come first
     batch_size: int
@@ -71,27 +70,31 @@ class GradientDims(NamedTuple):
     input_size: int
     input_vectors: int  # WIDE or 1
     input_far: int  # 1 where the input weights lie beyond the second-level cache, else 0
+    scratch: int  # elements of it that each thread has
 
 
-@register_jitable(**WITHOUT_WRAPPERS)
-def scratch_size(lanes):
-    """Elements of scratch that a thread needs. While one thread is at a sum, another may be at dx: each keeps to its own."""
-    return BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT)
+def scratch_size(lanes: int, dpre_row: int, is_ragged: bool) -> int:
+    """Elements of scratch that a thread needs, in `_add_product` for up to twice ROWS. While one thread is at a sum, another may be
+    at dx: each keeps to its own.
+    """
+    gathered = dpre_row if is_ragged else 0
+    return max(BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT), ROWS * (2 * WIDE * lanes + gathered))
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def _weight_gradients(body, arrays, packed, table, inputs, d, sums, dx, scratch, threads):
+def _weight_gradients(body, arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads):
     """All gradients of a layer's parameters, and that of its input.
 
     body: `_gradients`. arrays: (dpre, x, tape), one-dimensional, dpre with what follows it in `work` (layout.py). packed: the
-    backward weights. table, inputs: see Sum and InputSum. d: GradientDims. sums: zeros, to be summed up in. dx (K * I,): is added
-    to. scratch (threads * scratch_size,). threads: their number.
+    backward weights. table, inputs: see Sum and InputSum. rows: those of the T * B that are within their lengths, ascending; in the
+    others dpre is zero. d: GradientDims. sums: zeros, to be summed up in. dx (T * B * I,): is added to. scratch (threads *
+    scratch_size,). threads: their number.
     """
-    on_threads(body, (arrays, packed, table, inputs, d, sums, dx, scratch, threads), threads)
+    on_threads(body, (arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads), threads)
 
 
 @cached_njit(boundscheck=False, no_cpython_wrapper=True)
-def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thread):
+def _gradients(arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads, thread):
     """One thread's share of each, none of which needs another's."""
     dpre = arrays[DPRE]
     _row_sums(dpre, d.dbias_at, d.bias_size, threads, sums, thread)
@@ -103,10 +106,10 @@ def _gradients(arrays, packed, table, inputs, d, sums, dx, scratch, threads, thr
     for i in range(len(table)):
         s = table[i]
         one = Sum(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9])
-        _outer_sum(arrays[one.a], arrays[one.b], one, d.depth, sums, scratch, threads, thread)
+        _outer_sum(arrays[one.a], arrays[one.b], one, rows, d, sums, scratch, threads, thread)
     for i in range(len(inputs)):
         run = InputSum(inputs[i, 0], inputs[i, 1], inputs[i, 2])
-        _add_product(dpre, packed, run, d, dx, scratch, threads, thread)
+        _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread)
 
 
 WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients, own=0)
@@ -122,12 +125,12 @@ def _row_sums(a, a_at, columns, threads, out, thread):
 
 
 @inner_njit
-def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
+def _outer_sum(a, b, s, rows, d, out, scratch, threads, thread):
     """See Sum: the thread's share of its rows."""
     first, end = share(s.rows, threads, thread)
     lanes = lanes_of(out)
     most, strips = COLUMNS * lanes, HEIGHTS * HEIGHT
-    packed_a = thread * scratch_size(lanes)
+    packed_a = thread * d.scratch
     packed_b = packed_a + BLOCK * strips
     step, zero, one = np.int64(HEIGHT), np.int64(0), np.int64(1)  # see product_over_rows
     for column in range(0, s.columns, most):
@@ -135,16 +138,25 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
         # a rest of few vectors goes into panels of one
         rest = inside % (WIDE * lanes)
         wide = inside if rest > (WIDE - 1) * lanes else inside - rest
-        for k in range(0, depth, BLOCK):
-            count = min(BLOCK, depth - k)
-            b_first = s.b_at + k * s.b_step + column
-            pack_columns(scratch, packed_b, np.int64(WIDE * lanes), b, b_first, s.b_step, wide, count)
-            pack_columns(
-                scratch, packed_b + wide * count, np.int64(lanes), b, b_first + wide, s.b_step, inside - wide, count
+        for k in range(0, len(rows), BLOCK):
+            count = min(BLOCK, len(rows) - k)
+            b_first = s.b_at + column
+            pack_columns_of(rows, k, scratch, packed_b, np.int64(WIDE * lanes), b, b_first, s.b_step, wide, count)
+            pack_columns_of(
+                rows,
+                k,
+                scratch,
+                packed_b + wide * count,
+                np.int64(lanes),
+                b,
+                b_first + wide,
+                s.b_step,
+                inside - wide,
+                count,
             )
             for r in range(first, end, strips):
                 height = min(strips, end - r)
-                pack_columns(scratch, packed_a, step, a, s.a_at + k * s.a_step + r, s.a_step, height, count)
+                pack_columns_of(rows, k, scratch, packed_a, step, a, s.a_at + r, s.a_step, height, count)
                 for strip in range(0, height, HEIGHT):
                     here, at = packed_a + strip * count, s.out_at + (r + strip) * s.out_row + column
                     most_rows = min(HEIGHT, height - strip)
@@ -161,36 +173,44 @@ def _outer_sum(a, b, s, depth, out, scratch, threads, thread):
 
 
 @inner_njit
-def _add_product(dpre, packed, run, d, dx, scratch, threads, thread):
-    """See InputSum: the thread's share of the rows of dx (K, I)."""
+def _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread):
+    """See InputSum: the thread's share of the rows of dx (T * B, I)."""
     lanes, columns = lanes_of(dx), d.input_size
-    first, end = share(d.depth, threads, thread)
+    first, end = share(len(rows), threads, thread)
     width = d.input_vectors * lanes
-    here = thread * scratch_size(lanes)
+    beside = thread * d.scratch
+    gathered = beside + 2 * ROWS * width
     zero, one = np.int64(0), np.int64(1)  # see product_over_rows
     for r in range(first, end, ROWS):
-        count = min(ROWS, end - r)
-        a_at = run.dpre_at + r * d.dpre_row
+        here, inside_rows = rows[r], min(ROWS, end - r)
+        count = rows[r + inside_rows - 1] - here + 1
+        # dpre is zero in rows that have ended: few of them between the others cost less than to gather those
+        is_gathered = count > inside_rows + inside_rows // 2
+        a, a_at = dpre, run.dpre_at + here * d.dpre_row
+        if is_gathered:
+            count, a, a_at = inside_rows, scratch, gathered
+            for i in range(count):
+                copy(scratch, gathered + i * d.dpre_row, dpre, run.dpre_at + rows[r + i] * d.dpre_row, run.depth)
         for column in range(0, columns, width):
             inside = min(width, columns - column)
-            # the last panel may be wider than what is left of a row: it is added up beside and copied
-            target, at, row = dx, r * columns + column, columns
-            if inside < width:
-                target, at, row = scratch, here, width
-                for i in range(count):
-                    copy(scratch, here + i * width, dx, (r + i) * columns + column, inside)
-                    clear(scratch, here + i * width + inside, width - inside)
+            # the last panel may be wider than what is left of a row: it is computed beside and added
+            is_beside = is_gathered or inside < width
+            target, at, row = dx, here * columns + column, columns
+            if is_beside:
+                target, at, row = scratch, beside, width
+                clear(scratch, beside, count * width)
             panel = run.packed_at + column * run.depth
             if d.input_vectors == WIDE:
                 _wide(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
+                    a, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
                 )  # fmt: skip
             else:
                 _narrow(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    dpre, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
+                    a, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
                 )  # fmt: skip
-            if inside < width:
+            if is_beside:
                 for i in range(count):
-                    copy(dx, (r + i) * columns + column, scratch, here + i * width, inside)
+                    row_of_dx = rows[r + i] if is_gathered else here + i
+                    add(dx, row_of_dx * columns + column, scratch, beside + i * width, inside)

@@ -87,6 +87,7 @@ class KernelLayer:
         self._plans, self._back_plans = _Plans(), _Plans()
         self._buffers: dict[str, np.ndarray] = {}
         self._barrier = np.zeros(8, np.int64)
+        self._rows = np.zeros(0, np.int64)
         self._pack(weights)
 
     def with_weights(self, weights: LayerWeights) -> KernelLayer:
@@ -178,14 +179,23 @@ class KernelLayer:
                 packed.array,
                 products.table,
                 products.inputs,
+                self._rows_within(tape.lengths, T, B),
                 products.dims,
                 sums,
                 dx.reshape(-1),
-                self._buffer("scratch", plan.threads * gradients.scratch_size(g.lanes)),
+                self._buffer("scratch", plan.threads * products.dims.scratch),
                 plan.threads,
             )
         input_, recurrent, bias, vector = products.blocks
         return LayerWeights(input_.of(sums), recurrent.of(sums), bias.of(sums)[:, :, 0], vector.of(sums)[:, :, 0])
+
+    def _rows_within(self, lengths: np.ndarray | None, seq_len: int, batch_size: int) -> np.ndarray:
+        """Which of the T * B rows lie within their lengths, ascending."""
+        if lengths is not None:
+            return np.flatnonzero(np.arange(seq_len)[:, None] < lengths)
+        if len(self._rows) < seq_len * batch_size:
+            self._rows = np.arange(seq_len * batch_size)
+        return self._rows[: seq_len * batch_size]
 
     def _backward_weights(self) -> _Packed:
         """Packed at the first use: inference never needs them."""

@@ -23,17 +23,28 @@ def pack_columns(out, out_at, width, source, at, step, columns, depth):
     """`depth` rows of `columns` elements, from `at` on and `step` apart, as panels of `width` columns at `out_at`, zeros behind the
     last one's rows. width: whole vectors.
     """
-    lanes = lanes_of(out)
     for k in range(depth):
-        there, here = at + k * step, out_at + k * width
-        for column in range(0, columns - width + 1, width):
-            for i in range(0, width, lanes):
-                store(out, here + column * depth + i, load(source, there + column + i))
-        rest = columns % width
-        if rest:
-            here, there = here + (columns - rest) * depth, there + columns - rest
-            copy(out, here, source, there, rest)
-            clear(out, here + rest, width - rest)
+        _pack_row(out, out_at + k * width, width, depth, source, at + k * step, columns)
+
+
+@inner_njit
+def pack_columns_of(rows, first, out, out_at, width, source, at, step, columns, depth):
+    """As `pack_columns`, for the rows whose numbers are rows[first], rows[first + 1] and so on."""
+    for k in range(depth):
+        _pack_row(out, out_at + k * width, width, depth, source, at + rows[first + k] * step, columns)
+
+
+@inner_njit
+def _pack_row(out, out_at, width, depth, source, at, columns):
+    lanes = lanes_of(out)
+    for column in range(0, columns - width + 1, width):
+        for i in range(0, width, lanes):
+            store(out, out_at + column * depth + i, load(source, at + column + i))
+    rest = columns % width
+    if rest:
+        last = out_at + (columns - rest) * depth
+        copy(out, last, source, at + columns - rest, rest)
+        clear(out, last + rest, width - rest)
 
 
 @inner_njit
