@@ -68,7 +68,7 @@ ROOMS = {
     "rnnbench.interop.layouts": Room(CELLS, ("numpy",)),
     "rnnbench.tasks": Room((*NETWORKS, FILES, "rnnbench.interop", "rnnbench.tasks.kernels"), ("numpy", "matplotlib")),
     # compiled and kept on disk as the backend's own
-    "rnnbench.tasks.kernels": Room(("rnnbench.backends.numba_cpu",)),
+    "rnnbench.tasks.kernels": Room(("rnnbench.backends.numba_cpu", "rnnbench.backends.threads"), ("numpy", "numba")),
     # the same training in PyTorch, weights and data ours
     "rnnbench.tasks.torch_twin": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "torch")),
     "rnnbench.bench": Room(

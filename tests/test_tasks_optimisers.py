@@ -95,7 +95,7 @@ def test_threads_divide_a_step_without_changing_it(
     results = []
     for threads in (1, 2):
         monkeypatch.setattr("rnnbench.tasks.optimisers._WORTH_A_THREAD", 1)
-        monkeypatch.setattr("rnnbench.tasks.team.get_threads", lambda threads=threads: threads)
+        monkeypatch.setattr("rnnbench.tasks.kernels.team.get_threads", lambda threads=threads: threads)
         params, optimiser = {name: array.copy() for name, array in start.items()}, make(learning_rate=0.1)
         optimiser.step(params, gradients)
         optimiser.step(params, gradients)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnbench.tasks import products, team
+from rnnbench.tasks.kernels import products, team
 
 GUARD = 7.0
 SIZES = st.integers(0, 40) | st.sampled_from([48, 64, 65, 129, 300])

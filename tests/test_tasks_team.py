@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.tasks import kernels, team
+from rnnbench.tasks.kernels import passes, team
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ def test_no_more_threads_than_the_pool_has(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("size", [0, 1, 7, 1000])
 def test_every_element_is_done_once(size: int, threads: int) -> None:
     numbers = np.arange(size, dtype=np.float64)
-    team.run(kernels.scale, numbers, 3.0, threads=threads)
+    team.run(passes.scale, numbers, 3.0, threads=threads)
     np.testing.assert_array_equal(numbers, 3.0 * np.arange(size))
 
 
 def test_each_dtype_has_a_kernel_of_its_own() -> None:
     for dtype in (np.float32, np.float64, np.float32):
         numbers = np.arange(5, dtype=dtype)
-        team.run(kernels.scale, numbers, dtype(2), threads=1)
+        team.run(passes.scale, numbers, dtype(2), threads=1)
         np.testing.assert_array_equal(numbers, 2 * np.arange(5))
 
 
@@ -43,10 +43,10 @@ def test_an_array_that_would_be_misread_is_refused() -> None:
     read_only.flags.writeable = False
     for array in (np.ones(6)[::2], read_only):
         with pytest.raises(ValueError, match="C-contiguous, aligned and writeable"):
-            team.run(kernels.scale, array, 2.0, threads=1)
+            team.run(passes.scale, array, 2.0, threads=1)
         np.testing.assert_array_equal(array, 1)
         taken = team.usable(array)
-        team.run(kernels.scale, taken, 2.0, threads=1)
+        team.run(passes.scale, taken, 2.0, threads=1)
         np.testing.assert_array_equal(taken, 2)
         with pytest.raises(ValueError, match="changed in place"):
             team.in_place(array)

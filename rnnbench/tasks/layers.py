@@ -17,8 +17,8 @@ import numpy as np
 
 from ..backends.threads import one_blas_thread
 from ..rnn import RNN, Tape
-from . import kernels, products
-from .team import usable
+from .kernels import passes, products
+from .kernels.team import usable
 
 Params = dict[str, np.ndarray]
 
@@ -100,7 +100,7 @@ class Embedding:
         """The gradient of the weights, from the tokens of `forward` and dy (..., width), which is zero where a token is padding."""
         index, place = np.unique(tokens, return_inverse=True)
         values = np.zeros((len(index), self.width), dy.dtype)
-        kernels.add_rows(values, place.reshape(-1), dy.reshape(-1, self.width))
+        passes.add_rows(values, place.reshape(-1), dy.reshape(-1, self.width))
         return {self.weight: Rows((self.words, self.width), index, values)}
 
 

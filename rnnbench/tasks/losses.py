@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import kernels
-from .team import run, threads_for, usable
+from .kernels import passes
+from .kernels.team import run, threads_for, usable
 
 # logits that make another thread worth waking
 _WORTH_A_THREAD = 100_000
@@ -83,7 +83,7 @@ def softmax_cross_entropy(
     if flat.size:
         given = usable(flat).reshape(-1), usable(flat_targets, np.dtype(np.int64)), flat.dtype.type(scale)
         written = result.reshape(-1), losses, right
-        run(kernels.softmax, *given, *written, threads=threads_for(flat.size, _WORTH_A_THREAD))
+        run(passes.softmax, *given, *written, threads=threads_for(flat.size, _WORTH_A_THREAD))
     if inside is not None:
         losses, right = losses[inside], right[inside]
         result[~inside] = 0

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import kernels
+from .kernels import passes
+from .kernels.team import in_place, run, threads_for, usable
 from .layers import Gradients, Params, Rows
-from .team import in_place, run, threads_for, usable
 
 # elements that make another thread worth waking
 _WORTH_A_THREAD = 100_000
@@ -63,11 +63,11 @@ class SGD:
                 if name not in self._velocity:
                     self._velocity[name] = np.zeros_like(array)
                 momentum = array.dtype.type(self.momentum)
-                _pass(kernels.descend_with_momentum, array, _dense(gradient), self._velocity[name], rate, momentum)
+                _pass(passes.descend_with_momentum, array, _dense(gradient), self._velocity[name], rate, momentum)
             elif isinstance(gradient, Rows):
                 array[gradient.index] -= rate * gradient.values
             else:
-                _pass(kernels.descend, array, gradient, rate)
+                _pass(passes.descend, array, gradient, rate)
 
     def end_of_epoch(self, loss: float) -> None:
         """Halve the learning rate if asked to and the loss rose."""
@@ -121,7 +121,7 @@ class Adam:
             if isinstance(gradient, Rows):
                 _adam_rows(array, gradient, *kept, typed)
             else:
-                _pass(kernels.adam, array, gradient, *kept, *typed)
+                _pass(passes.adam, array, gradient, *kept, *typed)
 
     def end_of_epoch(self, loss: float) -> None:
         """Nothing: the learning rate stays."""
@@ -147,7 +147,7 @@ def _adam_rows(p: np.ndarray, g: Rows, m: np.ndarray, v: np.ndarray, numbers: li
     p, m, v = (in_place(array).reshape(len(array), -1) for array in (p, m, v))
     index, none = usable(g.index, np.dtype(np.int64)), np.zeros(p.shape[1], p.dtype)
     values = usable(g.values).reshape(len(index), p.shape[1])
-    run(kernels.adam_rows, p, values, index, none, m, v, *numbers, threads=threads_for(p.size, _WORTH_A_THREAD))
+    run(passes.adam_rows, p, values, index, none, m, v, *numbers, threads=threads_for(p.size, _WORTH_A_THREAD))
 
 
 def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
@@ -161,7 +161,7 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     if limit < norm < math.inf:
         for array in _arrays(gradients):
             flat, factor = in_place(array), array.dtype.type(limit / norm)
-            run(kernels.scale, flat, factor, threads=threads_for(flat.size, _WORTH_A_THREAD))
+            run(passes.scale, flat, factor, threads=threads_for(flat.size, _WORTH_A_THREAD))
     return norm
 
 
@@ -171,8 +171,8 @@ def global_norm(gradients: Gradients) -> float:
     parts = []
     for array in arrays:
         flat = usable(array).reshape(-1)
-        sums = np.empty(-(-flat.size // kernels.SQUARED))
-        run(kernels.squares, flat, sums, threads=threads_for(flat.size, _WORTH_A_THREAD))
+        sums = np.empty(-(-flat.size // passes.SQUARED))
+        run(passes.squares, flat, sums, threads=threads_for(flat.size, _WORTH_A_THREAD))
         parts.append(float(sums.sum()))  # in one order, however many threads there are
     norm = math.sqrt(sum(parts))
     if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be

@@ -20,8 +20,10 @@ from .simd import index, llvm_vector, load, load_vector, masked_load, pointer, s
 
 @inner_njit
 def pack_columns(out, out_at, width, source, at, step, columns, depth):
-    """`depth` rows of `columns` elements, from `at` on and `step` apart, as panels of `width` columns at `out_at`, zeros behind the
-    last one's rows. width: whole vectors.
+    """`depth` rows of `columns` elements as panels, zeros behind the last one's rows.
+
+    out, out_at: where the panels go. width: columns of one, whole vectors. source, at: where the first row starts. step: from
+    one row to the next.
     """
     for k in range(depth):
         _pack_row(out, out_at + k * width, width, depth, source, at + k * step, columns)

@@ -13,10 +13,10 @@ import numba
 import numpy as np
 from numba import types
 
-from ..backends import numba_cpu
-from ..backends.numba_cpu.cache import cached_njit
-from ..backends.numba_cpu.threading import Body, body_of, most_threads, on_threads, one_call
-from ..backends.threads import get_threads
+from ...backends import numba_cpu
+from ...backends.numba_cpu.cache import cached_njit
+from ...backends.numba_cpu.threading import Body, body_of, most_threads, on_threads, one_call
+from ...backends.threads import get_threads
 
 # arguments of a call come as a tuple
 _Compiled = tuple[Callable[[Body, tuple[Any, ...]], None], Body]

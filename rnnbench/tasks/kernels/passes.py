@@ -1,22 +1,22 @@
-"""What training does to large arrays, compiled by Numba: one pass over memory, where NumPy takes one for each operation.
+"""One pass over memory, where NumPy takes one for each operation.
 
 An optimiser's time is that of memory: Adam's twelve operations on 1.7 million parameters took 7 ms in NumPy, cache-blocked, and
-2.5 ms here. A softmax's is that of its exponentials: 560 rows of 8,000 classes took 11 ms in NumPy, and 3.7 here. Models run
-this code whatever their network's backend, so all of them go the same way.
+2.5 ms here. A softmax's is that of its exponentials: 560 rows of 8,000 classes took 11 ms in NumPy, and 3.7 here.
 
-Each function but `add_rows` runs on threads (`team.run`) and does its thread's share.
+Each function but `add_rows` runs on threads (`team.run`) and does its thread's share. threads, thread: how many there are, and
+which of them this is.
 """
 
 from __future__ import annotations
 
 import math
 
-from ..backends.numba_cpu.cache import cached_njit
-from ..backends.numba_cpu.inner import inner_njit
-from ..backends.numba_cpu.product import lanes_of
-from ..backends.numba_cpu.simd import at_least, lane, load, store
-from ..backends.numba_cpu.threading import share
-from ..backends.numba_cpu.vector_math import exp
+from ...backends.numba_cpu.cache import cached_njit
+from ...backends.numba_cpu.inner import inner_njit
+from ...backends.numba_cpu.product import lanes_of
+from ...backends.numba_cpu.simd import at_least, lane, load, store
+from ...backends.numba_cpu.threading import share
+from ...backends.numba_cpu.vector_math import exp
 from .team import team_body
 
 SQUARED = 32 * 1024  # elements whose squares are added up in their dtype, so few that the sum rounds little
@@ -41,7 +41,10 @@ def scale(a, factor, threads, thread):
 
 @team_body
 def squares(a, sums, threads, thread):
-    """sums[k] = the sum of the squares of part k of a, SQUARED elements of a one-dimensional array. sums: float64."""
+    """sums[k] = the sum of the squares of part k of a, SQUARED elements of a one-dimensional array.
+
+    sums: float64, as long as there are parts. threads, thread: see above.
+    """
     first, end = share(sums.size, threads, thread)
     lanes = lanes_of(a)
     for part in range(first, end):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backends.numba_cpu.layout import aligned_empty, round_up
-from ..backends.numba_cpu.packing import pack_columns, pack_rows
-from ..backends.numba_cpu.product import lanes_of, product_over_rows
-from ..backends.numba_cpu.rows import add, clear, copy
-from ..backends.numba_cpu.simd import SIMD_BYTES
-from ..backends.numba_cpu.threading import share
+from ...backends.numba_cpu.layout import aligned_empty, round_up
+from ...backends.numba_cpu.packing import pack_columns, pack_rows
+from ...backends.numba_cpu.product import lanes_of, product_over_rows
+from ...backends.numba_cpu.rows import add, clear, copy
+from ...backends.numba_cpu.simd import SIMD_BYTES
+from ...backends.numba_cpu.threading import share
 from .team import run, team_body, threads_for
 
 # multiplications that make another thread worth waking
