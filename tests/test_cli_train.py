@@ -97,7 +97,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "1,438 pictures of 8 rows of 8, 359 held out; gru 8, numpy, 1 thread"
     assert re.fullmatch(r"epoch 2/2  step    20  loss 2\.\d+  accuracy \d+\.\d%", told[2])
-    assert re.search(r"held out: loss 2\.\d+, accuracy \d+\.\d%  learning rate 0.003  [\d,]+ pictures/s", told[3])
+    assert re.search(r"held out: loss 2\.\d+, accuracy \d+\.\d%  learning rate 0.001  [\d,]+ pictures/s", told[3])
     assert len(metrics.read_text().splitlines()) == 4
 
 

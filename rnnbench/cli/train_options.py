@@ -12,14 +12,14 @@ from rnnbench.cli import values
 _COMMON: dict[str, Any] = {"cell": "lstm", "dtype": "float32", "seed": 0, "patience": None}
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": _COMMON
-    | {"hidden_size": 128, "batch_size": 128, "optimiser": "adam", "learning_rate": 3e-3, "clip": 1.0, "mnist": None},
+    | {"hidden_size": 128, "batch_size": 128, "optimiser": "adam", "learning_rate": 1e-3, "clip": 1.0, "mnist": None},
     "words": _COMMON
     | {"hidden_size": 100, "batch_size": 32, "optimiser": "adam", "learning_rate": 2e-3, "clip": 1.0}
     | {"text": None, "column": None, "dictionary": 8000, "max_length": 60},
 }
 # the language model's original steps: one sentence each, plain gradient descent
 ORIGINAL_WORDS = {"batch_size": 1, "learning_rate": 0.005, "clip": None}
-EPOCHS = {"digits": 40, "words": 10}
+EPOCHS = {"digits": 60, "words": 10}
 # what may be chosen anew when a training goes on, and is the default where nothing is said; --epochs are the checkpoint's then
 _RUN: dict[str, Any] = {"backend": "numba-cpu", "threads": None, "metrics": None, "plot": None}
 RUN: dict[str, dict[str, Any]] = {
@@ -34,9 +34,9 @@ def digits(parser: argparse.ArgumentParser) -> None:
 
       rnnbench train digits
       rnnbench train digits --cell gru --epochs 20 --plot digits.png
-      rnnbench train digits --mnist ~/mnist --epochs 5 --learning-rate 0.001
+      rnnbench train digits --mnist ~/mnist --epochs 5
 
-    At the default learning rate LSTM, GRU and RNN all pass 97% of the default pictures that were held out.
+    By default LSTM, GRU and RNN all read more than 97% of the default pictures that were held out rightly.
     """
     parser.add_argument(
         "--mnist", metavar="DIR", help="MNIST from its published idx files, plain or .gz, in this folder"
