@@ -50,16 +50,15 @@ def _pack_row(out, out_at, width, depth, source, at, columns):
 
 
 @inner_njit
-def pack_rows(out, out_at, width, out_step, source, at, step, rows, columns):
-    """One panel out of rows: out[k, r] = source[r, k] for r < rows and k < columns, zeros from `rows` on.
+def pack_rows(out, out_at, width, source, at, step, rows, columns):
+    """One panel (columns, width) out of rows: out[k, r] = source[r, k] for r < rows, zeros from `rows` on.
 
-    out_at, at: where both start. width: whole vectors, at least `rows`. out_step: elements from one k to the next, at least
-    `width`. step: from one row to the next.
+    out_at, at: where both start. width: whole vectors, at least `rows`. step: from one row to the next.
     """
     lanes = lanes_of(out)
     for r in range(0, width, lanes):
         for k in range(0, columns, lanes):
-            _transpose(source, at + r * step + k, step, rows - r, columns - k, out, out_at + k * out_step + r, out_step)
+            _transpose(source, at + r * step + k, step, rows - r, columns - k, out, out_at + k * width + r, width)
 
 
 @intrinsic

@@ -65,7 +65,7 @@ def _forward(x, weight, bias, y, scratch, rows, inputs, outputs, threads, thread
     for p in range(first, end):
         column = p * width
         inside = min(width, outputs - column)
-        pack_rows(scratch, panel, width, width, weight, column * inputs, inputs, inside, inputs)
+        pack_rows(scratch, panel, width, weight, column * inputs, inputs, inside, inputs)
         clear(scratch, start, width)
         copy(scratch, start, bias, column, inside)
         for r in range(0, rows, _FORWARD_ROWS):
@@ -91,15 +91,15 @@ def _backward(x, weight, dy, dx, dweight, dbias, scratch, rows, inputs, outputs,
     packed_dy = thread * (most * (_STRIP + padded) + _STRIP * (width + padded) + width)  # (rows, strip)
     packed_x = packed_dy + most * _STRIP  # (panels, rows, width)
     packed_weight = packed_x + most * padded  # (panels, strip, width)
-    block = (
-        packed_weight + _STRIP * padded
-    )  # (strip, width): a last panel of dweight that is wider than what is left of a row
+    # (strip, width): a last panel of dweight that is wider than what is left of a row
+    block = packed_weight + _STRIP * padded
     nothing = block + _STRIP * width
     own_dx = thread * rows * padded
     first, end = share(outputs, threads, thread)
     clear(scratch, nothing, width)
     clear(dbias, first, end - first)
-    clear(dweight, first * inputs, (end - first) * inputs if rows == 0 else 0)
+    if rows == 0:
+        clear(dweight, first * inputs, (end - first) * inputs)
     for r in range(0, rows, _BACKWARD_ROWS):
         count = min(_BACKWARD_ROWS, rows - r)
         pack_columns(scratch, packed_x, width, x, r * inputs, inputs, inputs, count)
