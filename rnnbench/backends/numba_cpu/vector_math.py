@@ -5,8 +5,8 @@ exp(x) = 2**n exp(r) and expm1(x) = 2**n expm1(r) + (2**n - 1), which does not c
 give the limits.
 
 The largest errors that tests/test_vector_math.py meets, in units in the last place: exp 1.1, sigmoid 2.5, tanh 2.6. Of the
-latter two each has three roundings, of the exponential, of the sum below it and of the quotient; to take one of them back costs
-four to five instructions more, a quarter of what there are.
+latter two each has three roundings, of the exponential, of the sum below it and of the quotient. To take one of them back (1.6 and
+1.8) costs four to eight instructions more, and made LSTM inference with 16 to 64 units 4 to 13% slower.
 """
 
 from __future__ import annotations
