@@ -294,8 +294,10 @@ def test_a_six_line_cell_of_a_users_file_is_shown_checked_and_compared(
     cell = f"{path}:minimal"
     assert main(["show", cell, "--hidden-size", "8"]) == 0
     assert "def minimal(x, R, h)" in capsys.readouterr().out
-    assert main(["check", "--cells", cell, "--backends", "numpy", "--dtypes", "float32"]) == 0
-    assert "20 of 20" in capsys.readouterr().out
+    assert main(["check", "--cells", f"{cell},lstm", "--backends", "numpy", "--dtypes", "float32"]) == 0
+    head, *rows, summary = capsys.readouterr().out.splitlines()
+    assert "40 of 40" in summary
+    assert [row.index(" numpy ") for row in rows] == 2 * [head.index(" backend ")]  # the names' column fits them
     assert main([*QUICK_COMPARE, "--cells", cell, "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["cell"] == cell
 

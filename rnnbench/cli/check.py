@@ -13,7 +13,7 @@ from rnnbench.cli import against, values
 from rnnbench.cli.terminal import Progress, paint
 
 SHOWN = 20  # disagreements told one by one
-LINE = "{:<20} {:<15} {:<8} {:>5} {:>9} {:>9} {:>6}  {}"
+HEAD = ("cell", "backend", "dtype", "cases", "error", "allowed", "used", "of")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,7 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     named = arguments.backends or backends.OWN
     groups = list(check.cases(arguments.cells, named, arguments.dtypes, directions, seed=arguments.seed))
     progress = Progress(sum(map(len, groups)))
-    print(LINE.format("cell", "backend", "dtype", "cases", "error", "allowed", "used", "of"), flush=True)
+    # rows are printed as they come, so a name's column is as wide as the longest one to come
+    widths = [max(len(name), *(len(getattr(cases[0], name)) for cases in groups)) for name in HEAD[:3]]
+    form = " ".join(f"{{:<{width}}}" for width in widths) + " {:>5} {:>9} {:>9} {:>6}  {}"
+    print(form.format(*HEAD), flush=True)
     found: list[Verification] = []
     progress.show(str(groups[0][0]))
     for verification, group, complete in check.check(groups):
@@ -34,20 +37,20 @@ def run(arguments: argparse.Namespace) -> int:
         progress.show(str(verification.case))
         if complete:
             progress.clear()
-            print(_row(group), flush=True)
+            print(_row(group, form), flush=True)
     progress.clear()
     return _summary(found)
 
 
-def _row(group: check.Group) -> str:
-    """A line of the table: the case that used most of its tolerance stands for its group."""
+def _row(group: check.Group, form: str) -> str:
+    """A line of the table in this form: the case that used most of its tolerance stands for its group."""
     worst, names = group.worst, (group.cell, group.backend, group.dtype, str(len(group.found)))
     if worst is None:
         status = "failed" if group.count("failed") else "skipped"
-        return paint(LINE.format(*names, "", "", "", f"{status}: {group.found[0].reason}"), status, sys.stdout)
+        return paint(form.format(*names, "", "", "", f"{status}: {group.found[0].reason}"), status, sys.stdout)
     used = worst.error / worst.tolerance if worst.tolerance else 0.0
     what = f"{worst.worst} at {_sizes(worst)}"
-    line = LINE.format(*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{used:.0%}", what)
+    line = form.format(*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{used:.0%}", what)
     bad = group.count("wrong", "failed")
     if bad:
         return paint(f"{line}; {bad} of {len(group.found)} disagree", "wrong", sys.stdout)
