@@ -161,6 +161,21 @@ def test_padding_is_never_looked_at(name, value):
         assert np.isfinite(got).all()
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba-cpu"])
+@pytest.mark.parametrize("name", ["lstm", "gru_reset_before"])
+def test_a_row_without_a_step_hands_its_state_on_and_counts_for_nothing(name, backend):
+    rnn = RNN(name, I, H, backend=backend)
+    clean = tuple(np.ones((1, B, H), np.float32) for _ in rnn.spec.cell.states)
+    spoilt = tuple(np.where(np.arange(B)[:, None] == 2, np.float32(np.nan), s) for s in clean)
+    lengths, doutput = [T, 1, 0, T], DOUTPUT[:, :, :H]
+    got, expected = (rnn.forward(X, state, lengths) for state in (spoilt, clean))
+    for final, state in zip(got[1], spoilt, strict=True):
+        np.testing.assert_array_equal(final[:, 2], state[:, 2])
+    grads, right = rnn.backward(got[2], doutput), rnn.backward(expected[2], doutput)
+    for key in grads:
+        np.testing.assert_array_equal(grads[key], right[key], err_msg=key)
+
+
 def test_padding_in_which_the_equation_has_no_value_does_not_reach_the_weights():
     @cell
     def rooted(x, R, h):

@@ -161,6 +161,9 @@ class NumpyLayer:
                     kept[t] = o
         for s, final in zip(state, buffers["state"], strict=True):
             s[:] = final[:, : s.shape[1]]
+        if tape is not None and lengths is not None:
+            for kept in tape.states:  # whatever is in the state of a row without a step, 0 times it is to be 0
+                kept[:, lengths == 0] = 0
         return tape
 
     def _pre_activations(self, x: np.ndarray) -> np.ndarray:
