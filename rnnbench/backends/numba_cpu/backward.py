@@ -26,7 +26,7 @@ def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_pa
     `Stages`, which specialises the kernel; arrays: Arrays; doutput (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels,
     back_panels: their numbers; threads, by_rows, barrier: as in the forward kernel.
     """
-    barrier[0] = 0
+    barrier[:2] = 0
     work, plane = arrays.work, d.batch_size * d.padded
     clear(work, d.dstate_at, d.work_size - d.dstate_at)
     take_states(work, d.dstate_at, 2 * plane, d.batch_size, d.padded, dstates)

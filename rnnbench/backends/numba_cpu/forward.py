@@ -26,7 +26,7 @@ def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads
     specialises the kernel. x (T*B*I,); arrays: Arrays; output (T*B*D*H,), written; lengths (B,) or empty; d: ForwardDims; panels:
     their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,): whatever it holds.
     """
-    barrier[0] = 0
+    barrier[:2] = 0
     first, last = 0, d.seq_len & 1
     if d.training:
         first, last = (d.seq_len, 0) if d.reverse else (0, d.seq_len)
