@@ -161,7 +161,7 @@ def _heat_map(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Plot:
         for column, speedup in enumerate(values):
             _box(axes, row, column, speedup)
     axes.set(xlim=(-0.5, len(grid.columns) - 0.5), ylim=(len(grid) - 0.5, -0.5), xlabel="cell")
-    axes.set_ylabel("hidden size H, length T, batch size B")
+    axes.set_ylabel("sizes H, T and B")  # as on the page; spelt out they are longer than a map of few cases is high
     axes.set_xticks(range(len(grid.columns)), [_shorter(cell) for cell in grid.columns], parse_math=False)
     axes.set_yticks(range(len(grid)), [f"H {h}  T {t}  B {b}" for h, t, b in grid.index])
     axes.tick_params(length=0)
