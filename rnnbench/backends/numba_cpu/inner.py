@@ -2,8 +2,8 @@
 
 Numba optimises each function that it compiles and turns it into machine code, with two more around it, one that takes Python's
 objects and one for C. What a function calls is part of it, so a tile five calls below a kernel goes through all of that five times
-before the kernel itself does. Nobody calls these functions but kernels. Without it a cell compiles in 14 s where it took
-25, and kernels are up to a tenth faster: loops that were unrolled and divided early are not what fits where they end up.
+before the kernel itself does. Nobody but kernels calls these functions, so they skip all that: a cell compiles in 14 s where it
+took 25, and kernels are up to a tenth faster, for loops that are unrolled and divided early are not what fits where they end up.
 
 Numba keeps functions of the same name and argument types apart by a counter, which starts anew in each process. A kernel on disk
 carries the functions that it calls along; loaded beside a kernel that another process compiled, a function of the same name, types

@@ -27,8 +27,8 @@ from .layout import Part
 
 _config: Any = _numba_config  # its attributes are made at run time
 
-# attempts before a waiting thread goes to sleep, a quarter of a millisecond. Partners that compute are late by less; to be woken
-# takes a tenth of that in a virtual machine; a partner without a processor is late by 4 ms
+# attempts before a waiting thread goes to sleep, a quarter of a millisecond: a partner without a processor is late by 4 ms. With
+# 30,000 threads also slept whose partner was just at work, and calls on an idle machine took up to half as long again
 _SPINS = 400_000
 _MOST = 1024
 _INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
@@ -261,7 +261,7 @@ def _read(context, counters, index):
 
 
 def _futex(context: Any, builder: ir.IRBuilder, counters: Any, array: ir.Value, what: int, value: ir.Value) -> None:
-    """The system call on the low half of counters[0], which is all of it for Linux, and of a whole barrier's visits."""
+    """The system call on the low half of counters[0]: Linux compares 32 bits, into which the visits of a call fit."""
     data = context.make_array(counters)(context, builder, array).data
     numbers = [_INTP(_FUTEX), builder.ptrtoint(data, _INTP), _INTP(what), value, *[_INTP(0)] * 3]
     _call(builder, _INTP, "syscall", *numbers)
