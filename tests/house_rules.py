@@ -30,7 +30,9 @@ class Room(NamedTuple):
 CELLS = ("rnnbench.cells", "rnnbench.params", "rnnbench.memory")
 PLUGINS, FILES = "rnnbench.plugins", "rnnbench.files"
 # What backends share. None of them is a backend, so a backend that imports these still knows no other one.
-SHARED = ("rnnbench.backends.base", "rnnbench.backends.stack", "rnnbench.backends.threads")
+SHARED = (
+    "rnnbench.backends.base", "rnnbench.backends.stack", "rnnbench.backends.threads", "rnnbench.backends.kernel_files",
+)  # fmt: skip
 # What peers share.
 PEERS = ("rnnbench.backends.peers.biases",)
 # How other libraries arrange weights: permutations on NumPy arrays.
@@ -48,6 +50,7 @@ ROOMS = {
     "rnnbench.backends.base": Room(CELLS, ("numpy",)),
     "rnnbench.backends.stack": Room((*CELLS, *SHARED), ("numpy",)),
     "rnnbench.backends.threads": Room((), ("threadpoolctl",)),
+    "rnnbench.backends.kernel_files": Room(),
     "rnnbench.backends.numpy_backend": Room((*CELLS, *SHARED), ("numpy",)),
     "rnnbench.backends.numba_cpu": Room((*CELLS, *SHARED), ("numpy", "numba", "llvmlite")),
     "rnnbench.backends.numba_cuda": Room((*CELLS, *SHARED), ("numpy", "numba", "numba_cuda")),

@@ -161,6 +161,7 @@ def test_the_small_kernels_compile(capability: tuple[int, int]) -> None:
     matrix = array(2, real)
     ptx(moves.copy_rows, (matrix, PAIR, INT, matrix, PAIR, INT, INT), capability)
     ptx(moves.without_padding, (array(3, real), array(1, INT), array(3, real)), capability)
+    ptx(moves.clear_unused_rows, (array(4, real), array(1, INT)), capability)
     ptx(moves.fill, (array(1, real), INT), capability)
     ptx(moves.add_row, (array(1, real), INT, array(1, real), INT, INT), capability)
     ptx(moves.add_slices, (matrix, INT, matrix, PAIR, types.boolean, INT, INT), capability)

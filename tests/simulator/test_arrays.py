@@ -124,10 +124,16 @@ def test_what_lies_in_the_padding_has_no_effect() -> None:
     lengths, past = [2, 3, 0], np.arange(3)[:, None] >= [2, 3, 0]
     dirty_x, dirty_d = data.x.copy(), data.doutput.copy()
     dirty_x[past], dirty_d[past] = np.nan, np.nan
+    assert data.state is not None
+    dirty_state = tuple(s.copy() for s in data.state)
+    for state in dirty_state:
+        state[:, 2] = np.nan  # of the row without a step
     clean, dirty = [
-        rnn.backward(rnn.forward(x, data.state, lengths)[2], d, data.dstate)
-        for x, d in ((data.x * ~past[:, :, None], data.doutput), (dirty_x, dirty_d))
+        rnn.backward(rnn.forward(x, state, lengths)[2], d, data.dstate)
+        for x, state, d in ((data.x * ~past[:, :, None], data.state, data.doutput), (dirty_x, dirty_state, dirty_d))
     ]
+    final = rnn.forward(dirty_x, dirty_state, lengths)[1]
+    assert np.isnan(final[0][:, 2]).all() and np.isfinite(final[0][:, :2]).all()
     for name, value in clean.items():
         np.testing.assert_array_equal(dirty[name], value, err_msg=name)
 

@@ -14,12 +14,13 @@ import numpy as np
 from numba import cuda
 
 from . import device
+from .compiled import kernel
 from .queue import Queue
 
 REPEATS = 5
 
 
-@cuda.jit
+@kernel()
 def _copy(source, target):
     i = cuda.grid(1)
     while i < source.shape[0]:
@@ -27,7 +28,7 @@ def _copy(source, target):
         i += cuda.gridsize(1)
 
 
-@cuda.jit
+@kernel()
 def _meet(count, seen):
     """All threads of the grid meet `count` times."""
     grid = cuda.cg.this_grid()
@@ -37,7 +38,7 @@ def _meet(count, seen):
         seen[0] = count
 
 
-@cuda.jit
+@kernel()
 def _nothing(seen):
     pass
 

@@ -23,7 +23,7 @@ _TOO_LARGE = 720  # CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE
 def version() -> str:
     """What runs kernels here, as in "numba-cuda 0.30.4"."""
     try:
-        import numba_cuda  # type: ignore[import-not-found]
+        import numba_cuda
     except ImportError:
         return f"numba {numba.__version__}"
     return f"numba-cuda {numba_cuda.__version__}"

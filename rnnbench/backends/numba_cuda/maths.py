@@ -22,15 +22,6 @@ SIMULATED = bool(getattr(numba, "config").ENABLE_CUDASIM)  # noqa: B009  # Numba
 index = numba.uint64
 
 
-def jit(fast: bool, threads: int) -> Callable[..., Any]:
-    """The decorator of a kernel for blocks of `threads`: the compiler then gives a thread no more registers than they have in all.
-
-    fast: its mathematics. Numba's simulator knows no such bound.
-    """
-    bounds = {} if SIMULATED else {"launch_bounds": threads}
-    return cuda.jit(fastmath=fast, **bounds)
-
-
 @lru_cache(maxsize=4)
 def namespace(dtype: str, fast: bool) -> dict[str, Any]:
     """Name -> device function, for every function of `cells.graph.OPERATIONS`, and `real`, which makes typed constants."""

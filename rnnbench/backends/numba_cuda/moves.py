@@ -8,8 +8,9 @@ from typing import Any
 from numba import cuda
 
 from ...cells import Program
+from .compiled import kernel, of_program
 from .items import backward_item, forward_item
-from .maths import REAL, jit
+from .maths import REAL
 
 THREADS = 256
 SUM_COLUMNS, SUM_ROWS = 32, 8  # of a block of `column_sums`
@@ -20,16 +21,16 @@ def pointwise(program: Program, backward: bool, stage: int, dtype: str, fast: bo
     """The kernel (b, now, rows, hidden_size): the pointwise code of one stage of one step, for every item."""
     item = (backward_item if backward else forward_item)(program, stage, dtype, fast)
 
-    @jit(fast, THREADS)
-    def kernel(b, now, rows, hidden_size):
+    @kernel(of_program(program), backward, stage, dtype, fast=fast, threads=THREADS)
+    def each_item(b, now, rows, hidden_size):
         i = cuda.grid(1)
         if i < rows * hidden_size:
             item(b, now, i // hidden_size, i % hidden_size, hidden_size)
 
-    return kernel
+    return each_item
 
 
-@cuda.jit
+@kernel()
 def copy_rows(source, source_at, source_columns, target, target_at, rows, columns):
     """target[target_at + (r, c)] = source[source_at + (r, c)] for r < rows and c < columns; 0 from c = `source_columns` on.
 
@@ -44,7 +45,7 @@ def copy_rows(source, source_at, source_columns, target, target_at, rows, column
             target[target_at[0] + r, target_at[1] + c] = 0
 
 
-@cuda.jit
+@kernel()
 def without_padding(x, lengths, out):
     """out (T, B, I) = x, with zeros past each row's end, whatever lies there. lengths (B,)."""
     i, B, I = cuda.grid(1), x.shape[1], x.shape[2]
@@ -56,7 +57,17 @@ def without_padding(x, lengths, out):
             out[t, b, k] = 0
 
 
-@cuda.jit
+@kernel()
+def clear_unused_rows(values, lengths):
+    """values (slots, B, n, H): zeros in the rows without a step, whose states BPTT multiplies with zero, be they NaN or not."""
+    i, row = cuda.grid(1), values.shape[2] * values.shape[3]
+    if i < values.size:
+        b, k = i // row % values.shape[1], i % row
+        if lengths[b] == 0:
+            values[i // row // values.shape[1], b, k // values.shape[3], k % values.shape[3]] = 0
+
+
+@kernel()
 def fill(array, value):
     """array (n,): every element becomes `value`."""
     i = cuda.grid(1)
@@ -64,7 +75,7 @@ def fill(array, value):
         array[i] = value
 
 
-@cuda.jit
+@kernel()
 def add_row(source, source_at, target, target_at, count):
     """target[target_at + i] += source[source_at + i] for i < count, both (n,)."""
     i = cuda.grid(1)
@@ -72,7 +83,7 @@ def add_row(source, source_at, target, target_at, count):
         target[target_at + i] += source[source_at + i]
 
 
-@cuda.jit
+@kernel()
 def add_slices(source, slices, target, target_at, adds, rows, columns):
     """target[target_at + (r, c)] = the sum over s < `slices` of source[s * rows + r, c], and what is there if `adds`."""
     i = cuda.grid(1)
@@ -94,8 +105,8 @@ def column_sums(dtype: str, columns: int, rows: int) -> Any:
     """
     real, shape = REAL[dtype], (rows, columns)
 
-    @cuda.jit
-    def kernel(a, part, out):
+    @kernel(dtype, columns, rows)
+    def sums(a, part, out):
         parts = cuda.shared.array(shape, real)
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
         c = cuda.blockIdx.x * columns + x
@@ -111,4 +122,4 @@ def column_sums(dtype: str, columns: int, rows: int) -> Any:
                 total += parts[r, x]
             out[cuda.blockIdx.y, c] = total
 
-    return kernel
+    return sums

@@ -16,7 +16,7 @@ from ..base import Arrangement
 from . import device
 from .layer import DeviceLayer
 from .layer import Tape as LayerTape
-from .moves import without_padding
+from .moves import clear_unused_rows, without_padding
 from .queue import Queue
 
 Arrays = tuple[Any, ...]
@@ -107,6 +107,9 @@ class DeviceNetwork:
                 output = queue.empty(T, B, spec.output_size)
                 kept = [layer.forward(queue, x, state, ends, training, output, final) for layer in directions]
                 tapes.append([tape for tape in kept if tape is not None])
+                if lengths is not None and not lengths.all():
+                    for tape in tapes[-1]:
+                        queue.each(clear_unused_rows, tape.values.size, tape.values, ends)
                 x, between = output, between + output.nbytes
             queue.finish()
         if not training:

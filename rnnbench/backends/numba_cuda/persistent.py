@@ -22,8 +22,9 @@ from numba import cuda, types
 
 from ...cells import Program
 from .buffers import in_backward, in_inference, in_training
+from .compiled import kernel, of_program
 from .items import backward_item, forward_item
-from .maths import REAL, index, jit
+from .maths import REAL, index
 from .plan import Tile
 from .segments import Product, segments
 from .weights import SHIFT, Reading, reading
@@ -71,8 +72,10 @@ def persistent(
     staged_size = tile.rows * max([tile.chunk(product.depth) for product in products], default=1)
     partial_size = tile.slices * tile.rows * U * max([product.outs for product in products], default=1)
 
-    @jit(fast, U * tile.slices)
-    def kernel(b, weights, seq_len, reverse, rows):
+    made_from = of_program(program), backward, tile, hidden_size, dtype, stored
+
+    @kernel(*made_from, fast=fast, threads=U * tile.slices)
+    def all_steps(b, weights, seq_len, reverse, rows):
         staged = cuda.shared.array(staged_size, real)
         partial = cuda.shared.array(partial_size, real)
         words = cuda.local.array(held_size, word)
@@ -89,7 +92,7 @@ def persistent(
         for step in range(seq_len):
             run(b, held, staged, partial, position(step, seq_len, reverse), first_row, end_row, unit)
 
-    return kernel
+    return all_steps
 
 
 # ---- device functions one after the other: a kernel cannot loop over a tuple of them, for each is a type of its own

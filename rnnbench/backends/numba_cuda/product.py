@@ -11,7 +11,8 @@ from typing import Any
 
 from numba import cuda
 
-from .maths import REAL, index, jit
+from .compiled import kernel
+from .maths import REAL, index
 from .plan import ProductTile
 from .weights import reading
 
@@ -34,8 +35,8 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
     threads, zero = across * down, real(0)
     left_shape, right_shape, sums_size = (K, M + 1), (K, N), each * each
 
-    @jit(fast, threads)
-    def kernel(a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth, part):
+    @kernel(tile, transposed, dtype, stored, fast=fast, threads=threads)
+    def multiply(a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth, part):
         left = cuda.shared.array(left_shape, real)
         right = cuda.shared.array(right_shape, real)
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
@@ -82,4 +83,4 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
                         value += c[to_row, to_column]
                     c[to_row, to_column] = value
 
-    return kernel
+    return multiply

@@ -1,0 +1,114 @@
+"""Kernels for the device, compiled once and kept on disk.
+
+Numba's own cache cannot keep them: a kernel is made by a function from a cell's program, a tile and a dtype, and holds device
+functions that are other objects in each process. So whoever makes a kernel says what it is made from, and an entry's name is a hash
+of that and of the types of its arguments, in a folder that changes with the sources, the compilers and the compute capability.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import cuda
+
+from ...cells import Program
+from .. import kernel_files
+from .maths import SIMULATED
+
+
+def kernel(*made_from: object, fast: bool = False, threads: int = 0) -> Callable[..., Any]:
+    """The decorator of a kernel.
+
+    made_from: all that it is made from, besides the source text: `repr` must tell one from another, and be the same in the next
+    process. fast: its mathematics, see `maths`. threads: of a block; the compiler then gives a thread no more registers than they
+    have in all. 0: any number, of few registers.
+    """
+    if SIMULATED:  # knows no bounds, and compiles nothing
+        return cuda.jit(fastmath=fast)
+    bounds = {"launch_bounds": threads} if threads else {}
+
+    def decorate(function: Any) -> Any:
+        dispatcher = cuda.jit(fastmath=fast, **bounds)(function)
+        name = function.__module__, function.__qualname__, made_from, fast, threads
+        dispatcher._cache = _Cache(repr(name))  # what enable_caching does, with a cache of ours
+        return dispatcher
+
+    return decorate
+
+
+def of_program(program: Program) -> str:
+    """What a kernel made from a program is called by: it changes when the cell's mathematics does."""
+    return f"{program.cell.name}#{program.cell.digest}-{'training' if program.training else 'inference'}"
+
+
+@lru_cache(maxsize=4)
+def folder(capability: tuple[int, int]) -> Path:
+    """Where kernels for devices of a compute capability are kept."""
+    import numba_cuda
+
+    return kernel_files.folder(
+        [
+            kernel_files.source_digest("numba_cuda"),
+            numba.__version__,
+            numba_cuda.__version__,
+            f"CUDA {cuda.runtime.get_version()} for {capability}",
+        ]
+    )
+
+
+class _Cache:
+    """The kernels of one dispatcher, as Numba asks for them. Each has a file of its own, which is replaced as a whole."""
+
+    cache_path = "see rnnbench.backends.numba_cuda.compiled.folder"
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The kernel for arguments of these types, or None: it was not saved, or its file is damaged."""
+        from numba.cuda import serialize  # type: ignore[attr-defined]
+        from numba.cuda.dispatcher import _Kernel
+
+        path = self._path(sig)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            return _Kernel._rebuild(**serialize.loads(data))
+        except kernel_files.DAMAGE as error:
+            warnings.warn(
+                f"the compiled kernel {path} is damaged ({error!r}) and is compiled again", RuntimeWarning, stacklevel=2
+            )
+            return None
+
+    def save_overload(self, sig: Any, compiled: Any) -> None:
+        """Keep a kernel that has been bound to a device, and so is assembled."""
+        from numba.cuda import serialize  # type: ignore[attr-defined]
+
+        path = self._path(sig)
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".new")
+            with os.fdopen(handle, "wb") as file:
+                file.write(serialize.dumps(compiled._reduce_states()))
+            os.replace(name, path)  # another process's is as good
+        except (OSError, pickle.PicklingError) as error:  # the kernel in hand works all the same
+            warnings.warn(
+                f"a compiled kernel could not be kept in {path.parent}: {error}", RuntimeWarning, stacklevel=2
+            )
+
+    def flush(self) -> None:
+        """Numba's `recompile` forgets what is on disk; here a changed source has another folder."""
+
+    def _path(self, sig: Any) -> Path:
+        entry = hashlib.sha256(f"{self._name}\n{sig}".encode()).hexdigest()[:24]
+        return folder(tuple(cuda.get_current_device().compute_capability)) / f"{entry}.kernel"
