@@ -5,7 +5,6 @@ A stand-in answers where Numba asks for the device; kernels are assembled by nvJ
 
 from __future__ import annotations
 
-import types as python_types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import pytest
 pytest.importorskip("numba_cuda", reason="the package numba-cuda is not installed")
 pytest.importorskip("cuda.bindings.nvjitlink", reason="the package cuda-bindings is not installed")
 
-import numba.cuda.codegen  # noqa: E402
 import numba.cuda.dispatcher  # noqa: E402
 from numba import cuda, types  # noqa: E402
+from test_numba_cuda_ptx import INT, array, buffers, stand_in  # noqa: E402
 
 from rnnbench import cell, cells  # noqa: E402
 from rnnbench.backends import kernel_files  # noqa: E402
@@ -31,11 +30,8 @@ CAPABILITY = (9, 0)
 @pytest.fixture(autouse=True)
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
     """A device of compute capability 9.0 as far as it is asked, a folder of one's own; the names of kernels that were compiled."""
-    device = python_types.SimpleNamespace(compute_capability=CAPABILITY, id=0)
-    context = python_types.SimpleNamespace(device=device)
-    monkeypatch.setattr(numba.cuda.dispatcher, "get_current_device", lambda: device)
-    monkeypatch.setattr(cuda, "get_current_device", lambda: device)
-    monkeypatch.setattr(numba.cuda.codegen.devices, "get_context", lambda: context)
+    stand_in(monkeypatch, CAPABILITY)
+    monkeypatch.setattr(cuda, "get_current_device", numba.cuda.dispatcher.get_current_device)
     compiled_names: list[str] = []
     kernel_type = numba.cuda.dispatcher._Kernel
     original = kernel_type.__init__
@@ -134,8 +130,6 @@ def test_a_cells_kernels_are_told_apart_by_its_mathematics(made: list[str]) -> N
 
 def test_a_persistent_kernel_comes_back_whole(made: list[str]) -> None:
     """The largest kind: several megabytes of text, a barrier of the grid, registers bounded by the block's threads."""
-    from test_numba_cuda_ptx import INT, array, buffers
-
     from rnnbench.backends.numba_cuda.persistent import persistent
     from rnnbench.params import Spec
 

@@ -25,20 +25,22 @@ from .. import kernel_files
 from .maths import SIMULATED
 
 
-def kernel(*made_from: object, fast: bool = False, threads: int = 0) -> Callable[..., Any]:
+def kernel(*made_from: object, fast: bool = False, threads: int = 0, blocks: int = 1) -> Callable[..., Any]:
     """The decorator of a kernel.
 
     made_from: all that it is made from, besides the source text: `repr` must tell one from another, and be the same in the next
-    process. fast: its mathematics, see `maths`. threads: of a block; the compiler then gives a thread no more registers than they
-    have in all. 0: any number, of few registers.
+    process. fast: its mathematics, see `maths`. threads, blocks: of a block, and blocks that a multiprocessor has to
+    have room for; the compiler then gives a thread no more registers than they have in all. 0 threads: any number.
     """
     if SIMULATED:  # knows no bounds, and compiles nothing
         return cuda.jit(fastmath=fast)
-    bounds = {"launch_bounds": threads} if threads else {}
+    options: dict[str, Any] = {"launch_bounds": (threads, blocks)} if threads else {}
 
     def decorate(function: Any) -> Any:
-        dispatcher = cuda.jit(fastmath=fast, **bounds)(function)
-        name = function.__module__, function.__qualname__, made_from, fast, threads
+        # By default nvJitLink would optimise, of whatever version is installed; so NVVM does, as in the tests that count registers.
+        # As a decorator with options, numba-cuda 0.30 forgets this one.
+        dispatcher = cuda.jit(function, fastmath=fast, lto=False, **options)
+        name = function.__module__, function.__qualname__, made_from, fast, threads, blocks
         dispatcher._cache = _Cache(repr(name))  # what enable_caching does, with a cache of ours
         return dispatcher
 

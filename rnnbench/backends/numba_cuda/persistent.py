@@ -14,8 +14,7 @@ compiler to that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, reduce
+from functools import lru_cache
 from typing import Any
 
 from numba import cuda, types
@@ -27,9 +26,12 @@ from .items import backward_item, forward_item
 from .maths import REAL, index
 from .plan import Tile
 from .segments import Product, segments
+from .sequence import both, in_parts, nothing
+from .shared import aligned
 from .weights import SHIFT, Reading, reading
 
 UNROLLED = 128  # multiplications in a row that the compiler unrolls: seen to be enough with NVVM 13.0, and 256 too many
+_PARTS = 8  # of the sum over a block's slices
 
 _in_inference, _in_training, _in_backward = (cuda.jit(device=True)(f) for f in (in_inference, in_training, in_backward))
 
@@ -56,27 +58,28 @@ def persistent(
     steps = segments(program, backward, hidden_size)
     products = [product for step in steps for product in step.products]
     real, weight, barrier = REAL[dtype], reading(stored), _grid_barrier if tile.shared_by_grid else _block_barrier
-    load, run, at = _nothing, _nothing, 0
+    load, run, at = nothing, nothing, 0
     for step in steps:
-        gather = _nothing
+        gather = nothing
         for product in step.products:
             multiply = _multiply(product, tile, at, real, weight)
-            gather = _both(gather, _gather(program, product, tile, backward, multiply, hidden_size, real))
-            load = _both(load, _load(product, tile, at, hidden_size, weight))
+            gather = both(gather, _gather(program, product, tile, backward, multiply, hidden_size, real))
+            load = both(load, _load(product, tile, at, hidden_size, weight))
             at += tile.held(product.outs, product.depth)
         item = (backward_item if backward else forward_item)(program, step.stage, dtype, fast)
-        run = _both(run, _segment(gather, item, barrier if step.products else None, tile, hidden_size))
+        run = both(run, _segment(gather, item, barrier if step.products else None, tile, hidden_size))
     position = _in_backward if backward else _in_training if program.training else _in_inference
     U = tile.units
     held_size, word, in_pairs = max(1, -(-at // weight.per_word)), weight.word, weight.per_word == 2
     staged_size = tile.rows * max([tile.chunk(product.depth) for product in products], default=1)
+    staged_array = aligned((staged_size,), real, lambda: cuda.shared.array(staged_size, real))
     partial_size = tile.slices * tile.rows * U * max([product.outs for product in products], default=1)
 
     made_from = of_program(program), backward, tile, hidden_size, dtype, stored
 
     @kernel(*made_from, fast=fast, threads=U * tile.slices)
     def all_steps(b, weights, seq_len, reverse, rows):
-        staged = cuda.shared.array(staged_size, real)
+        staged = staged_array()
         partial = cuda.shared.array(partial_size, real)
         words = cuda.local.array(held_size, word)
         if in_pairs:
@@ -93,33 +96,6 @@ def persistent(
             run(b, held, staged, partial, position(step, seq_len, reverse), first_row, end_row, unit)
 
     return all_steps
-
-
-# ---- device functions one after the other: a kernel cannot loop over a tuple of them, for each is a type of its own
-
-
-@cuda.jit(device=True)
-def _nothing(*arguments):
-    pass
-
-
-def _both(first: Any, second: Any) -> Any:
-    """Device function: `first`, then `second`, with the same arguments."""
-
-    @cuda.jit(device=True)
-    def both(*arguments):
-        first(*arguments)
-        second(*arguments)
-
-    return both
-
-
-def _in_parts(make: Callable[[int, int], Any], count: int, each: int) -> Any:
-    """The device functions make(first, end) for all of `count` in parts of `each`.
-
-    A loop that would be longer is not unrolled whole, and then its indices are no constants.
-    """
-    return reduce(_both, (make(first, min(first + each, count)) for first in range(0, count, each)))
 
 
 # ---- a segment
@@ -169,7 +145,7 @@ def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Readi
 
         return load
 
-    return _in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs * weight.per_word)))
+    return in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs * weight.per_word)))
 
 
 def _multiply(product: Product, tile: Tile, at: int, real: Any, weight: Reading) -> Any:
@@ -192,11 +168,11 @@ def _multiply(product: Product, tile: Tile, at: int, real: Any, weight: Reading)
                     for g in range(outs):
                         factor = take(held, at + j * outs + g)
                         for r in range(R):
-                            total[g * R + r] += factor * staged[index(r * size + j * S - skipped + cuda.threadIdx.y)]
+                            total[g * R + r] += factor * staged[index((j * S - skipped + cuda.threadIdx.y) * R + r)]
 
             return accumulate
 
-        accumulate = _in_parts(
+        accumulate = in_parts(
             lambda low, high: part(first + low, first + high),
             end - first,
             max(1, UNROLLED // (outs * R * weight.per_word)),
@@ -204,20 +180,23 @@ def _multiply(product: Product, tile: Tile, at: int, real: Any, weight: Reading)
 
         @cuda.jit(device=True)
         def pass_(source, from_, row_size, held, staged, total, rows):
-            for r in range(R):
-                for i in range(turns):
-                    k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
-                    if k < size:
+            # rows next to each other, which are read and written at once
+            values = cuda.local.array(R, real)
+            for i in range(turns):
+                k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
+                if k < size:
+                    for r in range(R):
                         inside = r < rows and skipped + k < depth
-                        value = source[index(from_ + r * row_size + skipped + k)] if inside else zero
-                        staged[index(r * size + k)] = value
+                        values[r] = source[index(from_ + r * row_size + skipped + k)] if inside else zero
+                    for r in range(R):
+                        staged[index(k * R + r)] = values[r]
             cuda.syncthreads()
             accumulate(held, staged, total)
             cuda.syncthreads()
 
         return pass_
 
-    return _in_parts(chunk, tile.each(depth), each_chunk)
+    return in_parts(chunk, tile.each(depth), each_chunk)
 
 
 def _gather(
@@ -228,40 +207,67 @@ def _gather(
     outs, first, place, at_new, operand = product.outs, product.first, product.place, product.at_new, product.operand
     places, operands = len(program.pre), len(program.operands)
     values = len(program.cell.states) + len(program.computed)
-    sums, slice_, zero = outs * R, outs * R * U, real(0)
+    sums, threads, zero = outs * R, U * S, real(0)
+    # Each of the threads adds up one of `parts` of the slices for one of the sums, then whoever owns the item adds those up.
+    parts = max(1, min(_PARTS, S // sums))
+    each_part, turns, own = -(-S // parts), -(-sums * parts // S), -(-R // S)
+    kept = own * outs
 
     @cuda.jit(device=True)
     def fold(source, from_, row_size, held, staged, partial, rows):
-        """partial[i * U + x] = sum i of unit x, for all slices."""
+        """partial[i * threads + p * U + x] = part p of sum i of unit x."""
+        x, y = cuda.threadIdx.x, cuda.threadIdx.y
         total = cuda.local.array(sums, real)
         for i in range(sums):
             total[i] = zero
         multiply(source, from_, row_size, held, staged, total, rows)
-        mine = cuda.threadIdx.y * slice_ + cuda.threadIdx.x
         for i in range(sums):
-            partial[index(mine + i * U)] = total[i]
+            partial[index(i * threads + y * U + x)] = total[i]
         cuda.syncthreads()
-        width = S
-        while width > 1:
-            half = (width + 1) // 2
-            if cuda.threadIdx.y + half < width:
-                for i in range(sums):
-                    partial[index(mine + i * U)] += partial[index(mine + half * slice_ + i * U)]
-            cuda.syncthreads()
-            width = half
+        added = cuda.local.array(turns, real)
+        for n in range(turns):
+            i, p = (n * S + y) // parts, (n * S + y) % parts
+            value = zero
+            if i < sums:
+                for m in range(each_part):
+                    s = p + m * parts
+                    if s < S:
+                        value += partial[index(i * threads + s * U + x)]
+            added[n] = value
+        cuda.syncthreads()
+        for n in range(turns):
+            i, p = (n * S + y) // parts, (n * S + y) % parts
+            if i < sums:
+                partial[index(i * threads + p * U + x)] = added[n]
+        cuda.syncthreads()
+
+    @cuda.jit(device=True)
+    def folded(partial, i):
+        value = zero
+        for p in range(parts):
+            value += partial[index(i * threads + p * U + cuda.threadIdx.x)]
+        return value
 
     @cuda.jit(device=True)
     def forward(b, held, staged, partial, now, first_row, end_row, unit):
         B = b.lengths.shape[0]
         slot = now.new if at_new else now.prev
         from_ = ((slot * B + first_row) * values + place) * H
-        fold(b.values, from_, values * H, held, staged, partial, end_row - first_row)
-        for r in range(cuda.threadIdx.y, R, S):
-            row = first_row + r
-            if row < end_row and unit < H:
-                to = ((now.t * B + row) * places + first) * H + unit
+        # the input's share is on its way while the products are computed
+        pre = cuda.local.array(kept, real)
+        for n in range(own):
+            row = first_row + n * S + cuda.threadIdx.y
+            if n * S + cuda.threadIdx.y < R and row < end_row and unit < H:
                 for g in range(outs):
-                    b.pre[index(to + g * H)] += partial[index((g * R + r) * U + cuda.threadIdx.x)]
+                    pre[n * outs + g] = b.pre[index(((now.t * B + row) * places + first + g) * H + unit)]
+        fold(b.values, from_, values * H, held, staged, partial, end_row - first_row)
+        for n in range(own):
+            r = n * S + cuda.threadIdx.y
+            row = first_row + r
+            if r < R and row < end_row and unit < H:
+                for g in range(outs):
+                    to = index(((now.t * B + row) * places + first + g) * H + unit)
+                    b.pre[to] = pre[n * outs + g] + folded(partial, g * R + r)
 
     @cuda.jit(device=True)
     def backwards(b, held, staged, partial, now, first_row, end_row, unit):
@@ -272,6 +278,6 @@ def _gather(
             row = first_row + r
             if row < end_row and unit < H:
                 to = (row * operands + operand) * H + unit
-                b.back[index(to)] = partial[index(r * U + cuda.threadIdx.x)]
+                b.back[index(to)] = folded(partial, r)
 
     return backwards if backward else forward

@@ -133,10 +133,18 @@ def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str =
     raise AssertionError("the kernel step runs everything")
 
 
-def product_tile(rows: int, device: Device) -> ProductTile:
-    """The tile for a product with so many rows."""
+def product_tile(rows: int, columns: int, depth: int, sliced: bool, dtype: str, device: Device) -> ProductTile:
+    """The tile for a product: the largest of which there are enough for all multiprocessors.
+
+    rows, columns: of the result. depth: terms of its sums. sliced: whether they may be cut, see `slices`.
+    """
     if device.simulated:
-        return ProductTile(4, 4, 8, 2)
+        return ProductTile(4, 4, 4, 2)
+    if ITEMSIZE[dtype] == 4:  # of float64 the sums would take all registers
+        large = ProductTile(128, 128, 8, 8)
+        tiles = -(-rows // large.rows) * -(-columns // large.columns)
+        if tiles * (max(1, depth // _LEAST_DEPTH) if sliced else 1) >= device.multiprocessors:
+            return large
     return ProductTile(64, 64, 16, 4) if rows > 16 else ProductTile(16, 64, 16, 4)
 
 

@@ -1,7 +1,10 @@
 """C = A B for the large products around the time loop and for the recurrent product of the `step` kernel: any shape, by tiles.
 
-A block computes a tile of C. Tiles of A and B pass through shared memory, and each thread keeps a square of sums in registers, in
-rows and columns a block's width apart, so that neighbouring threads read and write neighbouring elements.
+A block computes a tile of C. Tiles of A and B pass through shared memory; while a block multiplies one pair, its threads fetch the
+next into registers. Each thread keeps a square of sums in registers. Its columns are a block's width apart, so that neighbouring
+threads read and write neighbouring elements; its rows come in runs of 16 bytes, each of which is one load. With 8 x 8 sums that is
+64 multiply-adds and 10 loads for each k, of which a multiprocessor issues 4 and 1 at a time; with 4 x 4 sums and single loads it is
+16 and 8, so that shared memory would allow half of the rate.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from numba import cuda
 
 from .compiled import kernel
 from .maths import REAL, index
-from .plan import ProductTile
+from .plan import ITEMSIZE, ProductTile
+from .sequence import in_parts
+from .shared import LOADED_BYTES, aligned
 from .weights import reading
 
 FROM_ZERO, FROM_BIAS, ADD = 0, 1, 2
@@ -32,55 +37,97 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
     real, widen = REAL[dtype], reading(stored).widen
     M, N, K, each = tile.rows, tile.columns, tile.depth, tile.each
     across, down = N // each, M // each
-    threads, zero = across * down, real(0)
-    left_shape, right_shape, sums_size = (K, M + 1), (K, N), each * each
+    threads, sums_size, zero = across * down, each * each, real(0)
+    run = min(each, LOADED_BYTES // ITEMSIZE[dtype])  # rows of a thread that lie together
+    stride = down * run  # from one such run to its next
+    # a row of shared memory: the tile of A, a gap that spreads its columns over the banks, the tile of B
+    right = M + LOADED_BYTES // ITEMSIZE[dtype]
+    shape = K, right + N
+    shared = aligned(shape, real, lambda: cuda.shared.array(shape, real))
+    count_a, count_b = M * K // threads, K * N // threads  # elements that a thread fetches
 
-    @kernel(tile, transposed, dtype, stored, fast=fast, threads=threads)
+    @cuda.jit(device=True)
+    def of_a(thread, i):
+        """(row, k) within the tile of A of the i-th element that a thread fetches: neighbours in memory go to neighbours."""
+        if transposed:
+            return thread % M, thread // M + i * (threads // M)
+        return thread // K + i * (threads // K), thread % K
+
+    @cuda.jit(device=True)
+    def of_b(thread, i):
+        """(k, column) within the tile of B."""
+        return thread // N + i * (threads // N), thread % N
+
+    @cuda.jit(device=True)
+    def fetch(thread, a, a_at, b, b_at, row, rows, column, columns, k, end, next_a, next_b):
+        # past the last row and column stands the last one again, for sums that nobody writes
+        for i in range(count_a):
+            r, d = of_a(thread, i)
+            r, d = min(row + r, rows - 1), k + d
+            if transposed:
+                at = index(a_at[0] + d), index(a_at[1] + r)
+            else:
+                at = index(a_at[0] + r), index(a_at[1] + d)
+            next_a[i] = a[at] if d < end else zero
+        for i in range(count_b):
+            d, n = of_b(thread, i)
+            d, n = k + d, min(column + n, columns - 1)
+            next_b[i] = widen(b[index(b_at[0] + d), index(b_at[1] + n)]) if d < end else zero
+
+    def rows_of_c(first: int, end: int) -> Any:
+        """Device function: write the sums of a thread's rows from `first` to `end`."""
+
+        @cuda.jit(device=True)
+        def write(sums, c, c_at, bias, start, skipped, top, rows, left, columns):
+            for i in range(first, end):
+                r = top + i // run * stride + i % run
+                for j in range(each):
+                    n = left + j * across
+                    if r < rows and n < columns:
+                        to_row, to_column = index(c_at[0] + skipped + r), index(c_at[1] + n)
+                        value = sums[i * each + j]
+                        if start == FROM_BIAS:
+                            value += bias[to_column]
+                        elif start == ADD:
+                            value += c[to_row, to_column]
+                        c[to_row, to_column] = value
+
+        return write
+
+    write = in_parts(rows_of_c, each, 1)
+
+    @kernel(tile, transposed, dtype, stored, fast=fast, threads=threads, blocks=2)
     def multiply(a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth, part):
-        left = cuda.shared.array(left_shape, real)
-        right = cuda.shared.array(right_shape, real)
+        tiles = shared()
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
+        thread = y * across + x
         row, column = cuda.blockIdx.y * M, cuda.blockIdx.x * N
         sums = cuda.local.array(sums_size, real)
         mine = cuda.local.array(each, real)
+        next_a = cuda.local.array(count_a, real)
+        next_b = cuda.local.array(count_b, real)
         for i in range(each * each):
             sums[i] = zero
-        end = min(depth, (cuda.blockIdx.z + 1) * part)
-        for k in range(cuda.blockIdx.z * part, end, K):
-            for i in range(y * across + x, M * K, threads):
-                if transposed:
-                    r, d = i % M, i // M
-                    inside = row + r < rows and k + d < end
-                    left[index(d), index(r)] = a[index(a_at[0] + k + d), index(a_at[1] + row + r)] if inside else zero
-                else:
-                    r, d = i // K, i % K
-                    inside = row + r < rows and k + d < end
-                    left[index(d), index(r)] = a[index(a_at[0] + row + r), index(a_at[1] + k + d)] if inside else zero
-            for i in range(y * across + x, K * N, threads):
-                d, n = i // N, i % N
-                inside = k + d < end and column + n < columns
-                at = index(b_at[0] + k + d), index(b_at[1] + column + n)
-                right[index(d), index(n)] = widen(b[at]) if inside else zero
+        first, end = cuda.blockIdx.z * part, min(depth, (cuda.blockIdx.z + 1) * part)
+        fetch(thread, a, a_at, b, b_at, row, rows, column, columns, first, end, next_a, next_b)
+        for k in range(first, end, K):
+            for i in range(count_a):
+                r, d = of_a(thread, i)
+                tiles[index(d), index(r)] = next_a[i]
+            for i in range(count_b):
+                d, n = of_b(thread, i)
+                tiles[index(d), index(right + n)] = next_b[i]
             cuda.syncthreads()
+            fetch(thread, a, a_at, b, b_at, row, rows, column, columns, k + K, end, next_a, next_b)
             for d in range(K):
                 for j in range(each):
-                    mine[j] = right[index(d), index(x + j * across)]
+                    mine[j] = tiles[index(d), index(right + x + j * across)]
                 for i in range(each):
-                    factor = left[index(d), index(y + i * down)]
+                    factor = tiles[index(d), index(y * run + i // run * stride + i % run)]
                     for j in range(each):
                         sums[i * each + j] += factor * mine[j]
             cuda.syncthreads()
-        for i in range(each):
-            r = row + y + i * down
-            for j in range(each):
-                n = column + x + j * across
-                if r < rows and n < columns:
-                    to_row, to_column = index(c_at[0] + cuda.blockIdx.z * rows + r), index(c_at[1] + n)
-                    value = sums[i * each + j]
-                    if start == FROM_BIAS:
-                        value += bias[to_column]
-                    elif start == ADD:
-                        value += c[to_row, to_column]
-                    c[to_row, to_column] = value
+        top, left = row + y * run, column + x
+        write(sums, c, c_at, bias, start, cuda.blockIdx.z * rows, top, rows, left, columns)
 
     return multiply

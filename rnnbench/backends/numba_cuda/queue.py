@@ -82,7 +82,7 @@ class Queue:
         c_at: At = (0, 0), bias: Any = None, start: int = FROM_ZERO, transposed: bool = False, stored: str = "",
     ) -> None:  # fmt: skip
         """Enqueue a matrix product; the arguments are those of `product.product` and its kernel. stored: "" for their dtype."""
-        tile = product_tile(rows, self.device)
+        tile = product_tile(rows, columns, depth, transposed, self.dtype, self.device)
         kernel = product(tile, transposed, self.dtype, self.fast, stored or self.dtype)
         across, down = -(-columns // tile.columns), -(-rows // tile.rows)
         if bias is None:
