@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("numba_cuda", reason="the package numba-cuda is not installed")
@@ -111,6 +112,23 @@ def test_a_folder_that_cannot_be_written_costs_no_kernel(
     with pytest.warns(RuntimeWarning, match="could not be kept in .*: .*No space left on device"):
         assert cubin(scale(2.0))
     assert not list(tmp_path.glob("*/*.kernel"))
+
+
+def test_a_launch_asks_for_types_once_for_each_dtype(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    launches: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(numba.cuda.dispatcher._Kernel, "launch", lambda self, *what: launches.append((self, *what)))
+    monkeypatch.setattr(numba.cuda.dispatcher.driver, "_to_core_stream", lambda stream: stream)
+    kernel, asked = scale(2.0), []
+    typeof = type(kernel).typeof_pyval
+    monkeypatch.setattr(type(kernel), "typeof_pyval", lambda self, value: asked.append(value) or typeof(self, value))
+    single, double = np.ones(3, np.float32), np.ones(3)
+    for values in (single, double, single, double):
+        compiled.launch(kernel, (200,), (32,), 0, values.dtype.name, (values,))
+    assert len(asked) == 2 and len(made) == 2
+    assert [(what[1][0] is single, what[0].argument_types[0].dtype) for what in launches] == [
+        (True, types.float32), (False, types.float64), (True, types.float32), (False, types.float64),
+    ]  # fmt: skip
+    assert launches[0][2:] == ((200, 1, 1), (32, 1, 1), 0, 0)
 
 
 def test_a_cells_kernels_are_told_apart_by_its_mathematics(made: list[str]) -> None:

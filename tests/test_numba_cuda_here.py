@@ -25,6 +25,7 @@ def a_driver(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], drive
     """A machine with a GPU, as far as it is asked."""
     gpu = types.SimpleNamespace(name=b"NVIDIA GeForce", compute_capability=capability, MULTIPROCESSOR_COUNT=80)
     cuda = types.SimpleNamespace(
+        __file__="site-packages/numba_cuda/numba/cuda/__init__.py",
         cuda_error=lambda: None,
         is_available=lambda: True,
         runtime=types.SimpleNamespace(get_version=lambda: (13, 0)),
@@ -86,6 +87,32 @@ def test_numba_without_numba_cuda_has_no_bound_on_registers(monkeypatch: pytest.
     assert device.why_unavailable("numba-cuda") == (
         "the backend numba-cuda needs the package numba-cuda, which is not installed: pip install 'rnnbench[cuda]'"
     )
+
+
+def test_numba_cuda_in_a_folder_where_it_takes_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_driver(monkeypatch, (9, 0), (13, 0))
+    monkeypatch.setattr(device.cuda, "__file__", "site-packages/numba/cuda/__init__.py")
+    reason = device.why_unavailable("numba-cuda")
+    assert reason is not None and "needs numba-cuda in place of Numba's own CUDA target" in reason
+
+
+def test_a_numpy_that_numba_cuda_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_driver(monkeypatch, (9, 0), (13, 0))
+    monkeypatch.setattr(device, "np", types.SimpleNamespace(__version__="2.5.2"))
+    for release, works in (("0.30.4", False), ("0.31.0", True)):
+        monkeypatch.setattr(device, "version", lambda release=release: f"numba-cuda {release}")
+        reason = device.why_unavailable("numba-cuda")
+        expected = f"the backend numba-cuda needs NumPy below 2.5: with 2.5.2 numba-cuda {release} compiles nothing"
+        assert reason == (None if works else expected)
+
+
+def test_the_driver_is_started_before_it_is_asked_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba starts it late, and has no error before."""
+    a_driver(monkeypatch, (9, 0), (13, 0))
+    said: list[str] = []
+    monkeypatch.setattr(device.cuda, "is_available", lambda: said.append("CUDA_ERROR_NO_DEVICE. Try again."))
+    monkeypatch.setattr(device.cuda, "cuda_error", lambda: said[0] if said else None)
+    assert device.why_unavailable("numba-cuda") == f"{NO_GPU}CUDA_ERROR_NO_DEVICE"
 
 
 # ---- the plan

@@ -162,7 +162,10 @@ def test_the_step_kernels_compile(capability: tuple[int, int]) -> None:
 def test_the_small_kernels_compile(capability: tuple[int, int]) -> None:
     real = types.float64
     matrix = array(2, real)
-    ptx(moves.copy_rows, (matrix, PAIR, INT, matrix, PAIR, INT, INT), capability)
+    for states in (1, 2):
+        several, widths = types.UniTuple(matrix, states), types.UniTuple(INT, states)
+        ptx(moves.put_states, (several, INT, widths, matrix, INT, INT, INT), capability)
+        ptx(moves.get_states, (matrix, INT, several, INT, widths, INT, INT), capability)
     ptx(moves.without_padding, (array(3, real), array(1, INT), array(3, real)), capability)
     ptx(moves.clear_unused_rows, (array(4, real), array(1, INT)), capability)
     ptx(moves.fill, (array(1, real), INT), capability)

@@ -56,11 +56,13 @@ def compare(
     peak_gflops: float | None = None,
     turns: int = TURNS,
     budget_seconds: float = BUDGET_SECONDS,
+    settles: bool = True,
 ) -> list[dict[str, Any]]:
     """Verify one case on every backend, then time those that passed in turn. One row a backend, with the keys KEYS.
 
     Where there is no value it is None: no seconds for what was skipped, is wrong or failed, and no ratio where the
     first backend has no time. `peak_gflops` is the machine's measured matrix-product rate for `percent_of_peak`.
+    turns, budget_seconds, settles: see `measure.in_turn`.
     """
     rows: list[dict[str, Any]] = []
     sessions: list[tuple[dict[str, Any], Session]] = []
@@ -77,7 +79,7 @@ def compare(
         if session is not None:
             sessions.append((rows[-1], session))
     if sessions:
-        times = in_turn([session for _, session in sessions], turns, budget_seconds)
+        times = in_turn([session for _, session in sessions], turns, budget_seconds, settles)
         base = times[:, 0] if sessions[0][0] is rows[0] else None
         for (row, session), seconds in zip(sessions, times.T, strict=True):
             median = bootstrap_median(seconds).median

@@ -1,29 +1,30 @@
 """Everything that a GPU is needed for, in one run within a time: is it right there, what are the ceilings, how fast is it.
 
-Written into a folder as it comes, so that a run that is cut off has left what it knew: machine.json, ceilings.json,
-conformance.csv, compare.csv and report.md. `rnnbench gpu FOLDER` and `make gpu OUT=FOLDER` run it.
+What runs on the device runs in other processes (`isolated`): a kernel that hangs or spoils its process costs one case. The folder
+is written anew after each part and each case, see `gpu_report`. `rnnbench gpu FOLDER` and `make gpu OUT=FOLDER` run it.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
-import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from rnnbench import backends, cells
 from rnnbench.backends.threads import get_threads
-from rnnbench.bench import compare
+from rnnbench.bench import compare, startup
 from rnnbench.bench.cases import Case
 from rnnbench.bench.check import SHAPES
+from rnnbench.bench.gpu_report import Results
+from rnnbench.bench.isolated import Isolated, Lost
 from rnnbench.bench.machine import describe
 from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification, verify
@@ -33,14 +34,18 @@ KERNELS = ("block", "grid", "step")
 # The yardstick first: cuDNN in IEEE float32.
 COMPARED = ("torch-cuda", "numba-cuda", "torch-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16", *STORED)
 CELLS = ("lstm", "gru", "rnn_tanh")
-HIDDEN_SIZES = (512, 128, 1024, 256, 64, 768)  # each compiles kernels of its own, so those that say most come first
-BATCH_SIZES = (1, 4, 16, 64, 128)
+# Each axis begins with what says most: a run that is cut off has seen some of everything.
+HIDDEN_SIZES = (512, 1024, 256, 128, 768, 64)
+BATCH_SIZES = (1, 16, 64, 4, 128)
 SEQ_LENS = (128, 1024)
-RAGGED_HIDDEN_SIZES, RAGGED_BATCH_SIZES = (256, 512), (4, 16, 64)
-# The oracle's loops in float64 on the host take about a second for so many operations; larger cases are named, not timed.
-MOST_FLOPS = 2e11
+RAGGED_HIDDEN_SIZES, RAGGED_BATCH_SIZES = (512, 256), (16, 4, 64)
+# The oracle's loops in float64 on the host take seconds for so many operations; larger cases are named, not timed.
+MOST_FLOPS = 5e11
 FRESH_INPUTS = 5  # of the search for races: the same kernels on other numbers
-CONFORMANCE_SHARE = 0.35  # of the time, at most
+COMPILE_UNTIL, CONFORMANCE_UNTIL, SANITIZERS_UNTIL = 0.25, 0.45, 0.55  # of the time, at most
+# A case that takes longer hangs: its kernels are on disk by then, or compile within that.
+CASE_SECONDS, CEILINGS_SECONDS = 90.0, 120.0
+SANITIZERS = ("memcheck", "racecheck")
 Say = Callable[[str], None]
 
 
@@ -59,43 +64,113 @@ def run(folder: Path, minutes: float, say: Say) -> int:
     if reason:
         raise NoGpu(reason)
     start = monotonic()
+
+    def share(part: float) -> float:
+        return start + 60 * minutes * part
+
     folder.mkdir(parents=True, exist_ok=True)
     backend: Any = backends.load("numba-cuda")
-    _write(folder / "machine.json", describe() | {"runs": backend.describe(), "threads": get_threads()})
-    say("ceilings")
-    ceilings = backend.ceilings()
-    _write(folder / "ceilings.json", ceilings)
-    say("conformance")
-    end = start + 60 * minutes
-    found = list(conformance(start + 60 * minutes * CONFORMANCE_SHARE))
-    _write_rows(folder / "conformance.csv", [v.record() | {"shape": str(v.case)} for v in found])
-    say("races")
-    races = sanitized()
-    (folder / "racecheck.txt").write_text(races + "\n", encoding="utf-8")
+    runs = backend.describe()
+    results = Results(folder, runs, describe() | {"runs": runs, "threads": get_threads()})
+    results.write()
+    say("first contact")
+    with Isolated(verified) as elsewhere:
+        for kernel, case in first_contact():
+            results.verifications.append(_verification(elsewhere, kernel, case))
+        results.write()
+        if not any(v.ok for v in results.verifications):
+            say("no kernel gives right results, so nothing else was run")
+            return results.bad
+        say("ceilings")
+        with Isolated(ceilings) as measured:
+            try:
+                results.ceilings = measured(seconds=CEILINGS_SECONDS)
+            except Exception as error:  # the rest is worth having without them
+                results.notes.append(f"the ceilings were not measured: {type(error).__name__}: {error}")
+        results.write()
+        say("compiling")
+        results.notes += compiled(share(COMPILE_UNTIL))
+        say("conformance")
+        for kernel, case in conformance():
+            if monotonic() > share(CONFORMANCE_UNTIL):
+                reason = "the time for conformance was over"
+                results.verifications.append(Verification(case, "skipped", reason=reason, runs=f"kernel {kernel}"))
+            else:
+                results.verifications.append(_verification(elsewhere, kernel, case))
+                results.write()
+    say("sanitizers")
+    results.sanitizers = {tool: sanitized(tool, share(SANITIZERS_UNTIL) - monotonic()) for tool in SANITIZERS}
+    results.write()
     say("compare")
-    rows: list[dict[str, Any]] = []
-    skipped: list[str] = []
-    for case in grid():
-        if monotonic() > end:
-            skipped.append(f"{case}: the time was over")
-        elif case.flops > MOST_FLOPS:
-            skipped.append(f"{case}: the float64 reference would take too long on the host")
-        else:
-            here = [name for name in COMPARED if backends.why_unavailable(name) is None]
-            rows += compare.compare(case, here, budget_seconds=0.5)
-            _write_rows(folder / "compare.csv", rows)
-    bad = [v for v in found if v.status in ("wrong", "failed")]
-    bad_rows = [row for row in rows if row["status"] in ("wrong", "failed")]
-    (folder / "report.md").write_text(
-        report(backend.describe(), ceilings, found, races, rows, skipped), encoding="utf-8"
-    )
-    return len(bad) + len(bad_rows)
+    with Isolated(compared) as elsewhere:
+        for case in grid():
+            if monotonic() > share(1):
+                results.skipped.append(f"{case}: the time was over")
+            elif case.flops > MOST_FLOPS:
+                results.skipped.append(f"{case}: the float64 reference would take too long on the host")
+            else:
+                try:
+                    rows = elsewhere(case, seconds=CASE_SECONDS)
+                except Lost as lost:
+                    rows = []
+                    results.failures.append(f"{case}: {lost}")
+                results.rows += rows
+                results.write()
+                if any(row["status"] == "failed" for row in rows):
+                    elsewhere.close()  # its device may be unusable now
+    results.write()
+    return results.bad
 
 
-def conformance(until: float) -> Iterator[Verification]:
-    """Every kernel, cell and dtype in the shapes of `rnnbench check`, then fresh inputs of the ragged one; until the clock `until`.
+# ---- what runs in other processes
 
-    until: of time.monotonic. What a kernel cannot run is skipped by name.
+
+def verified(kernel: str, case: Case) -> Verification:
+    """A case with every layer on one kernel, see KERNELS."""
+    before = os.environ.get(KERNEL)
+    os.environ[KERNEL] = kernel
+    try:
+        return dataclasses.replace(verify(case), runs=f"kernel {kernel}")
+    finally:
+        os.environ.pop(KERNEL)
+        if before is not None:
+            os.environ[KERNEL] = before
+
+
+def compared(case: Case) -> list[dict[str, Any]]:
+    """The rows of `compare` for all of COMPARED that can run here."""
+    here = [name for name in COMPARED if backends.why_unavailable(name) is None]
+    return compare.compare(case, here, budget_seconds=0.5, settles=False)  # no thread spins after work on a device
+
+
+def ceilings() -> dict[str, float]:
+    """What the device gives at best; see `backends.numba_cuda.ceilings`."""
+    backend: Any = backends.load("numba-cuda")
+    figures: dict[str, float] = backend.ceilings()
+    return figures
+
+
+def _verification(elsewhere: Isolated, kernel: str, case: Case) -> Verification:
+    try:
+        found: Verification = elsewhere(kernel, case, seconds=CASE_SECONDS)
+    except Lost as lost:
+        return Verification(case, "failed", reason=str(lost), runs=f"kernel {kernel}")
+    if found.status == "failed":
+        elsewhere.close()  # its device may be unusable now
+    return found
+
+
+# ---- the cases
+
+
+def first_contact() -> list[tuple[str, Case]]:
+    """(kernel, case): the smallest for each kernel."""
+    return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **SHAPES[0])) for kernel in KERNELS]
+
+
+def conformance() -> list[tuple[str, Case]]:
+    """(kernel, case): every kernel, cell and dtype in the shapes of `rnnbench check`, then fresh inputs of the ragged one. What a
+    kernel cannot run is skipped by name.
     """
     shapes = sorted(SHAPES, key=lambda shape: -len(shape))  # those with layers, directions and ragged rows first
     axes = itertools.product(shapes, CELLS, ("float32", "float64"), KERNELS)
@@ -111,98 +186,90 @@ def conformance(until: float) -> Iterator[Verification]:
         for kernel, backend, s in itertools.product(KERNELS, ("numba-cuda", *STORED), again)
     ]  # fmt: skip
     # first the only ones with many blocks in a grid; float64 last
-    cases.sort(key=lambda pair: (pair[1].hidden_size != 512, pair[1].dtype == "float64"))
-    for kernel, case in cases:
-        if monotonic() > until:
-            yield Verification(case, "skipped", reason="the time for conformance was over", runs=f"kernel {kernel}")
-            continue
-        before = os.environ.get(KERNEL)
-        os.environ[KERNEL] = kernel
-        try:
-            yield dataclasses.replace(verify(case), runs=f"kernel {kernel}")
-        finally:
-            os.environ.pop(KERNEL)
-            if before is not None:
-                os.environ[KERNEL] = before
-
-
-def sanitized() -> str:
-    """What compute-sanitizer's racecheck says of a small check, or that it is not here."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return "compute-sanitizer is not on the PATH, so races were looked for by fresh inputs alone"
-    program = "from rnnbench.bench.cases import Case; from rnnbench.bench.verify import verify; " + (
-        "v = verify(Case('lstm', 'numba-cuda', 'float32', 'train', 4, 3, 5, 40, lengths='ragged')); print(v.status, v.reason)"
-    )
-    command = [tool, "--tool", "racecheck", sys.executable, "-c", program]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        return "compute-sanitizer did not end within 120 s"
-    return (done.stdout + done.stderr).strip()
+    return sorted(cases, key=lambda pair: (pair[1].hidden_size != 512, pair[1].dtype == "float64"))
 
 
 def grid() -> list[Case]:
-    """The cases that are compared, in an order in which those with the same kernels are neighbours; ragged batches after the
-    short sequences, against PyTorch's packed ones.
-    """
+    """The cases that are compared, in an order in which each beginning is a sample of all. PyTorch gets ragged batches packed."""
     directions = ("forward", "train")
-    full = [
-        Case(cell, "", "float32", direction, seq_len, batch_size, hidden_size, hidden_size)
-        for seq_len, hidden_size, batch_size, cell, direction in itertools.product(
-            SEQ_LENS, HIDDEN_SIZES, BATCH_SIZES, CELLS, directions
+    full = {
+        Case(cell, "", "float32", direction, SEQ_LENS[t], BATCH_SIZES[b], HIDDEN_SIZES[h], HIDDEN_SIZES[h]): t
+        + b
+        + h
+        + c
+        for t, h, b, (c, cell), direction in itertools.product(
+            range(len(SEQ_LENS)), range(len(HIDDEN_SIZES)), range(len(BATCH_SIZES)), enumerate(CELLS), directions
         )
-    ]
-    ragged = [
-        Case("lstm", "", "float32", direction, SEQ_LENS[0], batch_size, hidden_size, hidden_size, lengths="ragged")
-        for hidden_size, batch_size, direction in itertools.product(RAGGED_HIDDEN_SIZES, RAGGED_BATCH_SIZES, directions)
-    ]
-    return sorted(full + ragged, key=lambda case: (case.seq_len, case.lengths))
+    }
+    ragged = {
+        Case(
+            "lstm", "", "float32", direction, SEQ_LENS[0], RAGGED_BATCH_SIZES[b], RAGGED_HIDDEN_SIZES[h],
+            RAGGED_HIDDEN_SIZES[h], lengths="ragged",
+        ): b + h
+        for h, b, direction in itertools.product(
+            range(len(RAGGED_HIDDEN_SIZES)), range(len(RAGGED_BATCH_SIZES)), directions
+        )
+    }  # fmt: skip
+    late = full | ragged
+    return sorted(late, key=lambda case: late[case])
 
 
-def report(
-    runs: str,
-    ceilings: dict[str, float],
-    found: list[Verification],
-    races: str,
-    rows: list[dict[str, Any]],
-    skipped: list[str],
-) -> str:
-    """The run as Markdown, from what the backend says of itself, and what `run` measured and could not."""
-    count = {status: sum(v.status == status for v in found) for status in ("ok", "skipped", "wrong", "failed")}
-    lines = [f"# {runs}", "", "## Conformance", "", ", ".join(f"{n} {status}" for status, n in count.items()), ""]
-    lines += [f"- {v.runs}, {v.case}: {v.status}: {v.reason}" for v in found if v.status in ("wrong", "failed")]
-    lines += ["", "Races: " + races.splitlines()[-1], "", "## Ceilings", "", "| figure | value |", "| --- | ---: |"]
-    lines += [f"| {name} | {value:.4g} |" for name, value in ceilings.items()]
-    names = list(dict.fromkeys(row["backend"] for row in rows))
-    lines += [
-        "",
-        "## Microseconds a time step",
-        "",
-        f"| direction | cell | lengths | T | B | H | {' | '.join(names)} |",
-    ]
-    lines.append("| --- " * 6 + "| ---: " * len(names) + "|")
-    key = ("direction", "cell", "lengths", "seq_len", "batch_size", "hidden_size")
-    for what, group in itertools.groupby(rows, lambda row: tuple(row[k] for k in key)):
-        by_name = {row["backend"]: row for row in group}
-        cells_ = [_step_us(by_name.get(name)) for name in names]
-        lines.append(f"| {' | '.join(map(str, what))} | {' | '.join(cells_)} |")
-    lines += ["", f"Not timed: {len(skipped)} cases.", *[f"- {reason}" for reason in skipped]]
-    return "\n".join(lines) + "\n"
+def compiled(until: float) -> list[str]:
+    """Compile the kernels of `grid`, each once, as many at a time as there are processors, for the processes that come after.
+
+    until: of time.monotonic. Returns what went wrong, or that the time was over.
+    """
+    ours = [name for name in COMPARED if name in backends.GPU]
+    groups: dict[tuple[Any, ...], list[Case]] = {}
+    for case, backend in itertools.product(grid(), ours):
+        # the length of a sequence is no part of a kernel, and batches beyond the largest group of rows share theirs
+        short = dataclasses.replace(
+            case, backend=backend, seq_len=2, batch_size=min(case.batch_size, 4), lengths="full"
+        )
+        key = short.cell, short.backend, short.hidden_size, short.batch_size
+        groups.setdefault(key, []).append(short)
+    notes = []
+    done = 0
+    for group, error in startup.compile_kernels([list(dict.fromkeys(g)) for g in groups.values()], CASE_SECONDS):
+        done += 1
+        if error:
+            notes.append(f"{group[0]} was not compiled ahead: {error}")
+        if monotonic() > until:
+            notes.append(
+                f"{len(groups) - done} of {len(groups)} groups of kernels were not compiled ahead: the time was over"
+            )
+            break
+    return notes
 
 
-def _step_us(row: dict[str, Any] | None) -> str:
-    if row is None or row["seconds"] is None:
-        return "-" if row is None else row["status"]
-    return f"{1e6 * row['seconds'] / row['seq_len']:.3g}"
+# ---- sanitizers
 
 
-def _write(path: Path, facts: dict[str, Any]) -> None:
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+def sanitized(tool: str, seconds: float) -> tuple[bool, str]:
+    """Whether compute-sanitizer's `tool` found nothing in a small check of every kernel, and what it says; nothing where it is not
+    on the PATH, does not end in time or cannot use the device. seconds: to wait.
+    """
+    command = shutil.which("compute-sanitizer")
+    if command is None:
+        return True, "compute-sanitizer is not on the PATH, so faults were looked for by fresh inputs alone"
+    program = (
+        "from rnnbench.bench.gpu import KERNELS, verified; from rnnbench.bench.cases import Case\n"
+        "case = Case('lstm', 'numba-cuda', 'float32', 'train', 4, 3, 5, 40, lengths='ragged')\n"
+        "for kernel in KERNELS:\n"
+        "    found = verified(kernel, case); print(kernel, found.status, found.reason)\n"
+    )
+    options = ["--tool", tool, "--print-limit", "20", "--error-exitcode", str(_FOUND)]
+    process = subprocess.Popen(
+        [command, *options, sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said = process.communicate(timeout=max(1.0, seconds))[0].strip()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the program under it, too
+        process.communicate()
+        return True, f"{tool} did not end within {seconds:.0f} s"
+    return process.returncode != _FOUND, said or f"{tool} said nothing"
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+_FOUND = 86  # an exit status that is nobody else's

@@ -47,12 +47,14 @@ class Timed(Protocol):
 
 
 def in_turn(
-    sessions: Sequence[Timed], turns: int = TURNS, budget_seconds: float = BUDGET_SECONDS
+    sessions: Sequence[Timed], turns: int = TURNS, budget_seconds: float = BUDGET_SECONDS, settles: bool = True
 ) -> NDArray[np.float64]:
     """Seconds a call, shape (turns, sessions): each entry the mean of a session's two samples in that turn.
 
-    Takes at least FEWEST_TURNS turns, more until `turns` or the budget is reached. Raises RuntimeError for a session
-    that has not been verified.
+    Takes at least FEWEST_TURNS turns, more until `turns` or `budget_seconds` are reached. settles: whether a session's turn begins
+    when the process's threads sleep. sessions: verified ones.
+
+    Raises RuntimeError for a session that has not been verified.
     """
     for session in sessions:
         if not session.verified:
@@ -66,7 +68,8 @@ def in_turn(
             row = np.zeros(len(sessions))
             for k in there_and_back:
                 if len(sessions) > 1:
-                    settle()
+                    if settles:
+                        settle()
                     sessions[k].run()  # its own threads awake again
                 row[k] += _sample(sessions[k], calls[k]) / (2 * calls[k])
             rows.append(row)

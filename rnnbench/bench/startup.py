@@ -68,12 +68,16 @@ def kernel_groups(cases: Iterable[Case]) -> list[list[Case]]:
     return [list(group) for group in groups.values()]
 
 
-def compile_kernels(groups: Sequence[Sequence[Case]]) -> Iterator[tuple[Sequence[Case], str]]:
+def compile_kernels(
+    groups: Sequence[Sequence[Case]], timeout: float | None = None
+) -> Iterator[tuple[Sequence[Case], str]]:
     """Run every case once so that its kernels lie on disk, a process for each group and as many at a time as there are
     processors. Yields each group when it is done, with why it failed (the benchmark that needs it will say so again).
+
+    groups: for each process its cases. timeout: seconds after which a process has failed; None waits.
     """
     with ThreadPoolExecutor(available_threads()) as pool:
-        started = {pool.submit(_ask, "compile", group, {}): group for group in groups}
+        started = {pool.submit(_ask, "compile", group, {}, timeout): group for group in groups}
         try:
             for done in as_completed(started):
                 error = done.exception()
@@ -85,18 +89,18 @@ def compile_kernels(groups: Sequence[Sequence[Case]]) -> Iterator[tuple[Sequence
             raise
 
 
-def _ask(question: str, cases: Sequence[Case], variables: dict[str, str]) -> dict[str, Any]:
-    """What a new process answers. Raises RuntimeError with its last words where it fails."""
+def _ask(
+    question: str, cases: Sequence[Case], variables: dict[str, str], timeout: float | None = None
+) -> dict[str, Any]:
+    """What a new process answers. Raises RuntimeError with its last words where it fails, or takes longer than `timeout`."""
     package = str(Path(__file__).parents[2])  # the same rnnbench as here, wherever it was imported from
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps([asdict(case) for case in cases])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps([asdict(case) for case in cases])]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{cases[0]}: the process that was to run it took longer than {timeout:.0f} s") from error
     if done.returncode != 0:
         words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RuntimeError(f"{cases[0]}: the process that was to run it failed: {words[-1]}")

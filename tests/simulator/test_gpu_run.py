@@ -14,10 +14,31 @@ from rnnbench.backends.numba_cuda import ceilings
 from rnnbench.bench import gpu
 from rnnbench.bench.cases import Case
 from rnnbench.bench.footprint import tape_bytes, workspace_bytes
+from rnnbench.bench.gpu_report import Results
+from rnnbench.bench.isolated import Lost
 from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification
 
 TINY = {"seq_len": 2, "batch_size": 3, "input_size": 2, "hidden_size": 3}
+
+
+class Here:
+    """In place of `Isolated`: in this process, for what the tests exchange would not be exchanged in another one."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.closed = function, 0
+
+    def __call__(self, *arguments: Any, seconds: float) -> Any:
+        return self.function(*arguments)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 @pytest.fixture
@@ -25,9 +46,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     ragged = Case("lstm", "numba-cuda", "float32", "train", **TINY, lengths="ragged")
     for name, value in {
         "SHAPES": (TINY,), "CELLS": ("lstm",), "HIDDEN_SIZES": (3,), "BATCH_SIZES": (2,), "SEQ_LENS": (2,), "FRESH_INPUTS": 0,
-        "COMPARED": ("numba-cuda",), "RAGGED_HIDDEN_SIZES": (3,), "RAGGED_BATCH_SIZES": (3,),
+        "COMPARED": ("numba-cuda",), "RAGGED_HIDDEN_SIZES": (3,), "RAGGED_BATCH_SIZES": (3,), "Isolated": Here,
     }.items():  # fmt: skip
         monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(gpu.startup, "compile_kernels", lambda groups, timeout: ((g, "") for g in groups))
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
     assert ragged.flops < gpu.MOST_FLOPS
 
@@ -54,30 +76,117 @@ def test_everything_is_written_and_right(tiny: None, tmp_path: Path, capsys: pyt
     assert "compute-sanitizer is not on the PATH" in report
 
 
+def found(case: Case, status: str, reason: str = "") -> Verification:
+    return Verification(case, status, 1.0, 1e-6, "output", reason)
+
+
 def test_a_wrong_kernel_is_loud(
     tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        gpu,
-        "verify",
-        lambda case: Verification(case, "wrong", 1.0, 1e-6, "output", "output has a relative error of 1.0"),
-    )
+    """All but the smallest case."""
+
+    def verify(case: Case) -> Verification:
+        return found(case, "ok") if case.cell == "lstm" else found(case, "wrong", "output has a relative error of 1.0")
+
+    monkeypatch.setattr(gpu, "verify", verify)
+    monkeypatch.setattr(gpu, "grid", lambda: [])
     assert cli.main(["gpu", str(tmp_path)]) == 1
-    assert "kernel step, lstm numba-cuda float32 train T=2 B=3 I=2 H=3: wrong: output has" in capsys.readouterr().out
+    assert "kernel step, gru numba-cuda float32 train T=2 B=3 I=2 H=3: wrong: output has" in capsys.readouterr().out
 
 
-def test_what_there_was_no_time_for_is_named(tiny: None, tmp_path: Path) -> None:
-    found = list(gpu.conformance(until=0.0))
-    assert found and {(v.status, v.reason) for v in found} == {("skipped", "the time for conformance was over")}
-    text = gpu.report("here", {}, found, "none", [], ["lstm: the time was over"])
-    assert "Not timed: 1 cases." in text and "- lstm: the time was over" in text
+def test_where_nothing_works_nothing_else_is_tried(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "verify", lambda case: found(case, "failed", "no attribute 'row_stack'"))
+    assert cli.main(["gpu", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "no kernel gives right results, so nothing else was run" in said.err and "compare" not in said.err
+    assert "3 failed" in said.out and "no attribute 'row_stack'" in said.out
+    assert [row["runs"] for row in rows(tmp_path / "conformance.csv")] == [f"kernel {k}" for k in gpu.KERNELS]
 
 
-def test_the_grid_is_the_issues(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_loses_its_process_costs_that_case(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Losing(Here):
+        def __call__(self, *arguments: Any, seconds: float) -> Any:
+            if self.function is gpu.ceilings:
+                raise RuntimeError("no barrier")
+            if getattr(arguments[-1], "lengths", "") == "ragged":
+                raise Lost("no answer within 90 s")
+            return super().__call__(*arguments, seconds=seconds)
+
+    monkeypatch.setattr(gpu, "Isolated", Losing)
+    monkeypatch.setattr(gpu, "conformance", lambda: [])
+    assert cli.main(["gpu", str(tmp_path)]) == 1
+    report = capsys.readouterr().out
+    assert "the ceilings were not measured: RuntimeError: no barrier" in report
+    assert "Lost: 2 cases." in report and ": no answer within 90 s" in report
+    assert [row["lengths"] for row in rows(tmp_path / "compare.csv")] == ["full", "full"]
+
+
+def test_a_process_whose_device_may_be_unusable_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere: Any = Here(lambda kernel, case: found(case, "failed", "illegal address"))
+    assert gpu._verification(elsewhere, "grid", Case("lstm", "numba-cuda", **TINY)).status == "failed"
+    assert elsewhere.closed == 1
+    elsewhere.function = lambda kernel, case: found(case, "wrong", "output")
+    gpu._verification(elsewhere, "grid", Case("lstm", "numba-cuda", **TINY))
+    assert elsewhere.closed == 1
+
+
+def test_what_there_was_no_time_for_is_named(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert gpu.run(tmp_path, 1e-9, print) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "Not timed: 4 cases." in text and "T=2 B=2 I=3 H=3: the time was over" in text
+    assert {row["reason"] for row in rows(tmp_path / "conformance.csv")} == {"", "the time for conformance was over"}
+
+
+def test_the_grid_is_the_issues_and_its_beginning_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = gpu.grid()
     assert len(cases) == len(set(cases)) == 3 * 6 * 5 * 2 * 2 + 2 * 3 * 2
-    assert [case.lengths for case in cases] == ["full"] * 180 + ["ragged"] * 12 + ["full"] * 180
+    assert sum(case.lengths == "ragged" for case in cases) == 12
+    first = cases[:40]
+    assert {case.cell for case in first} == set(gpu.CELLS) and {case.seq_len for case in first} == set(gpu.SEQ_LENS)
+    assert len({case.hidden_size for case in first}) >= 3 and len({case.batch_size for case in first}) >= 3
+    assert {case.lengths for case in first} == {"full", "ragged"}
     assert {case.hidden_size for case in cases} == {64, 128, 256, 512, 768, 1024}
+
+
+def test_kernels_are_compiled_ahead_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def compile_kernels(groups: Any, timeout: float) -> Any:
+        asked.extend(groups)
+        yield groups[0], "out of memory"
+        yield groups[1], ""
+
+    monkeypatch.setattr(gpu.startup, "compile_kernels", compile_kernels)
+    notes = gpu.compiled(until=0.0)
+    assert len(asked) == 3 * 6 * 2 * 3  # cells, hidden sizes, one row and more, dtypes of the weights
+    assert {case.direction for case in asked[0]} == {"forward", "train"} and asked[0][0].seq_len == 2
+    assert "was not compiled ahead: out of memory" in notes[0]
+    assert notes[1] == f"{len(asked) - 1} of {len(asked)} groups of kernels were not compiled ahead: the time was over"
+
+
+@pytest.mark.parametrize(
+    ("script", "clean", "says"),
+    [
+        ("echo 'no hazards'", True, "no hazards"),
+        ("echo '1 hazard'; exit 86", False, "1 hazard"),
+        ("echo 'Device not supported'; exit 1", True, "Device not supported"),
+        ("sleep 60", True, "racecheck did not end within 1 s"),
+    ],
+)
+def test_a_sanitizers_verdict_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, clean: bool, says: str
+) -> None:
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: str(tool))
+    assert gpu.sanitized("racecheck", 1.0) == (clean, says)
+    results = Results(tmp_path, "here", {}, sanitizers={"racecheck": (clean, says)})
+    assert results.bad == (not clean) and f"racecheck: {says}" in results.markdown()
 
 
 def test_the_ceilings_are_measured_on_work_that_was_done() -> None:

@@ -34,17 +34,40 @@ def kernel(*made_from: object, fast: bool = False, threads: int = 0, blocks: int
     """
     if SIMULATED:  # knows no bounds, and compiles nothing
         return cuda.jit(fastmath=fast)
-    options: dict[str, Any] = {"launch_bounds": (threads, blocks)} if threads else {}
+    # By default nvJitLink would optimise, of whatever version is installed; so NVVM does, as in the tests that count registers.
+    options: dict[str, Any] = {"fastmath": fast, "lto": False}
+    if threads:
+        options["launch_bounds"] = threads, blocks
 
     def decorate(function: Any) -> Any:
-        # By default nvJitLink would optimise, of whatever version is installed; so NVVM does, as in the tests that count registers.
-        # As a decorator with options, numba-cuda 0.30 forgets this one.
-        dispatcher = cuda.jit(function, fastmath=fast, lto=False, **options)
+        dispatcher = cuda.jit(function, **options)  # as a decorator numba-cuda 0.30 forgets `lto`
         name = function.__module__, function.__qualname__, made_from, fast, threads, blocks
         dispatcher._cache = _Cache(repr(name))  # what enable_caching does, with a cache of ours
         return dispatcher
 
     return decorate
+
+
+_READY: dict[tuple[Any, str], Any] = {}
+
+
+def launch(
+    kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], stream: Any, dtype: str, arguments: tuple[Any, ...]
+) -> None:
+    """Enqueue a kernel of `kernel` on a stream.
+
+    dtype: with the kernel it decides the types of all arguments, as everywhere in this backend; so they are asked for once. Numba
+    looks at each launch, and takes longer for a tuple of ten arrays than a device does for a step.
+    """
+    configured = kernel[blocks, threads, stream]
+    if SIMULATED:
+        configured(*arguments)
+        return
+    ready = _READY.get((kernel, dtype))
+    if ready is None:
+        types = tuple(kernel.typeof_pyval(argument) for argument in arguments)
+        ready = _READY[kernel, dtype] = kernel.compile(types)
+    ready.launch(arguments, configured.griddim, configured.blockdim, configured.stream, configured.sharedmem)
 
 
 def of_program(program: Program) -> str:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import numba
+import numpy as np
 from numba import cuda
 
 from .maths import SIMULATED
@@ -17,7 +18,9 @@ from .plan import Device
 OLDEST = (7, 5)  # Turing, the oldest that CUDA 13 compiles for
 SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=32, simulated=True)
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-_TOO_LARGE = 720  # CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE
+_NEED_ROW_STACK = tuple(f"numba-cuda 0.30.{patch}" for patch in range(5))  # which NumPy 2.5 removed
+# A refused cooperative launch: the driver's name for it, and what cuda.core says that asks before it launches.
+_TOO_LARGE = ("COOPERATIVE_LAUNCH_TOO_LARGE", "exceeds the limit")
 
 
 def version() -> str:
@@ -33,13 +36,21 @@ def why_unavailable(name: str) -> str | None:
     """Why the backend `name` cannot run kernels in this process, in a sentence, or None if it can."""
     if SIMULATED:
         return None
+    available = cuda.is_available()  # which starts the driver, so that it can say what is wrong
     if cuda.cuda_error():
         return f"the backend {name} needs an NVIDIA GPU with its driver: {_first_sentence(cuda.cuda_error())}"
-    if not cuda.is_available():
+    if not available:
         return f"the backend {name} finds a driver, but no NVVM to compile with: pip install 'rnnbench[cuda]'"
     if find_spec("numba_cuda") is None:
         # the CUDA target that Numba itself brings cannot bound a kernel's registers by its threads
         return f"the backend {name} needs the package numba-cuda, which is not installed: pip install 'rnnbench[cuda]'"
+    if "numba_cuda" not in str(cuda.__file__):
+        return (
+            f"the backend {name} needs numba-cuda in place of Numba's own CUDA target, and a .pth file does that in site-packages "
+            "alone: install numba-cuda there, not in a folder of PYTHONPATH"
+        )
+    if not hasattr(np, "row_stack") and version() in _NEED_ROW_STACK:
+        return f"the backend {name} needs NumPy below 2.5: with {np.__version__} {version()} compiles nothing"
     driver, toolkit = _driver_version(), cuda.runtime.get_version()
     if driver < toolkit:
         return (
@@ -104,7 +115,7 @@ def residency_errors(blocks: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, "code", None) != _TOO_LARGE:
+        if not any(said in str(error) for said in _TOO_LARGE):
             raise
         raise RuntimeError(
             f"{blocks} blocks that meet at a barrier are not all resident on {current().name}, a part of which may be taken; "

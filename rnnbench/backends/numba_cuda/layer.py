@@ -14,7 +14,7 @@ from ..base import LayerWeights
 from . import device
 from .buffers import Backward, Forward, Now, in_backward, in_inference, in_training
 from .gradients import Gradients
-from .moves import copy_rows, pointwise
+from .moves import get_states, pointwise, put_states
 from .persistent import persistent
 from .plan import Plan, plan
 from .product import ADD, FROM_BIAS
@@ -51,16 +51,20 @@ class DeviceLayer:
         self._recurrent = pack(weights.recurrent, queue.stored)
         P, H, I = weights.input.shape
         self._blocks, self._input_size = P, I
-        self._bias = queue.upload(weights.bias.reshape(P * H))
-        self._vector = queue.upload(weights.vector)
-        self._number = queue.upload(np.array([spec.numbers[n] for n in spec.cell.numbers], spec.dtype))
-        self._input_t = queue.upload(weights.input.reshape(P * H, I).T)
-        self._input = queue.upload(weights.input.reshape(P * H, I))
+        self._bias = queue.upload_for_all(weights.bias.reshape(P * H))
+        self._vector = queue.upload_for_all(weights.vector)
+        self._number = queue.upload_for_all(np.array([spec.numbers[n] for n in spec.cell.numbers], spec.dtype))
+        self._input_t = queue.upload_for_all(weights.input.reshape(P * H, I).T)
+        self._input = queue.upload_for_all(weights.input.reshape(P * H, I))
         self._packed: dict[tuple[str, bool], Any] = {}
+        self._plans: dict[int, Plan] = {}
 
     def plan(self, queue: Queue, batch_size: int) -> Plan:
         """How the layer runs with so many rows."""
-        return plan(self.spec, batch_size, queue.device, queue.stored, self.forced)
+        made = self._plans.get(batch_size)
+        if made is None:
+            made = self._plans[batch_size] = plan(self.spec, batch_size, queue.device, queue.stored, self.forced)
+        return made
 
     # ---- forward
 
@@ -91,9 +95,10 @@ class DeviceLayer:
         if made.tile is not None:
             self._persist(queue, made, buffers, part, False, T)
         else:
+            records = _records(values), _records(pre)
             for step, segment in itertools.product(range(T), segments(part, False, H)):
                 now = position(step, T, self.reverse)
-                self._multiply(queue, segment, now, _records(values), _records(pre), B)
+                self._multiply(queue, segment, now, *records, B)
                 queue.each(pointwise(part, False, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
         self._get_states(queue, values, position(T - 1, T, self.reverse).new, final)
         return Tape(x, lengths, values, saved) if training else None
@@ -137,16 +142,14 @@ class DeviceLayer:
 
     def _put_states(self, queue: Queue, state: tuple[Any, ...] | None, values: Any, slot: int) -> None:
         """The given states into their slot: H columns, of which those past the state's width are 0."""
-        (_, B, _, H), target = values.shape, _records(values)
-        for s, width in enumerate(self.spec.state_sizes):
-            given, columns = (target, 0) if state is None else (state[s].reshape(state[s].size // width, width), width)
-            queue.each(copy_rows, B * H, given, (self.row * B, 0), columns, target, (slot * B, s * H), B, H)
+        (_, B, _, H), target, widths = values.shape, _records(values), self.spec.state_sizes
+        given = _rows(state, widths) if state is not None else (target,) * len(widths)
+        filled = widths if state is not None else (0,) * len(widths)
+        queue.each(put_states, B * H, given, self.row * B, filled, target, slot * B, B, H)
 
     def _get_states(self, queue: Queue, values: Any, slot: int, final: tuple[Any, ...]) -> None:
-        (_, B, _, H), source = values.shape, _records(values)
-        for s, width in enumerate(self.spec.state_sizes):
-            target = final[s].reshape(final[s].size // width, width)
-            queue.each(copy_rows, B * width, source, (slot * B, s * H), width, target, (self.row * B, 0), B, width)
+        (_, B, _, H), widths = values.shape, self.spec.state_sizes
+        queue.each(get_states, B * H, _records(values), slot * B, _rows(final, widths), self.row * B, widths, B, H)
 
     # ---- weights
 
@@ -160,10 +163,10 @@ class DeviceLayer:
             R, H = self._recurrent, self.spec.hidden_size
             if form == "held":
                 blocks = R if backward else R.transpose(0, 2, 1)
-                self._packed[key] = queue.upload(blocks.reshape(-1, H))
+                self._packed[key] = queue.upload_for_all(blocks.reshape(-1, H))
             else:
                 parts = [R[o.pre.start : o.pre.stop].reshape(-1, H) for o in self._program.operands]
-                self._packed[key] = [queue.upload(part if backward else part.T) for part in parts]
+                self._packed[key] = [queue.upload_for_all(part if backward else part.T) for part in parts]
         return self._packed[key]
 
     # ---- backward
@@ -190,9 +193,10 @@ class DeviceLayer:
         if made.tile is not None:
             self._persist(queue, made, buffers, part, True, T)
         else:
+            records = _records(dpre), back.reshape(B, back.size // B)
             for step, segment in itertools.product(range(T), segments(part, True, H)):
                 now = in_backward(step, T, self.reverse)
-                self._multiply_back(queue, segment, now, _records(dpre), back.reshape(B, back.size // B), B)
+                self._multiply_back(queue, segment, now, *records, B)
                 queue.each(pointwise(part, True, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
         self._get_states(queue, flowing, 1 - in_backward(T - 1, T, self.reverse).turn, dinitial)
         gradients = Gradients(queue, spec, part, self.reverse, suffix)
@@ -217,3 +221,8 @@ def _records(array: Any) -> Any:
     """(steps, B, places, H) as a matrix with a row for each step and row of the batch."""
     steps, B, places, H = array.shape
     return array.reshape(steps * B, places * H)
+
+
+def _rows(states: tuple[Any, ...], widths: tuple[int, ...]) -> tuple[Any, ...]:
+    """Each of the network's states (L*D, B, width) as a matrix with a row for each layer, direction and row of the batch."""
+    return tuple(state.reshape(state.size // width, width) for state, width in zip(states, widths, strict=True))

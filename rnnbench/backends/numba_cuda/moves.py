@@ -31,18 +31,30 @@ def pointwise(program: Program, backward: bool, stage: int, dtype: str, fast: bo
 
 
 @kernel()
-def copy_rows(source, source_at, source_columns, target, target_at, rows, columns):
-    """target[target_at + (r, c)] = source[source_at + (r, c)] for r < rows and c < columns; 0 from c = `source_columns` on.
+def put_states(states, first, widths, target, target_first, rows, hidden_size):
+    """target[target_first + r, s * H + c] = states[s][first + r, c] for each state s, r < rows and c < widths[s]; 0 for c up to H.
 
-    source, target: two dimensions. source_at, target_at: (row, column) where they start. rows, columns: how many.
+    states: a tuple of matrices; with a width of 0 it is not read. target: a matrix.
     """
     i = cuda.grid(1)
-    if i < rows * columns:
-        r, c = i // columns, i % columns
-        if c < source_columns:
-            target[target_at[0] + r, target_at[1] + c] = source[source_at[0] + r, source_at[1] + c]
-        else:
-            target[target_at[0] + r, target_at[1] + c] = 0
+    if i < rows * hidden_size:
+        r, c = i // hidden_size, i % hidden_size
+        for s in range(len(states)):
+            if c < widths[s]:
+                target[target_first + r, s * hidden_size + c] = states[s][first + r, c]
+            else:
+                target[target_first + r, s * hidden_size + c] = 0
+
+
+@kernel()
+def get_states(source, source_first, states, first, widths, rows, hidden_size):
+    """states[s][first + r, c] = source[source_first + r, s * H + c] for each state s, r < rows and c < widths[s]."""
+    i = cuda.grid(1)
+    if i < rows * hidden_size:
+        r, c = i // hidden_size, i % hidden_size
+        for s in range(len(states)):
+            if c < widths[s]:
+                states[s][first + r, c] = source[source_first + r, s * hidden_size + c]
 
 
 @kernel()

@@ -80,7 +80,7 @@ class DeviceNetwork:
             # with buffers of its own: work on two streams may run at the same time
             other = DeviceNetwork.__new__(DeviceNetwork)
             other.__dict__.update(self.__dict__)
-            other._queue = replace(self._queue, stream=own, waits=False, buffers={})
+            other._queue = replace(self._queue, stream=own, waits=False, buffers={}, full={})
             self._on_streams[name] = other
         return self._on_streams[name]
 
@@ -95,7 +95,7 @@ class DeviceNetwork:
         """See `Network.forward`. Raises MemoryError with what was needed and had; the network stays usable."""
         spec, queue, (T, B, I) = self.spec, self._queue, x.shape
         with self._lock:
-            ends = queue.upload(np.full(B, T, np.int64) if lengths is None else lengths)
+            ends = queue.lengths(T, B) if lengths is None else queue.upload(lengths)
             if lengths is not None:
                 clean = queue.empty(T, B, I) if training else queue.buffer("x", T, B, I)
                 queue.each(without_padding, x.size, x, ends, clean)

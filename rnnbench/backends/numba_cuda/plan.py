@@ -136,7 +136,7 @@ def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str =
 def product_tile(rows: int, columns: int, depth: int, sliced: bool, dtype: str, device: Device) -> ProductTile:
     """The tile for a product: the largest of which there are enough for all multiprocessors.
 
-    rows, columns: of the result. depth: terms of its sums. sliced: whether they may be cut, see `slices`.
+    rows, columns: of the result. depth: terms of its sums. sliced: whether they may be cut, see `slices`. device: what it is for.
     """
     if device.simulated:
         return ProductTile(4, 4, 4, 2)

@@ -26,7 +26,7 @@ FROM_ZERO, FROM_BIAS, ADD = 0, 1, 2
 
 @lru_cache(maxsize=64)
 def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored: str) -> Any:
-    """The kernel (a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth, part) on a grid of tiles of columns, tiles of rows,
+    """The kernel (a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth, part) on a grid of tiles of rows, tiles of columns,
     and slices of the depth.
 
     c[r, n] = start + sum over k < depth of a[r, k] b[k, n], for r < rows and n < columns; `transposed` reads a[k, r]. a, b, c: two
@@ -101,7 +101,7 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
         tiles = shared()
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
         thread = y * across + x
-        row, column = cuda.blockIdx.y * M, cuda.blockIdx.x * N
+        row, column = cuda.blockIdx.x * M, cuda.blockIdx.y * N
         sums = cuda.local.array(sums_size, real)
         mine = cuda.local.array(each, real)
         next_a = cuda.local.array(count_a, real)

@@ -11,6 +11,7 @@ import numpy as np
 from numba import cuda
 
 from . import device
+from .compiled import launch
 from .moves import SUM_COLUMNS, SUM_ROWS, THREADS, add_slices, column_sums, fill
 from .plan import Device, product_tile, slices
 from .product import ADD, FROM_ZERO, product
@@ -34,6 +35,7 @@ class Queue:
     stream: Any = 0
     waits: bool = True
     buffers: dict[str, Any] = field(default_factory=dict)
+    full: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     # ---- memory
 
@@ -59,23 +61,36 @@ class Queue:
         return kept[:size].reshape(shape)
 
     def upload(self, array: np.ndarray) -> Any:
-        """A copy on the device; never empty, for Numba has no array without elements there."""
+        """A copy on the device, there before what is enqueued next; never empty, for Numba has no array without elements there."""
         if array.size == 0:
             array = np.zeros([max(1, n) for n in array.shape], array.dtype)
         array = np.ascontiguousarray(array)
         with device.memory_errors(f"an array of shape {array.shape}", array.nbytes):
-            return cuda.to_device(array)
+            return cuda.to_device(array, stream=self.stream)
+
+    def upload_for_all(self, array: np.ndarray) -> Any:
+        """Likewise, there before what any stream enqueues next: a copy is ordered with its own stream alone."""
+        copy = self.upload(array)
+        cuda.synchronize()
+        return copy
+
+    def lengths(self, seq_len: int, batch_size: int) -> Any:
+        """`batch_size` times `seq_len`, on the device; kept for the next call of these sizes."""
+        if self.full.get((seq_len, batch_size)) is None:
+            self.full.clear()
+            self.full[seq_len, batch_size] = self.upload(np.full(batch_size, seq_len, np.int64))
+        return self.full[seq_len, batch_size]
 
     # ---- launches
 
-    def launch(self, kernel: Any, blocks: tuple[int, ...], threads: At, *arguments: Any) -> None:
+    def launch(self, kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], *arguments: Any) -> None:
         """Enqueue a kernel."""
-        kernel[blocks, threads, self.stream](*arguments)
+        launch(kernel, blocks, threads, self.stream, self.dtype, arguments)
 
     def each(self, kernel: Any, count: int, *arguments: Any) -> None:
         """Enqueue a kernel with a thread for each of `count` elements."""
         threads = 4 if self.device.simulated else THREADS
-        kernel[-(-count // threads), threads, self.stream](*arguments)
+        self.launch(kernel, (-(-count // threads),), (threads,), *arguments)
 
     def multiply(
         self, a: Any, b: Any, c: Any, rows: int, columns: int, depth: int, a_at: At = (0, 0), b_at: At = (0, 0),
@@ -86,7 +101,9 @@ class Queue:
         kernel = product(tile, transposed, self.dtype, self.fast, stored or self.dtype)
         across, down = -(-columns // tile.columns), -(-rows // tile.rows)
         if bias is None:
-            bias = self.buffer("no bias", 1)
+            bias = self.buffers.get("no bias")
+        if bias is None:
+            bias = self.buffers["no bias"] = self.empty(1)
         # transposed are the sums over all steps, for which a second launch is nothing
         count = slices(across * down, depth, self.device) if transposed else 1
         part, target, target_at, begin = depth, c, c_at, start
@@ -98,7 +115,7 @@ class Queue:
                 FROM_ZERO,
             )
         self.launch(
-            kernel, (across, down, count), tile.threads,
+            kernel, (down, across, count), tile.threads,  # of the first there may be most
             a, a_at, b, b_at, target, target_at, bias, begin, rows, columns, depth, part,
         )  # fmt: skip
         if count > 1:

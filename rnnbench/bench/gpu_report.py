@@ -1,0 +1,99 @@
+"""What a run on a GPU found, as files in a folder: machine.json, ceilings.json, conformance.csv, sanitizers.txt, compare.csv and
+report.md. All of them are written again whenever something is found, so a run that is cut off has left what it knew.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rnnbench.bench.verify import STATUSES, Verification
+
+
+@dataclass
+class Results:
+    """What is known so far.
+
+    folder: where it is written. runs: what the backend says of itself. machine: its facts. ceilings: figure -> value.
+    verifications: of the conformance run. sanitizers: tool -> (whether it found nothing, what it says). rows: of `compare`.
+    failures, skipped: cases that were lost, and that were not timed, with reasons. notes: what else a reader has to know.
+    """
+
+    folder: Path
+    runs: str
+    machine: dict[str, Any]
+    ceilings: dict[str, float] = field(default_factory=dict)
+    verifications: list[Verification] = field(default_factory=list)
+    sanitizers: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bad(self) -> int:
+        """How many cases are wrong, failed or were lost, and tools that found something."""
+        wrong = sum(v.status in ("wrong", "failed") for v in self.verifications)
+        wrong += sum(row["status"] in ("wrong", "failed") for row in self.rows)
+        return wrong + len(self.failures) + sum(not clean for clean, _ in self.sanitizers.values())
+
+    def write(self) -> None:
+        """Write everything that is known into the folder."""
+        _json(self.folder / "machine.json", self.machine)
+        _json(self.folder / "ceilings.json", self.ceilings)
+        _table(self.folder / "conformance.csv", [v.record() | {"shape": str(v.case)} for v in self.verifications])
+        _table(self.folder / "compare.csv", self.rows)
+        said = [f"# {tool}\n{text}\n" for tool, (_, text) in self.sanitizers.items()]
+        (self.folder / "sanitizers.txt").write_text("\n".join(said), encoding="utf-8")
+        (self.folder / "report.md").write_text(self.markdown(), encoding="utf-8")
+
+    def markdown(self) -> str:
+        """The report."""
+        count = {status: sum(v.status == status for v in self.verifications) for status in STATUSES}
+        lines = [f"# {self.runs}", "", *self.notes, "", "## Conformance", ""]
+        lines += [", ".join(f"{n} {status}" for status, n in count.items()), ""]
+        lines += [
+            f"- {v.runs}, {v.case}: {v.status}: {v.reason}"
+            for v in self.verifications
+            if v.status in ("wrong", "failed")
+        ]
+        lines += ["", *(f"{tool}: {text.splitlines()[-1]}" for tool, (_, text) in self.sanitizers.items())]
+        lines += ["", "## Ceilings", "", "| figure | value |", "| --- | ---: |"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in self.ceilings.items()]
+        lines += ["", "## Microseconds a time step", "", *self._times()]
+        lines += ["", f"Lost: {len(self.failures)} cases.", *[f"- {reason}" for reason in self.failures]]
+        lines += ["", f"Not timed: {len(self.skipped)} cases.", *[f"- {reason}" for reason in self.skipped]]
+        return "\n".join(lines) + "\n"
+
+    def _times(self) -> Iterator[str]:
+        names = list(dict.fromkeys(row["backend"] for row in self.rows))
+        key = ("direction", "cell", "lengths", "seq_len", "batch_size", "hidden_size")
+        yield f"| direction | cell | lengths | T | B | H | {' | '.join(names)} |"
+        yield "| --- " * len(key) + "| ---: " * len(names) + "|"
+        rows = sorted(self.rows, key=lambda row: tuple(row[k] for k in key))
+        for what, group in itertools.groupby(rows, lambda row: tuple(row[k] for k in key)):
+            by_name = {row["backend"]: row for row in group}
+            times = [_step_us(by_name.get(name)) for name in names]
+            yield f"| {' | '.join(map(str, what))} | {' | '.join(times)} |"
+
+
+def _step_us(row: dict[str, Any] | None) -> str:
+    if row is None or row["seconds"] is None:
+        return "-" if row is None else row["status"]
+    return f"{1e6 * row['seconds'] / row['seq_len']:.3g}"
+
+
+def _json(path: Path, facts: dict[str, Any]) -> None:
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _table(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
