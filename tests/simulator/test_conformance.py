@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rnnbench import backends, cells
-from rnnbench.backends.numba_cuda import VARIABLE, plan
+from rnnbench.backends.numba_cuda import VARIABLE, device, plan
 from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
 
@@ -38,6 +39,18 @@ def test_every_cell_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: str
 def test_every_shape_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: str, shape: str) -> None:
     monkeypatch.setenv(VARIABLE, kernel)
     found = verify(Case("gru", "numba-cuda", "float32", "train", **SHAPES[shape]))
+    assert found.ok, found.reason
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
+def test_units_and_rows_divided_at_once(monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
+    larger = replace(device.SIMULATOR, multiprocessors=4)
+    monkeypatch.setattr(device, "current", lambda: larger)
+    monkeypatch.setenv(VARIABLE, "grid")
+    case = Case(cell, "numba-cuda", "float64", "train", **RAGGED)
+    made = plan.plan(case.spec, RAGGED["batch_size"], larger, "float64", "grid")
+    assert made.tile is not None and made.blocks == (2, 2) and made.rows > made.tile.rows
+    found = verify(case)
     assert found.ok, found.reason
 
 

@@ -54,7 +54,7 @@ _READY: dict[tuple[Any, str], Any] = {}
 def launch(
     kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], stream: Any, dtype: str, arguments: tuple[Any, ...]
 ) -> None:
-    """Enqueue a kernel of `kernel` on a stream.
+    """Enqueue a kernel of `kernel` on a stream, on a grid of `blocks` of `threads`.
 
     dtype: with the kernel it decides the types of all arguments, as everywhere in this backend; so they are asked for once. Numba
     looks at each launch, and takes longer for a tuple of ten arrays than a device does for a step.

@@ -126,7 +126,7 @@ class DeviceLayer:
         kernel = persistent(part, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
         threads = made.tile.units, made.tile.slices
         weights = self._weights(queue, "held", backward)
-        with device.residency_errors(made.blocks[0]):
+        with device.residency_errors(made.blocks[0] * made.blocks[1]):
             queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
 
     def _multiply(self, queue: Queue, segment: Segment, now: Now, values: Any, pre: Any, B: int) -> None:

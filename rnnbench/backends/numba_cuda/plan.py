@@ -1,7 +1,8 @@
 """Which kernel runs a layer, how it is cut into blocks and threads, and why. Pure arithmetic: needs neither Numba nor a GPU.
 
 `block`  all recurrent weights of a layer in the registers of one multiprocessor; rows of the batch divided over blocks
-`grid`   hidden units divided over the multiprocessors, each keeping its weights in registers; a grid-wide barrier a product
+`grid`   hidden units divided over the multiprocessors, and rows too where units are few; weights in registers, a grid-wide
+         barrier a product
 `step`   any shape: for each step a matrix product by tiles and a kernel of pointwise code
 
 The limits below are estimates, made without hardware to measure on. `make gpu` measures what they rest on (the grid's barrier, the
@@ -23,7 +24,7 @@ HELD_BYTES = 256
 SHARED_BYTES = 48 * 1024
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 FEWEST_UNITS = 4  # of a block of the grid: 16 bytes of a row of weights or states, the least that is read at once
-GRID_ROWS = 64  # with more rows than this the tiles of `step` reuse weights better than groups of a few rows do
+GRID_ROWS = 128  # of a block: with more the tiles of `step` reuse weights better than groups of a few rows do
 
 
 @dataclass(frozen=True)
@@ -200,20 +201,21 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored
 def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     if not program.operands:
         raise Unsuitable("the cell has no recurrent product, so there is nothing to share")
-    if batch_size > GRID_ROWS:
-        raise Unsuitable(f"{batch_size} rows are more than {GRID_ROWS}, beyond which tiles reuse the weights better")
     H = spec.hidden_size
     units = max(min(FEWEST_UNITS, H), -(-H // device.multiprocessors))
+    blocks = -(-H // units)
+    rows = -(-batch_size // min(batch_size, device.multiprocessors // blocks))
+    if rows > GRID_ROWS:
+        raise Unsuitable(f"{rows} rows a block are more than {GRID_ROWS}, beyond which tiles reuse the weights better")
     for threads in device.threads:
         if threads >= units:
             try:
-                tile, held, shared = _tile(spec, device, stored, batch_size, units, min(threads // units, H), True)
+                tile, held, shared = _tile(spec, device, stored, rows, units, min(threads // units, H), True)
             except Unsuitable as error:
                 reason = error
                 continue
-            blocks = -(-H // units)
             why = f"{blocks} blocks keep their units' recurrent weights in registers, {held} a thread, for the whole sequence"
-            return Plan("grid", "; ".join([why, *against]), tile, (blocks, 1), batch_size, held, shared)
+            return Plan("grid", "; ".join([why, *against]), tile, (blocks, -(-batch_size // rows)), rows, held, shared)
     raise Unsuitable(str(reason) if units <= device.threads[-1] else f"{units} units a block are too many")
 
 
