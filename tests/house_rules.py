@@ -53,7 +53,7 @@ ROOMS = {
     "rnnbench.backends.kernel_files": Room(),
     "rnnbench.backends.numpy_backend": Room((*CELLS, *SHARED), ("numpy",)),
     "rnnbench.backends.numba_cpu": Room((*CELLS, *SHARED), ("numpy", "numba", "llvmlite")),
-    "rnnbench.backends.numba_cuda": Room((*CELLS, *SHARED), ("numpy", "numba", "numba_cuda")),
+    "rnnbench.backends.numba_cuda": Room((*CELLS, *SHARED), ("numpy", "numba", "numba_cuda", "llvmlite")),
     "rnnbench.backends.peers": Room(SHARED),
     "rnnbench.backends.peers.biases": Room(CELLS, ("numpy",)),
     "rnnbench.backends.peers.torch": Room((*CELLS, *SHARED, *PEERS), ("numpy", "torch")),

@@ -15,7 +15,7 @@ from rnnbench import RNN, BackendUnavailable, backends
 
 def test_the_known_ones():
     assert backends.OWN == ("numpy", "numba-cpu")
-    assert backends.GPU == ("numba-cuda", "numba-cuda-fast", "numba-cuda-fp16", "numba-cuda-bf16")
+    assert backends.GPU == ("numba-cuda", "numba-cuda-fast", "numba-cuda-tf32", "numba-cuda-fp16", "numba-cuda-bf16")
     assert backends.NAMES == backends.OWN + backends.GPU + backends.PEERS
     assert backends.load("numpy").__name__ == "rnnbench.backends.numpy_backend"
     assert backends.why_unavailable("numpy") is None

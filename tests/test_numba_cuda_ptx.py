@@ -142,13 +142,39 @@ def test_a_persistent_kernel_keeps_its_weights_in_registers(layer: Any, directio
     assert used["spilled"] <= MOST_SPILLED_BYTES.get(hidden_size, 0), used
 
 
+def product_ptx(tile: plan.ProductTile, transposed: bool, dtype: str, stored: str, capability: tuple[int, int]) -> str:
+    kernel = product.product(tile, transposed, dtype, False, stored)
+    matrix, right = (array(2, REAL[dtype]), PAIR), (array(2, REAL.get(stored, types.uint16)), PAIR)
+    return ptx(kernel, (*matrix, *right, *matrix, array(1, REAL[dtype]), *[INT] * 5), capability)
+
+
+@pytest.mark.parametrize("tile", range(3))
+@pytest.mark.parametrize("transposed", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_products_stay_in_registers_and_load_16_bytes(tile: int, transposed: bool) -> None:
+    """Two blocks fit on a multiprocessor, so that one computes while the other waits."""
+    for tiles, instruction in ((plan._TILES, "fma.rn.f32"), (plan._TENSOR_TILES, "mma.sync")):
+        text = product_ptx(tiles[tile], transposed, "float32", "float32", (9, 0))
+        assert ".local" not in text and instruction in text
+        assert ("ld.shared.v4.f32" in text) == (tiles is plan._TILES)
+        assert ("cvt.rna.tf32.f32" in text) == (tiles is plan._TENSOR_TILES)
+        used = assembled(text)
+        assert used["spilled"] == 0 and 2 * used["registers"] * tiles[tile].threads <= 65536
+
+
+@pytest.mark.full
+def test_tensor_cores_of_capability_8_are_compiled_for() -> None:
+    for tile in plan._TENSOR_TILES:
+        assert "mma.sync" in product_ptx(tile, False, "float32", "float32", (8, 0))
+
+
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_the_step_kernels_compile(capability: tuple[int, int]) -> None:
-    real, tile = types.float32, plan.product_tile(8192, 2048, 512, False, "float32", plan.H200)
-    for transposed, stored in ((False, "float32"), (True, "float32"), (False, "float16"), (False, "bfloat16")):
-        kernel = product.product(tile, transposed, "float32", False, stored)
-        matrix, right = (array(2, real), PAIR), (array(2, REAL.get(stored, types.uint16)), PAIR)
-        text = ptx(kernel, (*matrix, *right, *matrix, array(1, real), INT, INT, INT, INT, INT), capability)
+    real, tile = types.float32, plan.product_tile(8192, 2048, 512, False, "float32", False, plan.H200)
+    for transposed, dtype, stored in (
+        (True, "float32", "float32"), (False, "float32", "float16"), (False, "float32", "bfloat16"),
+        (False, "float64", "float64"),
+    ):  # fmt: skip
+        text = product_ptx(tile if dtype == "float32" else plan._TILES[1], transposed, dtype, stored, capability)
         assert ".local" not in text
         if capability == (9, 0):
             assert assembled(text)["spilled"] == 0

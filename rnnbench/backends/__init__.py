@@ -33,6 +33,7 @@ _MODULES = {
     "numba-cpu": _Entry("numba_cpu", ("numba",)),
     "numba-cuda": _Entry(*_CUDA, "PRECISE"),
     "numba-cuda-fast": _Entry(*_CUDA, "FAST"),
+    "numba-cuda-tf32": _Entry(*_CUDA, "TF32"),
     "numba-cuda-fp16": _Entry(*_CUDA, "FP16"),
     "numba-cuda-bf16": _Entry(*_CUDA, "BF16"),
     "torch": _Entry(*_TORCH, "CPU"),
@@ -45,7 +46,13 @@ _MODULES = {
     "keras": _Entry("peers.keras", ("keras",), '"rnnbench[peers-keras]"'),
 }
 OWN = ("numpy", "numba-cpu")
-GPU = ("numba-cuda", "numba-cuda-fast", "numba-cuda-fp16", "numba-cuda-bf16")  # our own too, where there is a GPU
+GPU = (
+    "numba-cuda",
+    "numba-cuda-fast",
+    "numba-cuda-tf32",
+    "numba-cuda-fp16",
+    "numba-cuda-bf16",
+)  # our own too, where there is a GPU
 PEERS = tuple(name for name in _MODULES if name not in OWN + GPU)
 NAMES = OWN + GPU + PEERS
 

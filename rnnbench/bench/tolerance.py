@@ -35,7 +35,7 @@ as sharp as for smooth cells.
 
 **Precision by name.** Some backends say in their names that they round more coarsely than their dtype, to a unit roundoff v in
 a few places of a step (`COARSE`), while their sums have float32's. Those places take the place of the 16 operations: e1 =
-sqrt(n) u + k v, and e2 = sqrt(G H) u + 2 k v. torch-cuda-tf32 rounds both operands of a product, k = 2. numba-cuda-fast has
+sqrt(n) u + k v, and e2 = sqrt(G H) u + 2 k v. TF32 rounds both operands of a product, k = 2. numba-cuda-fast has
 CUDA's tanh.approx.f32, and a value passes through at most four activations on its way through a step (a gate, the candidate,
 their sum's tanh, the output's gate). torch-cuda-fp16 and -bf16 keep all that they store in 16 bits: both operands, gates,
 candidate, memory and output, k = 6. With bfloat16, 2^-8, gradients may be off by a large part of themselves: that still finds
@@ -68,7 +68,7 @@ class Coarse(NamedTuple):
 
 
 COARSE = {
-    "torch-cuda-tf32": Coarse(2.0**-11, 2),
+    **dict.fromkeys(("torch-cuda-tf32", "numba-cuda-tf32"), Coarse(2.0**-11, 2)),
     "numba-cuda-fast": Coarse(2.0**-11, 4),
     "torch-cuda-fp16": Coarse(2.0**-11, 6),
     "torch-cuda-bf16": Coarse(2.0**-8, 6),

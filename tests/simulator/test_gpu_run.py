@@ -192,7 +192,8 @@ def test_a_sanitizers_verdict_counts(
 def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
     found = ceilings.measure()
     assert set(found) == {
-        "copy_gbytes_per_s", "product_float32_gflops", "product_float64_gflops", "launch_us", "grid_barrier_us_1_blocks",
+        "copy_gbytes_per_s", "product_float32_gflops", "product_float64_gflops", "product_tf32_gflops", "launch_us",
+            "grid_barrier_us_1_blocks",
         "grid_barrier_us_2_blocks",
     }  # fmt: skip
     assert all(value > 0 for value in found.values())

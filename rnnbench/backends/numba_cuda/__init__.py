@@ -1,7 +1,8 @@
 """CUDA kernels in Numba: the cells' equations as device functions inside kernels for one block, a whole grid, or a step.
 
 `PRECISE` and `FAST`, the backends numba-cuda and numba-cuda-fast, differ in the mathematics of their kernels (`maths`); `FP16` and
-`BF16`, numba-cuda-fp16 and numba-cuda-bf16, are precise and keep recurrent weights in 16 bits (`weights`).
+`BF16`, numba-cuda-fp16 and numba-cuda-bf16, are precise and keep recurrent weights in 16 bits (`weights`); `TF32`, numba-cuda-tf32,
+has tensor cores compute the products that run by tiles (`arithmetic`).
 `plan` decides how a layer runs, `buffers` is the legend of what kernels read and write; start there. Numba is imported by what
 runs kernels, not here: a plan can be shown without it.
 
@@ -29,18 +30,20 @@ VARIABLE = "RNNBENCH_CUDA_KERNEL"
 @dataclass(frozen=True)
 class CudaBackend:
     """See `base.Backend`. fast: whether the mathematics is the approximate one. narrow: the dtype of 16 bits that recurrent weights
-    are stored in, "" for that of the computation.
+    are stored in, "" for that of the computation. tensor_cores: whether they compute products by tiles, in TensorFloat-32.
     """
 
     name: str
     fast: bool
     narrow: str = ""
+    tensor_cores: bool = False
 
     def describe(self) -> str:
         """What runs: "numba-cuda 0.30.4 on NVIDIA H200, precise mathematics, recurrent weights in float16"."""
         from . import device
 
         mode = ("fast" if self.fast else "precise") + " mathematics"
+        mode += ", large products in TF32" if self.tensor_cores else ""
         stored = f", recurrent weights in {self.narrow}" if self.narrow else ""
         forced = f", kernel {self.kernel}" if self.kernel else ""
         return f"{device.version()} on {device.current().name}, {mode}{stored}{forced}"
@@ -60,11 +63,11 @@ class CudaBackend:
         """None, or that the dtype or the kernel that is forced does not suit. Every cell and size runs on some kernel."""
         from . import device
 
-        if self.narrow and spec.dtype != "float32":
-            return (
-                f"the backend {self.name} computes in float32 with weights in {self.narrow}, and the dtype is {spec.dtype}; "
-                "numba-cuda computes in both"
-            )
+        if (self.narrow or self.tensor_cores) and spec.dtype != "float32":
+            how = f"with weights in {self.narrow}" if self.narrow else "and TF32"
+            return f"the backend {self.name} computes in float32 {how}, and the dtype is {spec.dtype}; numba-cuda computes in both"
+        if self.tensor_cores and not device.has_tf32():
+            return f"the backend {self.name} needs tensor cores that compute in TF32, of compute capability 8.0 or more"
         try:
             plan.plan(spec, 1, device.current(), self._stored(spec), self.kernel)
         except plan.Unsuitable as error:
@@ -75,7 +78,7 @@ class CudaBackend:
         """The network on the current device; see `base.Backend.prepare`. Kernels compile at their first call."""
         from .network import DeviceNetwork
 
-        return DeviceNetwork(spec, params, self.fast, self._stored(spec), self.kernel)
+        return DeviceNetwork(spec, params, self.fast, self._stored(spec), self.tensor_cores, self.kernel)
 
     def ceilings(self) -> dict[str, float]:
         """What the device gives at best, measured: name -> figure, the unit in the name."""
@@ -98,4 +101,5 @@ class CudaBackend:
 
 
 PRECISE, FAST = CudaBackend("numba-cuda", False), CudaBackend("numba-cuda-fast", True)
+TF32 = CudaBackend("numba-cuda-tf32", False, tensor_cores=True)
 FP16, BF16 = (CudaBackend(f"numba-cuda-{n}", False, s) for n, s in (("fp16", "float16"), ("bf16", "bfloat16")))

@@ -48,8 +48,11 @@ def measure() -> dict[str, float]:
     simulated = device.SIMULATED
     blocks = device.current().multiprocessors
     found = {"copy_gbytes_per_s": _copy_rate(2**6 if simulated else 2**28, 4 if simulated else 8 * blocks)}
+    size = 8 if simulated else 4096
     for dtype in ("float32", "float64"):
-        found[f"product_{dtype}_gflops"] = _product_rate(dtype, 8 if simulated else 4096)
+        found[f"product_{dtype}_gflops"] = _product_rate(dtype, size)
+    if device.has_tf32():
+        found["product_tf32_gflops"] = _product_rate("float32", size, tensor_cores=True)
     seen = cuda.to_device(np.zeros(1, np.int64))
     threads = 2 if simulated else 256
     count = 3 if simulated else 1000
@@ -71,8 +74,8 @@ def _copy_rate(count: int, blocks: int) -> float:
     return 2 * source.nbytes / seconds / 1e9
 
 
-def _product_rate(dtype: str, size: int) -> float:
-    queue = Queue(device.current(), dtype, False, dtype)
+def _product_rate(dtype: str, size: int, tensor_cores: bool = False) -> float:
+    queue = Queue(device.current(), dtype, False, dtype, tensor_cores)
     a, b, c = (cuda.to_device(np.ones((size, size), dtype)) for _ in range(3))
     seconds = _seconds(lambda: queue.multiply(a, b, c, size, size, size), 1)
     if not (c.copy_to_host() == size).all():

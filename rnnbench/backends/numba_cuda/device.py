@@ -73,6 +73,11 @@ def current() -> Device:
     return Device(_name(device), device.MULTIPROCESSOR_COUNT)
 
 
+def has_tf32() -> bool:
+    """Whether the device's tensor cores compute in TensorFloat-32."""
+    return SIMULATED or tuple(cuda.get_current_device().compute_capability) >= (8, 0)
+
+
 def _name(device: Any) -> str:
     return device.name.decode() if isinstance(device.name, bytes) else str(device.name)
 

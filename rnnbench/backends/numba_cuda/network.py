@@ -36,11 +36,14 @@ class DeviceNetwork:
     `__cuda_array_interface__`.
 
     spec, params: the network and its parameters. fast: the mode of mathematics. stored: the dtype that recurrent weights are kept
-    in. kernel: one for every layer, "" for the plan's own.
+    in. tensor_cores: whether they compute products by tiles. kernel: one for every layer, "" for the plan's own.
     """
 
-    def __init__(self, spec: Spec, params: Mapping[str, np.ndarray], fast: bool, stored: str, kernel: str = "") -> None:
-        self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast, stored)
+    def __init__(
+        self, spec: Spec, params: Mapping[str, np.ndarray], fast: bool, stored: str, tensor_cores: bool = False,
+        kernel: str = "",
+    ) -> None:  # fmt: skip
+        self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast, stored, tensor_cores)
         self._lock = threading.Lock()
         self._on_streams: dict[int, DeviceNetwork] = {}
         arrangement = Arrangement(program(spec.step, False), spec)

@@ -22,6 +22,7 @@ KERNELS = ("block", "grid", "step")
 HELD_BYTES = 256
 # Static shared memory of a block, which every GPU has and which needs no attribute set on the kernel.
 SHARED_BYTES = 48 * 1024
+WARP = 32  # threads
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 FEWEST_UNITS = 4  # of a block of the grid: 16 bytes of a row of weights or states, the least that is read at once
 GRID_ROWS = 128  # of a block: with more the tiles of `step` reuse weights better than groups of a few rows do
@@ -80,17 +81,25 @@ class Tile:
 
 @dataclass(frozen=True)
 class ProductTile:
-    """A block's tile of a matrix product: rows x columns of the result, depth at a time, each * each sums a thread."""
+    """A block's tile of a matrix product: rows x columns of the result, depth at a time. each: rows x columns of it that a thread
+    computes or, on tensor cores, a warp. by_warps: whether it is that.
+    """
 
     rows: int
     columns: int
     depth: int
-    each: int
+    each: tuple[int, int]
+    by_warps: bool = False
 
     @property
-    def threads(self) -> tuple[int, int]:
-        """Threads of a block, (x, y)."""
-        return self.columns // self.each, self.rows // self.each
+    def threads(self) -> int:
+        """Of a block."""
+        return self.rows // self.each[0] * (self.columns // self.each[1]) * (WARP if self.by_warps else 1)
+
+    @property
+    def sums(self) -> int:
+        """Of a thread."""
+        return self.rows * self.columns // self.threads
 
 
 @dataclass(frozen=True)
@@ -134,19 +143,34 @@ def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str =
     raise AssertionError("the kernel step runs everything")
 
 
-def product_tile(rows: int, columns: int, depth: int, sliced: bool, dtype: str, device: Device) -> ProductTile:
+# Large, usual, and for few rows: float32, of float64 the first would take all registers, and for tensor cores.
+_TILES = (
+    ProductTile(128, 128, 8, (8, 8)), ProductTile(64, 64, 16, (4, 4)), ProductTile(16, 64, 16, (4, 4)),
+)  # fmt: skip
+_TENSOR_TILES = (
+    ProductTile(128, 128, 16, (64, 32), True), ProductTile(64, 64, 16, (32, 32), True),
+    ProductTile(16, 64, 16, (16, 16), True),
+)  # fmt: skip
+_TINY_TILES = ProductTile(4, 4, 4, (2, 2)), ProductTile(16, 8, 8, (16, 8), True)  # of the simulator
+_FEW_ROWS = 16
+
+
+def product_tile(
+    rows: int, columns: int, depth: int, sliced: bool, dtype: str, tensor_cores: bool, device: Device
+) -> ProductTile:
     """The tile for a product: the largest of which there are enough for all multiprocessors.
 
-    rows, columns: of the result. depth: terms of its sums. sliced: whether they may be cut, see `slices`. device: what it is for.
+    rows, columns: of the result. depth: terms of its sums. sliced: whether they may be cut, see `slices`. tensor_cores: whether
+    they compute it. device: what it is for.
     """
     if device.simulated:
-        return ProductTile(4, 4, 4, 2)
-    if ITEMSIZE[dtype] == 4:  # of float64 the sums would take all registers
-        large = ProductTile(128, 128, 8, 8)
-        tiles = -(-rows // large.rows) * -(-columns // large.columns)
-        if tiles * (max(1, depth // _LEAST_DEPTH) if sliced else 1) >= device.multiprocessors:
-            return large
-    return ProductTile(64, 64, 16, 4) if rows > 16 else ProductTile(16, 64, 16, 4)
+        return _TINY_TILES[tensor_cores]
+    large, usual, flat = _TENSOR_TILES if tensor_cores else _TILES
+    tiles = -(-rows // large.rows) * -(-columns // large.columns)
+    enough = tiles * (max(1, depth // _LEAST_DEPTH) if sliced else 1) >= device.multiprocessors
+    if enough and ITEMSIZE[dtype] == 4:
+        return large
+    return usual if rows > _FEW_ROWS else flat
 
 
 def slices(blocks: int, depth: int, device: Device) -> int:

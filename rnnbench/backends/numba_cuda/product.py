@@ -1,10 +1,9 @@
 """C = A B for the large products around the time loop and for the recurrent product of the `step` kernel: any shape, by tiles.
 
-A block computes a tile of C. Tiles of A and B pass through shared memory; while a block multiplies one pair, its threads fetch the
-next into registers. Each thread keeps a square of sums in registers. Its columns are a block's width apart, so that neighbouring
-threads read and write neighbouring elements; its rows come in runs of 16 bytes, each of which is one load. With 8 x 8 sums that is
-64 multiply-adds and 10 loads for each k, of which a multiprocessor issues 4 and 1 at a time; with 4 x 4 sums and single loads it is
-16 and 8, so that shared memory would allow half of the rate.
+A block computes a tile of C. Tiles of A and B pass through shared memory, side by side; while a block multiplies one pair, its
+threads fetch the next into registers, where they keep their sums as well. `arithmetic` says how they multiply. With 8 x 8 sums a
+thread that is 64 multiply-adds and 10 loads for each k, of which a multiprocessor issues 4 and 1 at a time; with 4 x 4 sums and
+single loads it would be 16 and 8, so that shared memory allowed half of the rate.
 """
 
 from __future__ import annotations
@@ -14,14 +13,16 @@ from typing import Any
 
 from numba import cuda
 
+from .arithmetic import arithmetic
 from .compiled import kernel
 from .maths import REAL, index
-from .plan import ITEMSIZE, ProductTile
+from .plan import ProductTile
 from .sequence import in_parts
-from .shared import LOADED_BYTES, aligned
+from .shared import aligned
 from .weights import reading
 
 FROM_ZERO, FROM_BIAS, ADD = 0, 1, 2
+_WRITTEN = 8  # sums in a loop that is unrolled
 
 
 @lru_cache(maxsize=64)
@@ -34,14 +35,13 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
     bias[column of c], or ADD, which adds to c. part: the depth of a slice; slice s has its own sums, `rows` * s further down in c.
     tile, dtype, fast, stored (the dtype of b, see `weights`): what the kernel is compiled for.
     """
-    real, widen = REAL[dtype], reading(stored).widen
-    M, N, K, each = tile.rows, tile.columns, tile.depth, tile.each
-    across, down = N // each, M // each
-    threads, sums_size, zero = across * down, each * each, real(0)
-    run = min(each, LOADED_BYTES // ITEMSIZE[dtype])  # rows of a thread that lie together
-    stride = down * run  # from one such run to its next
-    # a row of shared memory: the tile of A, a gap that spreads its columns over the banks, the tile of B
-    right = M + LOADED_BYTES // ITEMSIZE[dtype]
+    real, widen, (gap, held_size, stage, accumulate, place) = (
+        REAL[dtype],
+        reading(stored).widen,
+        arithmetic(tile, dtype),
+    )
+    M, N, K, threads, sums_size, zero = tile.rows, tile.columns, tile.depth, tile.threads, tile.sums, real(0)
+    right = M + gap
     shape = K, right + N
     shared = aligned(shape, real, lambda: cuda.shared.array(shape, real))
     count_a, count_b = M * K // threads, K * N // threads  # elements that a thread fetches
@@ -74,60 +74,51 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
             d, n = k + d, min(column + n, columns - 1)
             next_b[i] = widen(b[index(b_at[0] + d), index(b_at[1] + n)]) if d < end else zero
 
-    def rows_of_c(first: int, end: int) -> Any:
-        """Device function: write the sums of a thread's rows from `first` to `end`."""
+    def part_of_c(first: int, end: int) -> Any:
+        """Device function: write a thread's sums from `first` to `end`."""
 
         @cuda.jit(device=True)
-        def write(sums, c, c_at, bias, start, skipped, top, rows, left, columns):
+        def write(thread, sums, c, c_at, bias, start, skipped, row, rows, column, columns):
             for i in range(first, end):
-                r = top + i // run * stride + i % run
-                for j in range(each):
-                    n = left + j * across
-                    if r < rows and n < columns:
-                        to_row, to_column = index(c_at[0] + skipped + r), index(c_at[1] + n)
-                        value = sums[i * each + j]
-                        if start == FROM_BIAS:
-                            value += bias[to_column]
-                        elif start == ADD:
-                            value += c[to_row, to_column]
-                        c[to_row, to_column] = value
+                r, n = place(thread, i)
+                r, n = row + r, column + n
+                if r < rows and n < columns:
+                    to_row, to_column = index(c_at[0] + skipped + r), index(c_at[1] + n)
+                    value = sums[i]
+                    if start == FROM_BIAS:
+                        value += bias[to_column]
+                    elif start == ADD:
+                        value += c[to_row, to_column]
+                    c[to_row, to_column] = value
 
         return write
 
-    write = in_parts(rows_of_c, each, 1)
+    write = in_parts(part_of_c, sums_size, _WRITTEN)
 
     @kernel(tile, transposed, dtype, stored, fast=fast, threads=threads, blocks=2)
     def multiply(a, a_at, b, b_at, c, c_at, bias, start, rows, columns, depth, part):
         tiles = shared()
-        x, y = cuda.threadIdx.x, cuda.threadIdx.y
-        thread = y * across + x
+        thread = cuda.threadIdx.x
         row, column = cuda.blockIdx.x * M, cuda.blockIdx.y * N
         sums = cuda.local.array(sums_size, real)
-        mine = cuda.local.array(each, real)
+        held = cuda.local.array(held_size, real)
         next_a = cuda.local.array(count_a, real)
         next_b = cuda.local.array(count_b, real)
-        for i in range(each * each):
+        for i in range(sums_size):
             sums[i] = zero
         first, end = cuda.blockIdx.z * part, min(depth, (cuda.blockIdx.z + 1) * part)
         fetch(thread, a, a_at, b, b_at, row, rows, column, columns, first, end, next_a, next_b)
         for k in range(first, end, K):
             for i in range(count_a):
                 r, d = of_a(thread, i)
-                tiles[index(d), index(r)] = next_a[i]
+                tiles[index(d), index(r)] = stage(next_a[i])
             for i in range(count_b):
                 d, n = of_b(thread, i)
-                tiles[index(d), index(right + n)] = next_b[i]
+                tiles[index(d), index(right + n)] = stage(next_b[i])
             cuda.syncthreads()
             fetch(thread, a, a_at, b, b_at, row, rows, column, columns, k + K, end, next_a, next_b)
-            for d in range(K):
-                for j in range(each):
-                    mine[j] = tiles[index(d), index(right + x + j * across)]
-                for i in range(each):
-                    factor = tiles[index(d), index(y * run + i // run * stride + i % run)]
-                    for j in range(each):
-                        sums[i * each + j] += factor * mine[j]
+            accumulate(tiles, thread, held, sums)
             cuda.syncthreads()
-        top, left = row + y * run, column + x
-        write(sums, c, c_at, bias, start, cuda.blockIdx.z * rows, top, rows, left, columns)
+        write(thread, sums, c, c_at, bias, start, cuda.blockIdx.z * rows, row, rows, column, columns)
 
     return multiply

@@ -25,13 +25,14 @@ warnings.filterwarnings("ignore", message=r"Grid size \d+ will likely result in 
 @dataclass(frozen=True)
 class Queue:
     """Launches on `stream` (0: the device's default stream). dtype, fast: of every kernel. stored: the dtype of recurrent weights.
-    waits: whether `finish` waits.
+    tensor_cores: whether they compute matrix products, in TensorFloat-32. waits: whether `finish` waits.
     """
 
     device: Device
     dtype: str
     fast: bool
     stored: str
+    tensor_cores: bool = False
     stream: Any = 0
     waits: bool = True
     buffers: dict[str, Any] = field(default_factory=dict)
@@ -96,8 +97,10 @@ class Queue:
         self, a: Any, b: Any, c: Any, rows: int, columns: int, depth: int, a_at: At = (0, 0), b_at: At = (0, 0),
         c_at: At = (0, 0), bias: Any = None, start: int = FROM_ZERO, transposed: bool = False, stored: str = "",
     ) -> None:  # fmt: skip
-        """Enqueue a matrix product; the arguments are those of `product.product` and its kernel. stored: "" for their dtype."""
-        tile = product_tile(rows, columns, depth, transposed, self.dtype, self.device)
+        """Enqueue a matrix product; the arguments are those of `product.product` and its kernel. stored: "" for their dtype.
+        transposed: not with FROM_BIAS.
+        """
+        tile = product_tile(rows, columns, depth, transposed, self.dtype, self.tensor_cores, self.device)
         kernel = product(tile, transposed, self.dtype, self.fast, stored or self.dtype)
         across, down = -(-columns // tile.columns), -(-rows // tile.rows)
         if bias is None:
@@ -115,7 +118,7 @@ class Queue:
                 FROM_ZERO,
             )
         self.launch(
-            kernel, (down, across, count), tile.threads,  # of the first there may be most
+            kernel, (down, across, count), (tile.threads,),  # of the first there may be most
             a, a_at, b, b_at, target, target_at, bias, begin, rows, columns, depth, part,
         )  # fmt: skip
         if count > 1:
