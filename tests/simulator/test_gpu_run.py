@@ -15,7 +15,7 @@ from rnnbench.bench import gpu
 from rnnbench.bench.cases import Case
 from rnnbench.bench.footprint import tape_bytes, workspace_bytes
 from rnnbench.bench.gpu_report import Results
-from rnnbench.bench.isolated import Lost
+from rnnbench.bench.isolated import Isolated, Lost
 from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification
 
@@ -216,3 +216,11 @@ def test_asv_counts_device_bytes() -> None:
     assert workspace(seq_len=4) - workspace() == pre
     case = Case("lstm", "numba-cuda", "float32", "train", **TINY)
     assert tape_bytes(case) == (3 * 2 + 2 * 5) * 3 * 3 * 4  # states of three slots, five saved values of two steps
+
+
+def test_a_case_runs_in_a_process_of_its_own() -> None:
+    """As on a device; one block, for the other process does not run all of them at once."""
+    case = Case("lstm", "numba-cuda", "float32", "train", 2, 1, 2, 3)
+    with Isolated(gpu.verified) as elsewhere:
+        verification = elsewhere("block", case, seconds=300)
+        assert verification.ok and verification.case == case and verification.runs == "kernel block"
