@@ -11,6 +11,7 @@ from numba import cuda
 
 from rnnbench import RNN, backends
 from rnnbench.backends.numba_cuda import VARIABLE, device, network, plan
+from rnnbench.backends.numba_cuda.queue import Queue
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 
@@ -199,3 +200,20 @@ def test_every_kernel_is_cut_into_several_blocks_here() -> None:
         assert made.tile is not None and made.blocks == blocks and made.tile.slices > 1
         assert made.rows > made.tile.rows
         assert made.tile.chunk(5) < 5
+
+
+def test_a_buffer_is_kept_in_the_shapes_that_were_asked_for() -> None:
+    queue = Queue(device.SIMULATOR, "float32", False, "float32")
+    first = queue.buffer("pre", 2, 3)
+    assert queue.buffer("pre", 2, 3) is first and queue.flat(first) is queue.flat(first)
+    assert queue.flat(queue.flat(first)) is queue.flat(first)
+    queue.buffer("pre", 6)[4] = 7.0
+    assert first.copy_to_host()[1, 1] == 7.0, "the shapes are of different memory"
+    larger = queue.buffer("pre", 4, 3)
+    assert queue.buffer("pre", 2, 3) is not first, "an array of the memory that was given back"
+    assert larger.size == queue.buffers["pre"].size == 12
+    assert len(queue.shaped) == len(queue.views["pre"]) == 2
+    for rows in range(1, 13):
+        queue.buffer("pre", rows, 1)
+    assert len(queue.shaped) == len(queue.views["pre"]) <= 8
+    assert queue.reshaped(cuda.to_device(np.ones((2, 2))), 4).shape == (4,)

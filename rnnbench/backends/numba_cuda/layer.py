@@ -52,7 +52,7 @@ class DeviceLayer:
         P, H, I = weights.input.shape
         self._blocks, self._input_size = P, I
         self._bias = queue.upload_for_all(weights.bias.reshape(P * H))
-        self._vector = queue.upload_for_all(weights.vector)
+        self._vector = queue.upload_for_all(weights.vector.reshape(weights.vector.size))
         self._number = queue.upload_for_all(np.array([spec.numbers[n] for n in spec.cell.numbers], spec.dtype))
         self._input_t = queue.upload_for_all(weights.input.reshape(P * H, I).T)
         self._input = queue.upload_for_all(weights.input.reshape(P * H, I))
@@ -87,15 +87,16 @@ class DeviceLayer:
         pre = queue.buffer("pre", T, B, self._blocks, H)
         self._project(queue, x, pre)
         self._put_states(queue, state, values, position(0, T, self.reverse).prev)
+        flat = queue.flat
         buffers = Forward(
-            _flat(pre), _flat(values), _flat(saved), _flat(output), _flat(self._vector), self._number, lengths,
-            output.shape[2], self._column, self.spec.state_sizes[0],
+            flat(pre), flat(values), flat(saved), flat(output), self._vector, self._number, lengths, output.shape[2],
+            self._column, self.spec.state_sizes[0],
         )  # fmt: skip
         made = self.plan(queue, B)
         if made.tile is not None:
             self._persist(queue, made, buffers, part, False, T)
         else:
-            records = _records(values), _records(pre)
+            records = _records(queue, values), _records(queue, pre)
             for step, segment in itertools.product(range(T), segments(part, False, H)):
                 now = position(step, T, self.reverse)
                 self._multiply(queue, segment, now, *records, B)
@@ -111,7 +112,7 @@ class DeviceLayer:
     def _project(self, queue: Queue, x: Any, pre: Any) -> None:
         """pre = input projections and biases of all steps at once; where a pre-activation has no input, its bias alone."""
         (T, B, I), H = x.shape, self.spec.hidden_size
-        rows = x.reshape(T * B, I), pre.reshape(T * B, self._blocks * H)
+        rows = x.reshape(T * B, I), _records(queue, pre)
         for has_input, run in itertools.groupby(range(self._blocks), lambda p: self._program.pre[p].input is not None):
             blocks = list(run)
             at, depth = (0, blocks[0] * H), I if has_input else 0
@@ -142,14 +143,16 @@ class DeviceLayer:
 
     def _put_states(self, queue: Queue, state: tuple[Any, ...] | None, values: Any, slot: int) -> None:
         """The given states into their slot: H columns, of which those past the state's width are 0."""
-        (_, B, _, H), target, widths = values.shape, _records(values), self.spec.state_sizes
+        (_, B, _, H), target, widths = values.shape, _records(queue, values), self.spec.state_sizes
         given = _rows(state, widths) if state is not None else (target,) * len(widths)
         filled = widths if state is not None else (0,) * len(widths)
         queue.each(put_states, B * H, given, self.row * B, filled, target, slot * B, B, H)
 
     def _get_states(self, queue: Queue, values: Any, slot: int, final: tuple[Any, ...]) -> None:
         (_, B, _, H), widths = values.shape, self.spec.state_sizes
-        queue.each(get_states, B * H, _records(values), slot * B, _rows(final, widths), self.row * B, widths, B, H)
+        queue.each(
+            get_states, B * H, _records(queue, values), slot * B, _rows(final, widths), self.row * B, widths, B, H
+        )
 
     # ---- weights
 
@@ -185,15 +188,16 @@ class DeviceLayer:
         back = queue.buffer("back", B, max(1, len(part.operands)), H)
         dvector = queue.zeros(B, max(1, len(spec.cell.vectors)), H)
         self._put_states(queue, dstate, flowing, in_backward(0, T, self.reverse).turn)
+        flat = queue.flat
         buffers = Backward(
-            _flat(dpre), _flat(tape.values), _flat(tape.saved), _flat(doutput), _flat(flowing), _flat(back), _flat(dvector),
-            _flat(self._vector), self._number, tape.lengths, doutput.shape[2], self._column, spec.state_sizes[0],
+            flat(dpre), flat(tape.values), flat(tape.saved), flat(doutput), flat(flowing), flat(back), flat(dvector),
+            self._vector, self._number, tape.lengths, doutput.shape[2], self._column, spec.state_sizes[0],
         )  # fmt: skip
         made = self.plan(queue, B)
         if made.tile is not None:
             self._persist(queue, made, buffers, part, True, T)
         else:
-            records = _records(dpre), back.reshape(B, back.size // B)
+            records = _records(queue, dpre), queue.reshaped(back, B, back.size // B)
             for step, segment in itertools.product(range(T), segments(part, True, H)):
                 now = in_backward(step, T, self.reverse)
                 self._multiply_back(queue, segment, now, *records, B)
@@ -212,15 +216,10 @@ class DeviceLayer:
             )  # fmt: skip
 
 
-def _flat(array: Any) -> Any:
-    """The array in one dimension, as kernels take it."""
-    return array.reshape(array.size)
-
-
-def _records(array: Any) -> Any:
+def _records(queue: Queue, array: Any) -> Any:
     """(steps, B, places, H) as a matrix with a row for each step and row of the batch."""
     steps, B, places, H = array.shape
-    return array.reshape(steps * B, places * H)
+    return queue.reshaped(array, steps * B, places * H)
 
 
 def _rows(states: tuple[Any, ...], widths: tuple[int, ...]) -> tuple[Any, ...]:

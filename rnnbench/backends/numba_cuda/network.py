@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,9 @@ class DeviceNetwork:
         """
         name, own = device.stream_of(stream)
         if name not in self._on_streams:
-            # with buffers of its own: work on two streams may run at the same time
             other = DeviceNetwork.__new__(DeviceNetwork)
             other.__dict__.update(self.__dict__)
-            other._queue = replace(self._queue, stream=own, waits=False, buffers={}, full={})
+            other._queue = self._queue.on(own)
             self._on_streams[name] = other
         return self._on_streams[name]
 

@@ -17,6 +17,7 @@ from .plan import Device, product_tile, slices
 from .product import ADD, FROM_ZERO, product
 
 At = tuple[int, int]
+_MOST_VIEWS = 8  # of a buffer: calls of so many shapes in turn find theirs again
 
 # Numba advises against grids of fewer than 128 blocks; ours are as large as the work, or as the plan has found best.
 warnings.filterwarnings("ignore", message=r"Grid size \d+ will likely result in GPU under-utilization")
@@ -37,6 +38,13 @@ class Queue:
     waits: bool = True
     buffers: dict[str, Any] = field(default_factory=dict)
     full: dict[tuple[int, int], Any] = field(default_factory=dict)
+    # name -> shape -> an array of that shape on the buffer of that name; the id of such an array -> shape -> it in that shape
+    views: dict[str, dict[tuple[int, ...], Any]] = field(default_factory=dict)
+    shaped: dict[int, dict[tuple[int, ...], Any]] = field(default_factory=dict)
+
+    def on(self, stream: Any) -> Queue:
+        """The same on another stream, with buffers of its own: work on two streams may run at the same time."""
+        return Queue(self.device, self.dtype, self.fast, self.stored, self.tensor_cores, stream, waits=False)
 
     # ---- memory
 
@@ -54,12 +62,33 @@ class Queue:
 
     def buffer(self, name: str, *shape: int) -> Any:
         """Memory that is kept for the next call that names it, and grows: for what no caller sees."""
-        size = math.prod(shape)
-        kept = self.buffers.get(name)
-        if kept is None or kept.size < size:
-            self.buffers.pop(name, None)  # the old one goes before the new one comes
-            kept = self.buffers[name] = self.empty(size)
-        return kept[:size].reshape(shape)
+        views = self.views.setdefault(name, {})
+        if shape not in views:
+            size = math.prod(shape)
+            grows = name not in self.buffers or self.buffers[name].size < size
+            if grows or len(views) == _MOST_VIEWS:
+                for view in views.values():
+                    self.shaped.pop(id(view), None)
+                views.clear()
+            if grows:
+                self.buffers.pop(name, None)  # the old one goes before the new one comes
+                self.buffers[name] = self.empty(size)
+            views[shape] = self.buffers[name][:size].reshape(shape)
+            self.shaped[id(views[shape])] = {}
+        return views[shape]
+
+    def reshaped(self, array: Any, *shape: int) -> Any:
+        """`array.reshape(shape)`; of a buffer it is kept, for Numba takes as long to make one as to launch a kernel."""
+        known = self.shaped.get(id(array))
+        if known is None:
+            return array.reshape(shape)
+        if shape not in known:
+            known[shape] = array.reshape(shape)
+        return known[shape]
+
+    def flat(self, array: Any) -> Any:
+        """The array in one dimension, as kernels take it."""
+        return array if array.ndim == 1 else self.reshaped(array, array.size)
 
     def upload(self, array: np.ndarray) -> Any:
         """A copy on the device, there before what is enqueued next; never empty, for Numba has no array without elements there."""
