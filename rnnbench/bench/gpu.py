@@ -231,10 +231,11 @@ def compiled(until: float) -> list[str]:
         groups.setdefault(key, []).append(short)
     notes = []
     done = 0
-    for group, error in startup.compile_kernels([list(dict.fromkeys(g)) for g in groups.values()], CASE_SECONDS):
+    timeout = max(1.0, until - monotonic())
+    for group, error in startup.compile_kernels([list(dict.fromkeys(g)) for g in groups.values()], timeout):
         done += 1
         if error:
-            notes.append(f"{group[0]} was not compiled ahead: {error}")
+            notes.append(f"not compiled ahead: {error}")
         if monotonic() > until:
             notes.append(
                 f"{len(groups) - done} of {len(groups)} groups of kernels were not compiled ahead: the time was over"

@@ -73,13 +73,26 @@ class Results:
     def _times(self) -> Iterator[str]:
         names = list(dict.fromkeys(row["backend"] for row in self.rows))
         key = ("direction", "cell", "lengths", "seq_len", "batch_size", "hidden_size")
-        yield f"| direction | cell | lengths | T | B | H | {' | '.join(names)} |"
-        yield "| --- " * len(key) + "| ---: " * len(names) + "|"
+        pairs = [(peer, name) for peer, name in _SAME_PRECISION if {peer, name} <= set(names)]
+        columns = [*names, *(f"{peer} / {name}" for peer, name in pairs)]
+        yield f"| direction | cell | lengths | T | B | H | {' | '.join(columns)} |"
+        yield "| --- " * len(key) + "| ---: " * len(columns) + "|"
         rows = sorted(self.rows, key=lambda row: tuple(row[k] for k in key))
         for what, group in itertools.groupby(rows, lambda row: tuple(row[k] for k in key)):
             by_name = {row["backend"]: row for row in group}
-            times = [_step_us(by_name.get(name)) for name in names]
-            yield f"| {' | '.join(map(str, what))} | {' | '.join(times)} |"
+            cells = [_step_us(by_name.get(name)) for name in names]
+            cells += [_times_as_fast(by_name.get(peer), by_name.get(name)) for peer, name in pairs]
+            yield f"| {' | '.join(map(str, what))} | {' | '.join(cells)} |"
+
+
+# The peer and ours in the same precision: the last columns are the former's time over the latter's.
+_SAME_PRECISION = (("torch-cuda", "numba-cuda"), ("torch-cuda-tf32", "numba-cuda-tf32"))
+
+
+def _times_as_fast(peer: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
+    if not (peer and ours and peer["seconds"] and ours["seconds"]):
+        return "-"
+    return f"{peer['seconds'] / ours['seconds']:.2f}"
 
 
 def _step_us(row: dict[str, Any] | None) -> str:
