@@ -72,10 +72,14 @@ def test_nothing_but_what_reaches_a_result_counts():
     assert wasteful.numbers == {"n": 1.0, "unused": 2.0}
 
 
-def digest_of(body: str, head: str = "x, R, p, h, c, *, n=1.0") -> str:
+def cell_of(body: str, head: str = "x, R, p, h, c, *, n=1.0"):
     scope = dict(vars(rnnbench.cells))
     exec(f"@cell\ndef mine({head}):\n    " + body.replace("\n", "\n    "), scope)
-    return scope["mine"].digest
+    return scope["mine"]
+
+
+def digest_of(body: str, head: str = "x, R, p, h, c, *, n=1.0") -> str:
+    return cell_of(body, head).digest
 
 
 EQUATION = "a = sigmoid(x.a + R.a @ h + p.v * n)\nreturn a * h, tanh(c + x.b)"
@@ -114,6 +118,28 @@ def test_the_digest_changes_with_the_mathematics(old, new):
 def test_the_digest_stays_with_the_mathematics(same):
     assert digest_of(same) == digest_of(EQUATION)
     assert digest_of(same, "x, R, p, h, c, *, n=3.0") == digest_of(EQUATION)  # the number is given at run time
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "end", "training"),
+    [
+        ("p = R.a @ h", "q = R.a @ c", "return tanh(x.a + p) + q, c", (False, True)),  # places of pre-activations
+        (
+            "g = tanh(x.a + R.a @ h)",
+            "f = sigmoid(x.a + R.a @ h)",
+            "n = f * c + g\nreturn n, n",
+            (True,),
+        ),  # of what is kept
+    ],
+)
+def test_lines_in_another_order_are_the_same_mathematics_in_other_places(first, second, end, training):
+    """So kernels of one order must not run for the other."""
+    one, other = (cell_of("\n".join((*lines, end)), "x, R, h, c") for lines in ((first, second), (second, first)))
+    assert one.digest == other.digest
+    for trains in (False, True):
+        keys = [program(c, trains).key for c in (one, other)]
+        assert (keys[0] != keys[1]) == (trains in training)
+    assert program(one, True).key == program(cell_of("\n".join((first, second, end)), "x, R, h, c"), True).key
 
 
 def test_the_signature_is_part_of_the_digest():

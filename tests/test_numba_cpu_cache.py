@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,33 @@ def test_an_edited_equation_of_the_same_name_gives_its_own_numbers(history: dict
     assert history["edited"]["compiled"] > 0 and history["edited"]["folder"] == history["first"]["folder"]
     np.testing.assert_allclose(history["edited"]["outputs"][0], expected(kernels.cells.relu), rtol=1e-14, atol=1e-15)
     np.testing.assert_array_equal(history["again"]["outputs"][1], history["edited"]["outputs"][0])
+
+
+def test_lines_in_another_order_run_kernels_of_their_own() -> None:
+    """The same mathematics and name, but the products' places are exchanged."""
+    from rnnbench import cell
+
+    def cells_in_both_orders() -> Iterator[Any]:
+        @cell
+        def mine(x, R, h, c):
+            p = R.a @ h
+            q = R.a @ c
+            return kernels.cells.tanh(x.a + p) + q, c
+
+        yield mine
+
+        @cell
+        def mine(x, R, h, c):
+            q = R.a @ c
+            p = R.a @ h
+            return kernels.cells.tanh(x.a + p) + q, c
+
+        yield mine
+
+    x, state = np.linspace(-1, 1, 12).reshape(3, 2, 2), tuple(np.full((1, 2, 3), value) for value in (0.3, -0.7))
+    for mine in cells_in_both_orders():
+        own, numpy = (kernels.RNN(mine, 2, 3, backend=b, dtype="float64", seed=1) for b in ("numba-cpu", "numpy"))
+        np.testing.assert_allclose(own(x, state)[0], numpy(x, state)[0], rtol=1e-14)
 
 
 def test_changed_kernel_sources_give_new_kernels(history: dict[str, dict[str, Any]]) -> None:

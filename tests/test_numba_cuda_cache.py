@@ -19,7 +19,7 @@ import numba.cuda.dispatcher  # noqa: E402
 from numba import cuda, types  # noqa: E402
 from test_numba_cuda_ptx import INT, array, buffers, stand_in  # noqa: E402
 
-from rnnbench import cell, cells  # noqa: E402
+from rnnbench import cells  # noqa: E402
 from rnnbench.backends import kernel_files  # noqa: E402
 from rnnbench.backends.numba_cuda import compiled, plan  # noqa: E402
 from rnnbench.cells import program  # noqa: E402
@@ -129,21 +129,6 @@ def test_a_launch_asks_for_types_once_for_each_dtype(made: list[str], monkeypatc
         (True, types.float32), (False, types.float64), (True, types.float32), (False, types.float64),
     ]  # fmt: skip
     assert launches[0][2:] == ((200, 1, 1), (32, 1, 1), 0, 0)
-
-
-def test_a_cells_kernels_are_told_apart_by_its_mathematics(made: list[str]) -> None:
-    """Two cells of one name, as after an edit of a user's file."""
-
-    def pointwise(plus: float) -> Any:
-        @cell
-        def mine(x, R, h):
-            return x.g + plus * h
-
-        return compiled.of_program(program(mine, True))
-
-    assert pointwise(0.5) == pointwise(0.5) != pointwise(0.25)
-    lstm = cells.find("lstm")
-    assert compiled.of_program(program(lstm, True)) != compiled.of_program(program(lstm, False))
 
 
 def test_a_persistent_kernel_comes_back_whole(made: list[str]) -> None:

@@ -232,7 +232,7 @@ def compiled(until: float) -> list[str]:
     notes = []
     done = 0
     timeout = max(1.0, until - monotonic())
-    for group, error in startup.compile_kernels([list(dict.fromkeys(g)) for g in groups.values()], timeout):
+    for _, error in startup.compile_kernels([list(dict.fromkeys(g)) for g in groups.values()], timeout):
         done += 1
         if error:
             notes.append(f"not compiled ahead: {error}")

@@ -19,6 +19,7 @@ Pointwise code reads and writes numbered *places* in named buffers:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -100,6 +101,17 @@ class Program:
         self._operand_of = {o.node: o for o in self.operands}
         self._first_use, carried = self._uses()
         self.saved = tuple(node for node in self._saveable() if node in carried or (training and node in self._tape))
+
+    @cached_property
+    def key(self) -> str:
+        """What kernels made from the program are found again by: the cell's name, a hash of its mathematics, and one of the places of
+        its values, which hang on the order of the equation's lines as well.
+        """
+        at: dict[Node | None, int] = {node: i for i, node in enumerate(self.cell.order)}
+        pre = [(at[p.node], p.level, p.input, p.recurrent, at.get(p.operand)) for p in self.pre]
+        operands = [(at[o.node], o.level, o.state, o.computed, o.pre) for o in self.operands]
+        places = hashlib.sha256(repr((pre, operands, [at[node] for node in self.saved])).encode()).hexdigest()[:8]
+        return f"{self.cell.name}#{self.cell.digest}.{places}-{'training' if self.training else 'inference'}"
 
     # ---- pre-activations and operands
 

@@ -66,9 +66,9 @@ _KNOWN: dict[str, Stages] = {}
 @lru_cache(maxsize=1024)
 def stages_of(cell: Cell, training: bool, vectors: int, back_vectors: int = 0) -> Stages:
     """The `Stages` of a cell: of the backward direction if `back_vectors` is given. Kernels are found again by its key."""
-    direction = "backward" if back_vectors else "training" if training else "inference"
-    key = f"{cell.name}#{cell.digest}-{direction}-{vectors}-{back_vectors}"
-    _KNOWN[key] = Stages(key, program(cell, training), bool(back_vectors), vectors, back_vectors)
+    part = program(cell, training)
+    key = f"{part.key}-{vectors}-{back_vectors}"
+    _KNOWN[key] = Stages(key, part, bool(back_vectors), vectors, back_vectors)
     return _KNOWN[key]
 
 

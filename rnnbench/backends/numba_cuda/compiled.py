@@ -20,7 +20,6 @@ from typing import Any
 import numba
 from numba import cuda
 
-from ...cells import Program
 from .. import kernel_files
 from .maths import SIMULATED
 
@@ -68,11 +67,6 @@ def launch(
         types = tuple(kernel.typeof_pyval(argument) for argument in arguments)
         ready = _READY[kernel, dtype] = kernel.compile(types)
     ready.launch(arguments, configured.griddim, configured.blockdim, configured.stream, configured.sharedmem)
-
-
-def of_program(program: Program) -> str:
-    """What a kernel made from a program is called by: it changes when the cell's mathematics does."""
-    return f"{program.cell.name}#{program.cell.digest}-{'training' if program.training else 'inference'}"
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,7 @@ from typing import Any
 from numba import cuda
 
 from ...cells import Program
-from .compiled import kernel, of_program
+from .compiled import kernel
 from .items import backward_item, forward_item
 from .maths import REAL
 
@@ -21,7 +21,7 @@ def pointwise(program: Program, backward: bool, stage: int, dtype: str, fast: bo
     """The kernel (b, now, rows, hidden_size): the pointwise code of one stage of one step, for every item."""
     item = (backward_item if backward else forward_item)(program, stage, dtype, fast)
 
-    @kernel(of_program(program), backward, stage, dtype, fast=fast, threads=THREADS)
+    @kernel(program.key, backward, stage, dtype, fast=fast, threads=THREADS)
     def each_item(b, now, rows, hidden_size):
         i = cuda.grid(1)
         if i < rows * hidden_size:

@@ -21,7 +21,7 @@ from numba import cuda, types
 
 from ...cells import Program
 from .buffers import in_backward, in_inference, in_training
-from .compiled import kernel, of_program
+from .compiled import kernel
 from .items import backward_item, forward_item
 from .maths import REAL, index
 from .plan import Tile
@@ -75,7 +75,7 @@ def persistent(
     staged_array = aligned((staged_size,), real, lambda: cuda.shared.array(staged_size, real))
     partial_size = tile.slices * tile.rows * U * max([product.outs for product in products], default=1)
 
-    made_from = of_program(program), backward, tile, hidden_size, dtype, stored
+    made_from = program.key, backward, tile, hidden_size, dtype, stored
 
     @kernel(*made_from, fast=fast, threads=U * tile.slices)
     def all_steps(b, weights, seq_len, reverse, rows):
