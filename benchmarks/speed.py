@@ -6,7 +6,7 @@ from rnnbench.backends.threads import get_threads
 from rnnbench.bench.cases import grid
 from rnnbench.bench.machine import peak_gflops
 from rnnbench.bench.measure import in_turn
-from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.stats import median_interval
 
 from .common import QUICK, PerCase, this_run
 
@@ -89,7 +89,7 @@ class Throughput(PerCase):
     track_percent_of_peak.pretty_name, track_percent_of_peak.unit = "inference, per cent of peak", "percent"
 
     def _seconds(self) -> float:
-        return bootstrap_median(in_turn([self.session], budget_seconds=0.5)[:, 0]).median
+        return median_interval(in_turn([self.session], budget_seconds=0.5)[:, 0]).median
 
     def _peak(self) -> float:
         """What the run measured once at its start, else measured here."""

@@ -24,7 +24,7 @@ class Startup:
 
     def track_compile_seconds(self, cell: str, backend: str) -> float:
         if backend not in COMPILES:
-            skip(f"{backend} compiles nothing")
+            skip(f"{backend} keeps no compiled kernels")
         return compile_seconds(cell, backend)
 
     def track_first_call_seconds(self, cell: str, backend: str) -> float:

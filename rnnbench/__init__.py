@@ -37,13 +37,16 @@ __all__ = [
 ]
 
 _ROOMS = {"RNN": "rnn", "Tape": "rnn", "BackendUnavailable": "backends"}
+_PACKAGES = ("interop", "report")  # as rnnbench.report.load, without an import of its own
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(importlib.import_module(f".{_ROOMS.get(name, 'cells')}", __name__), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_PACKAGES})

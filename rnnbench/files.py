@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -12,11 +13,17 @@ from typing import IO
 def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Write a file so that it is there whole or, if writing fails, as it was before.
 
-    path: of the file. write: gets it open. Raises what it raises, and OSError for a full disk, a folder that cannot be written and
-    a path that is a folder; its `filename` is the path that was given.
+    path: of the file; of a link, what it points to is written, and a device or a pipe is written into as it is. write: gets it
+    open.
+
+    Raises what it raises, and OSError for a full disk, a folder that cannot be written and a path that is a folder; its `filename`
+    is the path that was given.
     """
-    target = Path(path)
-    _refuse_folder(target, path)
+    target = _target(path)
+    if _is_special(target):
+        with open(target, "wb") as file:
+            write(file)
+        return
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(unfinished, "wb") as file:
@@ -25,7 +32,8 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
             os.fsync(file.fileno())
         os.replace(unfinished, target)
     except BaseException as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that cannot be written holds none, and says so again
+            unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename == str(unfinished):
             error.filename = str(path)
             del error.filename2  # nobody knows the other name; None would be printed
@@ -34,9 +42,10 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
 
 def require_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `replace_text` would for its folder or its name, before any work is done for it."""
-    target = Path(path)
+    target = _target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_folder(target, path)
+    if _is_special(target):
+        return
     tried = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         tried.touch()
@@ -46,9 +55,17 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     tried.unlink()
 
 
-def _refuse_folder(target: Path, given: str | os.PathLike[str]) -> None:
+def _target(path: str | os.PathLike[str]) -> Path:
+    """What is to be written: that which a link points to. Raises IsADirectoryError for a folder."""
+    target = Path(os.path.realpath(path))
     if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(given))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return target
+
+
+def _is_special(target: Path) -> bool:
+    """Whether it is there and is a device, a pipe or a socket, in whose place no file may be put."""
+    return target.exists() and not target.is_file()
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:

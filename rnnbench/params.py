@@ -125,15 +125,15 @@ def flag(name: str, value: Any) -> bool:
 
 def as_array(name: str, value: Any) -> np.ndarray:
     """`value` as an array; raises ValueError with the name for what is none, such as rows of different lengths, and for a masked
-    array, whose mask nothing here would heed.
+    array, whose mask nothing here would heed. Of a tensor that records gradients, the numbers alone.
     """
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ndarray) and hasattr(value, "mask"):
         raise ValueError(f"{name} is a masked array; fill it with .filled(0), and tell rows' ends by lengths")
     try:
-        return np.asarray(value)
-    except ValueError as error:
+        return np.asarray(value.detach() if hasattr(value, "detach") else value)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} is no array of numbers: {error}") from error
 
 

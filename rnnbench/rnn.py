@@ -216,8 +216,20 @@ class RNN:
         return array
 
     def _native(self, array: Any) -> Any:
-        """The array, C-contiguous in the RNN's dtype; itself if it is that already."""
-        return array if _on_device(array) else np.ascontiguousarray(array, self._dtype)
+        """The array, C-contiguous in the RNN's dtype; itself if it is that already. Raises ValueError for what that cannot hold."""
+        if _on_device(array):
+            return array
+        if array.dtype == self._dtype:
+            return np.ascontiguousarray(array)
+        try:
+            with np.errstate(over="raise"):
+                return np.ascontiguousarray(array, self._dtype)
+        except FloatingPointError as error:
+            largest = np.nanmax(np.abs(array[np.isfinite(array)]))
+            raise ValueError(
+                f"an array of {array.dtype} holds {largest:g}, beyond what the RNN's {self._dtype} can hold; "
+                'RNN(..., dtype="float64") computes with it'
+            ) from error
 
     def _state(self, name: str, value: Any, batch_size: int, network: Network) -> tuple[Any, ...] | None:
         if value is None:

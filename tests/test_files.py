@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import pytest
 
+from rnnbench import files
 from rnnbench.files import replace_file, replace_text, require_writable
 
 
@@ -39,3 +42,38 @@ def test_what_fails_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -
         replace_file(path, fail)
     assert error.value.filename == "/somewhere/else"
     assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "a.txt", tmp_path / "disk" / "b.txt"
+    target.write_text("old")
+    link.symlink_to(target)
+    require_writable(link)
+    replace_text(link, "new")
+    assert link.is_symlink() and target.read_text() == "new" and list((tmp_path / "disk").iterdir()) == [target]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes with a name")
+def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    require_writable(path)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(path.read_text)
+        replace_text(path, "through")
+        assert read.result(timeout=10) == "through"
+    assert path.is_fifo() and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_cleared_away_does_not_hide_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that is read-only refuses both."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system", str(arguments[0]))
+
+    monkeypatch.setattr(files, "open", refuse, raising=False)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only") as error:
+        replace_text(tmp_path / "a.txt", "new")
+    assert error.value.filename == str(tmp_path / "a.txt")

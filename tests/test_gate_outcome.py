@@ -180,6 +180,19 @@ def test_a_worker_that_dies_is_replaced_and_its_case_told() -> None:
     assert found[other].ok and len(found[other].ratios) == 2 and started == [0, 0, 1]
 
 
+@pytest.mark.parametrize("question", ["speed", "time"])
+def test_a_side_that_raises_while_it_is_timed_is_a_finding(question: str) -> None:
+    class Raising(Pretender):
+        def ask(self, do: str, **details: Any) -> Any:
+            if do == question:
+                return {"status": "failed", "reason": "ValueError: buffer is too small"}
+            return super().ask(do, **details)
+
+    timings = batch(Pretender(lambda: 0.001), Raising(lambda: 0.001))
+    assert timings.status == ("ok", "failed")
+    assert timings.reasons == ("", "while it was timed: ValueError: buffer is too small")
+
+
 def test_when_time_is_up_nothing_more_is_timed() -> None:
     timings = batch(Pretender(lambda: 0.001), Pretender(lambda: 0.001), until=-math.inf)
     assert timings.ok and not timings.ratios

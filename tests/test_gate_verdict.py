@@ -155,6 +155,18 @@ def test_a_change_in_one_batch_only_did_not_recur() -> None:
     assert judge([slow, slow]).verdict == "slower"
 
 
+def test_a_batch_that_the_clock_cut_short_settles_nothing() -> None:
+    """Its pairs are alike, as they are of one process, and say little of the next one."""
+    even, slow = (next(Machine(slowdown=s).batches()) for s in (0.0, 0.12))
+    short = [Batch(batch.ratios[:1], batch.control[:1]) for batch in (even, slow)]
+    judgement = judge([short[0]], restarts=4)
+    assert (judgement.verdict, judgement.settled) == ("inconclusive", False)
+    assert judgement.reason == "only 1 of 4 restarts were timed" and np.isfinite(judgement.ratio).all()
+    assert judge([slow, short[1]], restarts=4).verdict == "inconclusive"
+    assert judge([even, short[1]], restarts=4).ratio == judge([even]).ratio
+    assert judge([slow, slow], restarts=4).verdict == "slower"
+
+
 def test_pairs_of_one_restart_do_not_count_as_independent() -> None:
     """Restarts that differ by 5% each: many even pairs in each must not make the interval narrow."""
     layouts = np.array([1.04, 0.97, 1.05, 0.96])

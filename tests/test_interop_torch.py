@@ -143,3 +143,12 @@ def test_what_is_made_is_on_the_cpu_whatever_the_default_device():
     with torch.device("meta"):
         module = to_torch(RNN("gru", 3, 4, backend="numpy"))
     assert {parameter.device.type for parameter in module.parameters()} == {"cpu"}
+
+
+def test_tensors_that_record_gradients_are_their_numbers() -> None:
+    module, x = torch.nn.LSTM(3, 4), torch.ones(2, 1, 3, requires_grad=True)
+    rnn = RNN("lstm", 3, 4, backend="numpy")
+    rnn.load(dict(module.named_parameters()))
+    np.testing.assert_allclose(rnn(x)[0], module(x)[0].detach().numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"^x is no array of numbers: .*BFloat16"):
+        rnn(x.to(torch.bfloat16))

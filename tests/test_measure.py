@@ -16,7 +16,7 @@ import pytest
 from rnnbench.bench import footprint, measure, record, startup
 from rnnbench.bench.cases import Case
 from rnnbench.bench.session import Session
-from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.stats import median_interval
 from rnnbench.bench.verify import verified_session
 
 SMALL = Case("lstm", "numpy", "float32", "train", 6, 3, 8, 16)
@@ -125,7 +125,7 @@ def test_real_sessions_have_real_times() -> None:
 
 def test_the_interval_holds_the_median_and_narrows_with_more_values() -> None:
     rng = np.random.default_rng(0)
-    few, many = (bootstrap_median(rng.normal(1, 0.1, n)) for n in (10, 1000))
+    few, many = (median_interval(rng.normal(1, 0.1, n)) for n in (10, 1000))
     for interval in (few, many):
         assert interval.lower <= interval.median <= interval.upper
     assert many.upper - many.lower < (few.upper - few.lower) / 3
@@ -134,20 +134,27 @@ def test_the_interval_holds_the_median_and_narrows_with_more_values() -> None:
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
-    intervals = [bootstrap_median(rng.exponential(1, 20), resamples=500) for _ in range(300)]
-    inside = sum(i.lower <= np.log(2) <= i.upper for i in intervals)
-    assert inside >= 0.95 * 300  # of 99% wanted: percentile intervals of 20 values are a little narrow
+    for count in (8, 9, 20, 31):
+        intervals = [median_interval(rng.exponential(1, count)) for _ in range(2000)]
+        inside = sum(i.lower <= np.log(2) <= i.upper for i in intervals)
+        assert inside >= 0.985 * 2000  # 99% and three standard deviations
 
 
-def test_one_value_is_its_own_interval_and_none_has_no_median() -> None:
-    assert bootstrap_median([2.0]) == (2.0, 2.0, 2.0)
+@pytest.mark.parametrize(("count", "least"), [(8, 0), (11, 0), (12, 1), (20, 3), (100, 36)])
+def test_the_bounds_are_those_of_the_binomial_tables(count: int, least: int) -> None:
+    assert median_interval(np.arange(count)[::-1])[1:] == (least, count - 1 - least)
+
+
+def test_few_values_have_no_bounds_and_none_has_no_median() -> None:
+    for count in (1, 7):
+        assert median_interval([2.0] * count) == (2.0, -np.inf, np.inf)
     with pytest.raises(ValueError, match="at least one number"):
-        bootstrap_median([])
+        median_interval([])
 
 
 def test_the_same_values_give_the_same_interval() -> None:
     values = np.random.default_rng(2).random(30)
-    assert bootstrap_median(values) == bootstrap_median(values)
+    assert median_interval(values) == median_interval(values)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -307,3 +307,11 @@ def test_reading_loads_no_backend_and_no_plotting_library() -> None:
     code = "import sys, rnnbench.report; print(*sorted({'matplotlib', 'numba', 'jinja2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_report_needs_no_import_of_its_own() -> None:
+    program = (
+        "import rnnbench; print(callable(rnnbench.report.load), 'report' in dir(rnnbench), rnnbench.interop.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["True", "True", "rnnbench.interop"]

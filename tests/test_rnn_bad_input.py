@@ -95,6 +95,7 @@ def test_a_number_that_is_called_like_an_argument_is_not_silently_lost():
         ("x", TypeError, "x holds <U1; "),
         ([[[1, 2]]], TypeError, "x holds int64; "),
         ([[[1.0, 2.0], [1.0]]], ValueError, "x is no array of numbers: "),
+        (np.full((T, B, I), 1e300), ValueError, "an array of float64 holds 1e+300, beyond what the RNN's float32"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) > 9 else "",
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 
 import cell_zoo
 import pytest
@@ -72,3 +75,11 @@ def test_an_unknown_backend_is_refused():
         ValueError, match="no emitted code for the backend 'torch'; there is for numpy, numba-cpu, numba-cuda"
     ):
         show(BUILT_IN["gru"], "torch")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell's way to close standard output")
+def test_a_closed_standard_output_is_no_fault() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m rnnbench show lstm >&-', sys.executable], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")

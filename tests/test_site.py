@@ -53,6 +53,19 @@ def copy(published: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(published, tmp_path / "site"))
 
 
+@pytest.mark.parametrize("kind", ["a folder with a file", "a file"])
+def test_nothing_but_a_site_is_cleared_for_one(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = thesis = tmp_path / "docs"
+    if kind == "a folder with a file":
+        place.mkdir()
+        thesis = place / "thesis.txt"
+    thesis.write_text("years of work")
+    assert cli.main(["publish", "--html-dir", str(place)]) == 2
+    assert thesis.read_text() == "years of work"
+    said = capsys.readouterr().err
+    assert said.startswith(f"rnnbench: {place}") and ("would delete them" in said or "needs a folder" in said)
+
+
 def test_a_whole_site_is_counted(published: Path) -> None:
     found = site.check(published)
     assert found.commits == 6 and found.benchmarks == 14 and found.points == 6 * found.lines

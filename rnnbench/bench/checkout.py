@@ -72,15 +72,27 @@ def publish(root: Path, results_dir: Path, html_dir: str | None = None) -> Path:
 
     root: the checkout. results_dir: with benchmarks.json. html_dir: None takes that of asv.conf.json.
 
-    Raises SuiteError where there are no results, or a file among them cannot be read.
+    Raises SuiteError where there are no results, a file among them cannot be read, or the folder cannot be written or holds
+    anything but such a site: asv clears it.
     """
     config = configuration(root, results_dir)
     if html_dir is not None:
         config.html_dir = str(Path(html_dir).resolve())
+        _require_a_place_for_a_site(Path(config.html_dir))
     if not (results_dir / "benchmarks.json").is_file():
         raise SuiteError(f"there are no results in {results_dir}: `make bench` or `rnnbench run` makes some")
     try:
         Publish.run(config)
-    except (util.UserError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (util.UserError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise SuiteError(f"asv cannot make its site of {results_dir}: {error}") from error
     return Path(config.html_dir) / "index.html"
+
+
+def _require_a_place_for_a_site(folder: Path) -> None:
+    """Raise SuiteError for what asv would delete, and is no site that it made."""
+    if folder.exists() and not folder.is_dir():
+        raise SuiteError(f"{folder} is a file; the site needs a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "asv.js").is_file():
+        raise SuiteError(
+            f"{folder} holds files that are no site of asv's, and making one would delete them; name a new or an empty folder"
+        )

@@ -17,7 +17,7 @@ from rnnbench.backends.threads import get_threads
 from rnnbench.bench.cases import Case
 from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, in_turn
 from rnnbench.bench.session import Session
-from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.stats import median_interval
 from rnnbench.bench.verify import verified_session
 
 KEYS = (
@@ -82,12 +82,12 @@ def compare(
         times = in_turn([session for _, session in sessions], turns, budget_seconds, settles)
         base = times[:, 0] if sessions[0][0] is rows[0] else None
         for (row, session), seconds in zip(sessions, times.T, strict=True):
-            median = bootstrap_median(seconds).median
+            median = median_interval(seconds).median
             gflops = session.flops / median / 1e9
             row["seconds"], row["gflops"] = median, gflops
             row["percent_of_peak"] = 100 * gflops / peak_gflops if peak_gflops else None
             if base is not None:
-                row["ratio"], row["ratio_lower"], row["ratio_upper"] = bootstrap_median(seconds / base)
+                row["ratio"], row["ratio_lower"], row["ratio_upper"] = median_interval(seconds / base)
     for row in rows:
         if isinstance(row["error"], float) and not math.isfinite(row["error"]):
             row["error"] = None

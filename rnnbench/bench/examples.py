@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.bench.measure import in_turn
-from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.stats import median_interval
 from rnnbench.bench.tolerance import GAIN, POINTWISE
 from rnnbench.tasks import by_hand, text_classifier
 from rnnbench.tasks.dynamic_rnn import CELLS, dynamic_rnn, new_cell
@@ -56,7 +56,7 @@ class Program:
 
     def rate(self, budget_seconds: float = BUDGET_SECONDS) -> float:
         """`count` over the median time of a run, per second."""
-        return self.count / bootstrap_median(in_turn([self], budget_seconds=budget_seconds)[:, 0]).median
+        return self.count / median_interval(in_turn([self], budget_seconds=budget_seconds)[:, 0]).median
 
 
 def by_hand_program(backend: str) -> Program:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TURNS = 20  # pairs of samples of each session
-FEWEST_TURNS = 5  # even where the budget is exceeded
+FEWEST_TURNS = 8  # even where the budget is exceeded: fewer have no interval
 SAMPLE_SECONDS = 0.002  # a sample is as many calls as it takes: the clock's own cost is below 0.01% of it
 # A thread that spins is seen in the process's processor time within that: kernels count it in ticks of up to 10 ms.
 QUIET_SECONDS = 0.02

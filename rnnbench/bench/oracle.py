@@ -104,6 +104,9 @@ class _Product:
         self.matrix, self.bias = matrix, bias
 
     def __matmul__(self, rows: Array) -> Array:
+        # what hangs on numbers alone is the same for each unit
+        width = self.matrix.shape[1]
+        rows = np.broadcast_to(rows, np.broadcast_shapes(np.shape(rows), (width,)))
         return rows @ self.matrix.T + self.bias
 
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rnnbench.backends import GPU
 from rnnbench.backends.threads import available_threads
 from rnnbench.bench.cases import Case
 
 CACHE = "RNNBENCH_CACHE_DIR"
-COMPILES = ("numba-cpu", "numba-cuda")  # backends that have kernels to compile
+COMPILES = ("numba-cpu", *GPU)  # backends that have kernels to compile, and keep them
 
 
 def case_for(cell: str, backend: str) -> Case:

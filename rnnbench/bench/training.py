@@ -21,7 +21,7 @@ import numpy as np
 from rnnbench import backends
 from rnnbench.backends.threads import get_threads
 from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, in_turn
-from rnnbench.bench.stats import bootstrap_median
+from rnnbench.bench.stats import median_interval
 from rnnbench.bench.tolerance import GAIN, POINTWISE
 from rnnbench.tasks import digits, text, words
 from rnnbench.tasks.layers import Gradients, Rows
@@ -220,10 +220,10 @@ def compare(
     times = in_turn([session for _, session in sessions], turns, budget_seconds)
     base = times[:, 0] if sessions[0][0] is rows[0] else None
     for (row, session), seconds in zip(sessions, times.T, strict=True):
-        row["seconds"] = bootstrap_median(seconds).median
+        row["seconds"] = median_interval(seconds).median
         row["words_per_second"] = session.predictions / row["seconds"]
         if base is not None:
-            row["ratio"], row["ratio_lower"], row["ratio_upper"] = bootstrap_median(seconds / base)
+            row["ratio"], row["ratio_lower"], row["ratio_upper"] = median_interval(seconds / base)
     return rows
 
 
@@ -233,7 +233,7 @@ def words_per_second(case: WordCase, budget_seconds: float = 2.0) -> float:
     agreement = Judge(case).look(session)
     if agreement.reason:
         raise RuntimeError(f"{case}: {agreement.reason}")
-    return session.predictions / bootstrap_median(in_turn([session], budget_seconds=budget_seconds)[:, 0]).median
+    return session.predictions / median_interval(in_turn([session], budget_seconds=budget_seconds)[:, 0]).median
 
 
 def seconds_to_perplexity(

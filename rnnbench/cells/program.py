@@ -104,8 +104,8 @@ class Program:
 
     @cached_property
     def key(self) -> str:
-        """What kernels made from the program are found again by: the cell's name, a hash of its mathematics, and one of the places of
-        its values, which hang on the order of the equation's lines as well.
+        """What kernels made from the program are found again by: the cell's name, a hash of its mathematics, and one of the places
+        of its values, which hang on the order of the equation's lines as well.
         """
         at: dict[Node | None, int] = {node: i for i, node in enumerate(self.cell.order)}
         pre = [(at[p.node], p.level, p.input, p.recurrent, at.get(p.operand)) for p in self.pre]

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         command = importlib.import_module(f"rnnbench.cli.{arguments.command}")
         status: int = command.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller: Python has none then, and print writes nothing
+            sys.stdout.flush()
         return status
     except UsageError as error:
         print(f"rnnbench: {error}", file=sys.stderr)

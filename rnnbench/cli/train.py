@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     except (DataError, CheckpointError) as error:
         raise UsageError(str(error)) from error
     except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+        if error.filename is None:  # of standard output, whose reader is gone or whose disk is full: `main` knows
+            raise
+        raise UsageError(f"{error.filename}: {error.strerror}") from error
 
 
 def _check_files(arguments: argparse.Namespace) -> None:

@@ -51,8 +51,7 @@ def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> R
     Raises InteropError for other layers, activations that Keras alone has, dropout, another merge_mode than "concat", and weights
     of other shapes than Keras makes.
     """
-    from keras.ops import convert_to_numpy
-
+    convert_to_numpy = _keras().ops.convert_to_numpy
     stack: list[Any] = list(layers) if isinstance(layers, (list, tuple)) else [layers]
     if not stack:
         raise InteropError("there is no layer to convert")
@@ -123,8 +122,7 @@ def to_keras(rnn: RNN, **options: Any) -> list[Layer]:
     options: more arguments of the layers, such as `stateful=True`; they return sequences. A forget_bias is added to the biases.
     Raises InteropError for peepholes, projections, clips, coupled gates, and for activations that Keras has under no name.
     """
-    import keras
-
+    keras = _keras()
     spec = rnn.spec
     try:
         family, chosen = options_of(spec.cell)
@@ -160,3 +158,16 @@ def to_keras(rnn: RNN, **options: Any) -> list[Layer]:
             weight.assign(value)
         layers.append(layer)
     return layers
+
+
+def _keras() -> Any:
+    """Keras. Raises InteropError where what it computes with is missing: TensorFlow, unless KERAS_BACKEND says otherwise."""
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        if error.name == "keras":
+            raise
+        raise InteropError(
+            f"Keras computes with {error.name}, which is not installed; set KERAS_BACKEND to jax or torch before Python starts"
+        ) from error
+    return keras

@@ -60,7 +60,13 @@ def load_onnx(path: str | os.PathLike[str], backend: str = "numba-cpu") -> dict[
 
     Raises InteropError for what is no ONNX model or has no such node, and for nodes that do not convert; OSError for no file.
     """
-    return {node.name: _network(node, backend) for node in _nodes(path)}
+    found = {}
+    for node in _nodes(path):
+        try:
+            found[node.name] = _network(node, backend)
+        except (TypeError, UnicodeDecodeError, KeyError) as error:  # attributes of a damaged file
+            raise InteropError(f"{os.fspath(path)}: the node {node.name} does not convert: {error}") from error
+    return found
 
 
 def load_onnx_states(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarray, ...]]:
@@ -125,13 +131,13 @@ def _nodes(path: str | os.PathLike[str]) -> Iterator[_Node]:
         elif node.op_type in ROLES and node.domain in ("", "ai.onnx"):
             found += 1
             inputs = {role: name for role, name in zip(INPUTS, node.input, strict=False) if name}
-            yield _Node(
-                node.name if node.name and names.count(node.name) == 1 else next(filter(None, node.output)),
-                node.op_type,
-                {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
-                set(inputs),
-                {r: onnx.numpy_helper.to_array(constants[n]) for r, n in inputs.items() if n in constants},
-            )
+            called = node.name if node.name and names.count(node.name) == 1 else next(filter(None, node.output), "")
+            try:
+                attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+                arrays = {r: onnx.numpy_helper.to_array(constants[n]) for r, n in inputs.items() if n in constants}
+            except (ValueError, KeyError, TypeError) as error:  # of a damaged file
+                raise InteropError(f"{os.fspath(path)}: the node {called} cannot be read: {error}") from error
+            yield _Node(called, node.op_type, attributes, set(inputs), arrays)
     if not found:
         raise InteropError(f"{os.fspath(path)} holds no {', '.join(ROLES)} node in its main graph")
 

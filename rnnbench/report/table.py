@@ -202,7 +202,8 @@ def _programs_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
     )  # the more of a rate, the less of a time, the better
     best = signed.eq(signed.max(axis=1), axis=0) & (wide.count(axis=1) > 1).to_numpy()[:, None]
     caption = "from end to end, each program at its own sizes"
-    yield text_table(run, "programs", "Programs", caption, wide.map(si), best)
+    shown = wide.map(si).where(pd.Series(rates, index=wide.index), wide.map(seconds), axis=0)
+    yield text_table(run, "programs", "Programs", caption, shown, best)
 
 
 def _exponents(row: pd.Series) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
@@ -105,6 +106,10 @@ def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
         return pair
     try:
         _time_pairs(pair, timings)
+    except _SideFailed as error:
+        said = [("ok", ""), ("ok", "")]
+        said[error.side] = "failed", error.reason
+        (timings.status, timings.reasons) = ((said[0][0], said[1][0]), (said[0][1], said[1][1]))
     except WorkerDied as error:
         timings.status, timings.reasons = ("failed", "failed"), (f"a process died while it was timed: {error}",) * 2
         return None
@@ -112,10 +117,10 @@ def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
 
 
 def _time_pairs(pair: Workers, timings: Timings) -> None:
-    speed = max(worker.ask("speed", what="case")["seconds"] for worker in pair)
+    speed = max(_seconds(pair, side, "speed", what="case") for side in (0, 1))
     plan = Samples.lasting(SAMPLE_SECONDS, speed)
     control = Samples.lasting(
-        CONTROL_SAMPLE_SECONDS, max(worker.ask("speed", what="control")["seconds"] for worker in pair)
+        CONTROL_SAMPLE_SECONDS, max(_seconds(pair, side, "speed", what="control") for side in (0, 1))
     )
     once = 4 * (plan.samples * plan.calls + 1) * speed
     count = min(PAIRS, max(FEWEST_PAIRS, int(CASE_SECONDS / once)))
@@ -134,5 +139,21 @@ def _sample(pair: Workers, what: str, plan: Samples, order: Sequence[int]) -> tu
     """Seconds a call of base and of head, each the mean of its two samples in the order given."""
     seconds = [0.0, 0.0]
     for side in order:
-        seconds[side] += pair[side].ask("time", what=what, samples=plan.samples, calls=plan.calls)["seconds"] / 2
+        seconds[side] += _seconds(pair, side, "time", what=what, samples=plan.samples, calls=plan.calls) / 2
     return seconds[0], seconds[1]
+
+
+class _SideFailed(RuntimeError):
+    """The code of a side (0 or 1) raised while it was timed, though it had passed its verification."""
+
+    def __init__(self, side: int, reason: str) -> None:
+        super().__init__(reason)
+        self.side, self.reason = side, reason
+
+
+def _seconds(pair: Workers, side: int, do: str, **what: Any) -> float:
+    """A worker's answer in seconds. Raises _SideFailed where it has none."""
+    answer = pair[side].ask(do, **what)
+    if "seconds" not in answer:
+        raise _SideFailed(side, f"while it was timed: {answer['reason']}")
+    return float(answer["seconds"])

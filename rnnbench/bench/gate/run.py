@@ -152,7 +152,9 @@ def time_cases(
             if outcome.not_timed(timings.status, timings.reasons) or not timings.ratios:
                 continue
             taken.setdefault(outcome.case, []).append(timings)
-            judgement = judge([part.batch() for part in taken[outcome.case]], project.threshold, BATCHES)
+            judgement = judge(
+                [part.batch() for part in taken[outcome.case]], project.threshold, BATCHES, pairs.RESTARTS
+            )
             outcome.judged(judgement, taken[outcome.case])
             if not judgement.settled:
                 still.append(outcome)

@@ -70,29 +70,35 @@ class Judgement:
     reason: str = ""
 
 
-def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BATCHES) -> Judgement:
+def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BATCHES, restarts: int = 1) -> Judgement:
     """The verdict on all batches of one case so far.
 
-    threshold: the change that matters, as a fraction. most: batches that may be taken. Raises ValueError for no batch and for a
-    threshold that is not above 0.
+    threshold: the change that matters, as a fraction. most: batches that may be taken. restarts: of a whole batch; one that the
+    clock cut short does not count, for restarts differ by more than the pairs within them.
+
+    Raises ValueError for no batch and for a threshold that is not above 0.
     """
     if not batches:
         raise ValueError("a verdict needs at least one batch of pairs")
     if not 0 < threshold < 1:
         raise ValueError(f"the threshold is a fraction above 0 and below 1, such as 0.03; got {threshold!r}")
-    ratio = interval([row for batch in batches for row in batch.ratios])
-    control = estimate([row for batch in batches for row in batch.control])
+    whole = [batch for batch in batches if len(batch.ratios) >= restarts]
+    ratio = interval([row for batch in whole or batches for row in batch.ratios])
+    control = estimate([row for batch in whole or batches for row in batch.control])
     last = len(batches) >= most
 
     def found(verdict: str, settled: bool = True, reason: str = "") -> Judgement:
         return Judgement(verdict, ratio, control, settled or last, reason)
 
+    if not whole:
+        most_restarts = max(len(batch.ratios) for batch in batches)
+        return found("inconclusive", False, f"only {most_restarts} of {restarts} restarts were timed")
     if abs(math.log(control)) > math.log1p(CONTROL_LIMIT):
         moved = f"the control kernel, which is the same on both sides, moved by {control - 1:+.1%}"
         return found("inconclusive", False, f"{moved}; at most {CONTROL_LIMIT:.0%} is allowed")
     change = _beyond(ratio.lower, ratio.upper, threshold)
     if change:
-        agreeing = [_beyond(middle, middle, threshold) == change for middle in (estimate(b.ratios) for b in batches)]
+        agreeing = [_beyond(middle, middle, threshold) == change for middle in (estimate(b.ratios) for b in whole)]
         if sum(agreeing) >= 2:
             return found(change)
         return found("inconclusive", False, f"a change of {ratio.median - 1:+.1%} was seen and did not recur")

@@ -98,16 +98,15 @@ class Side:
         return {"bytes": sizes}
 
     def speed(self, what: str) -> Answer:
-        """Seconds a call, after WARM_SECONDS of calls. what: "case" or "control"."""
-        run, calls = self.runs[what], 0
-        begin = perf_counter()
-        while True:
+        """Seconds a call, the median over WARM_SECONDS of calls. what: "case" or "control"."""
+        run, seconds = self.runs[what], list[float]()
+        begin = end = perf_counter()
+        while end - begin <= WARM_SECONDS or len(seconds) < 2:
             start = perf_counter()
             run()
             end = perf_counter()
-            calls += 1
-            if end - begin > WARM_SECONDS and calls > 1:
-                return {"seconds": end - start}
+            seconds.append(end - start)
+        return {"seconds": statistics.median(seconds[1:])}  # the first call may have to wake what the others find
 
     def time(self, what: str, samples: int, calls: int) -> Answer:
         """The median over `samples` of the seconds a call, each sample of so many `calls`; one call before them is not timed.
@@ -117,13 +116,15 @@ class Side:
         run, seconds = self.runs[what], []
         gc.collect(0)
         gc.disable()
-        run()  # the other side has used the core since
-        for _ in range(samples):
-            start = perf_counter()
-            for _ in range(calls):
-                run()
-            seconds.append((perf_counter() - start) / calls)
-        gc.enable()
+        try:
+            run()  # the other side has used the core since
+            for _ in range(samples):
+                start = perf_counter()
+                for _ in range(calls):
+                    run()
+                seconds.append((perf_counter() - start) / calls)
+        finally:
+            gc.enable()
         return {"seconds": statistics.median(seconds)}
 
     def _why_missing(self, case: Case) -> str:
