@@ -72,7 +72,9 @@ def discovered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict
 def test_the_suite_is_what_reports_expect(discovered: dict) -> None:
     assert sorted(discovered) == NAMES
     for benchmark in discovered.values():
-        assert benchmark.version == "1" and benchmark.pretty_name and benchmark.timeout
+        # a tiny program has the parameters of a whole one, and must not be taken for it
+        tiny = benchmark.name.partition(".")[0] in ("tasks", "examples")
+        assert benchmark.version == ("1, tiny" if tiny else "1") and benchmark.pretty_name and benchmark.timeout
         kind, _, what = benchmark.name.rpartition(".")[2].partition("_")
         rates = {f"{things}_per_second": f"{things}/s" for things in ("steps", "words", "pictures")}
         unit = {**rates, "gflops": "GFLOP/s", "percent_of_peak": "percent"}.get(what)
