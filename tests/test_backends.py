@@ -11,6 +11,7 @@ import types
 import pytest
 
 from rnnbench import RNN, BackendUnavailable, backends
+from rnnbench.backends import kernel_files
 
 
 def test_the_known_ones():
@@ -86,3 +87,15 @@ def test_a_library_that_does_not_load_is_a_sentence(monkeypatch, error):
         RNN("lstm", 2, 2)
     assert str(raised.value) == message
     RNN("lstm", 2, 2, backend="numpy")
+
+
+def test_no_place_for_compiled_kernels_is_not_the_librarys_fault(monkeypatch):
+    load = importlib.import_module
+
+    def refuse(name, package=None):
+        if name == ".numba_cpu":
+            raise kernel_files.NoFolder("no folder: tried /ro")
+        return load(name, package)
+
+    monkeypatch.setattr(backends, "importlib", types.SimpleNamespace(util=importlib.util, import_module=refuse))
+    assert backends.why_unavailable("numba-cpu") == "the backend numba-cpu cannot start: no folder: tried /ro"

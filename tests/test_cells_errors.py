@@ -16,7 +16,7 @@ kept = []
 
 
 def numpys_tanh(x, R, h):
-    return np.tanh(x.i + R.i @ h)  # says: does not support ufuncs
+    return np.tanh(x.i + R.i @ h)  # says: NumPy's has no meaning for a value of an equation; use rnnbench's
 
 
 def maths_exp(x, R, h):
@@ -39,6 +39,14 @@ def decided(x, R, h):
     if h > 0:  # says: use where(condition, a, b) instead of if
         return x.i
     return h
+
+
+def both(x, R, h):
+    return where((h > 0) & (x.i > 0), h, x.i)  # says: write where(a > 0, where(b > 0, u, v), v) for `a > 0 and b > 0`
+
+
+def huge(x, R, h):
+    return x.i * 10**400  # says: the constant inf is not finite
 
 
 def chained(x, R, h):

@@ -253,6 +253,20 @@ def test_what_ends_a_job_writes_a_checkpoint_too(verses: Path, tmp_path: Path, i
     assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a pipe of a shell's")
+def test_a_reader_that_goes_away_costs_no_training(verses: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rnnbench", *words("--text", str(verses), "--every", "1", "--epochs", "1000")]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    next(process.stdout), next(process.stdout)
+    process.stdout.close()
+    with process.stderr:
+        errors = process.stderr.read()
+    assert process.wait(timeout=100) == 141
+    assert "go on with: rnnbench train words --resume" in errors and "Traceback" not in errors
+    assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
+
+
 def test_ctrl_c_writes_a_checkpoint_that_goes_on_to_the_same_curve(verses: Path, tmp_path: Path) -> None:
     def run(*arguments: str) -> list[str]:
         done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=100)

@@ -207,7 +207,7 @@ def test_a_temporary_folder_that_others_may_have_filled_is_not_used(tmp_path: Pa
         planted.write_text("")
     places = {"HOME": str(no_folder), "XDG_CACHE_HOME": str(no_folder), "TMPDIR": str(tmp_path), "USER": "me"}
     child = kernels.start_python("-c", WHERE, RNNBENCH_CACHE_DIR="", **places)
-    assert "OSError: no folder for compiled kernels can be written" in child.communicate(timeout=60)[1]
+    assert "NoFolder: no folder for compiled kernels can be written: tried" in child.communicate(timeout=60)[1]
 
 
 def test_a_chosen_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_chosen_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> N
     child = kernels.start_python("-c", WHERE, RNNBENCH_CACHE_DIR=str(tmp_path / "file"))
     errors = child.communicate(timeout=60)[1]
     assert child.returncode == 1
-    assert errors.splitlines()[-1].startswith("OSError: no folder for compiled kernels can be written")
+    assert "NoFolder: no folder for compiled kernels can be written: tried" in errors.splitlines()[-1]
 
 
 # --- processes that save at once, and damage ------------------------------------------------------------------------------

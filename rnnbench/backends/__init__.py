@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from .. import plugins
 from ..params import Spec
 from .base import Backend
+from .kernel_files import NoFolder
 
 
 class _Entry(NamedTuple):
@@ -95,6 +96,8 @@ def why_unavailable(name: str) -> str | None:
     try:
         backend = _import(entry)
     except Exception as error:  # Numba, for one, refuses a NumPy that is too new for it
+        if isinstance(error, NoFolder):  # which is not the library's fault
+            return f"the backend {name} cannot start: {error}"
         packages = " and ".join(entry.packages)
         return f"the backend {name} needs the package {packages}, which does not load: {type(error).__name__}: {error}"
     return _ask(backend)

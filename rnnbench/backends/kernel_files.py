@@ -27,6 +27,10 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 DAMAGE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError)
 
 
+class NoFolder(OSError):
+    """There is no place for compiled kernels; the message says where one was looked for."""
+
+
 def source_digest(backend: str, package: Path = _PACKAGE) -> str:
     """Hash of the sources that end up in kernels: the backend's, the cells', and `base`, which says how inputs are arranged.
 
@@ -46,18 +50,22 @@ def folder(identity: list[str]) -> Path:
 
     identity: everything that the kernels hang on.
 
-    Raises OSError where none of these can be written.
+    Raises NoFolder where none of these can be written.
     """
     name = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:20]
+    tried = []
     for root in _roots():
         path = root / name
+        tried.append(str(root))
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError:  # a home that is read-only or not there: the next place is as good
             continue
         if os.access(path, os.W_OK):
             return path
-    raise OSError("no folder for compiled kernels can be written; set RNNBENCH_CACHE_DIR to one")
+    raise NoFolder(
+        f"no folder for compiled kernels can be written: tried {', '.join(tried)}; set RNNBENCH_CACHE_DIR to one that can"
+    )
 
 
 def _roots() -> Iterator[Path]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -110,9 +111,13 @@ class Graph:
             return value
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise CellError(f"{_describe(value)} is not a value of an equation; allowed are {ALLOWED}")
-        if not np.isfinite(value):
-            raise CellError(f"the constant {value} is not finite")
-        return self.constant(float(value))
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of Python's has no largest
+            number = inf
+        if not isfinite(number):
+            raise CellError(f"the constant {number} is not finite")
+        return self.constant(number)
 
     def number(self, value: Any) -> Node:
         """`value` as a node that is no comparison. Raises CellError likewise."""
@@ -242,8 +247,16 @@ class Node:
 
     __rmatmul__ = __matmul__
 
+    def __and__(self, other: Any) -> Node:
+        raise CellError("& and | are not supported; write where(a > 0, where(b > 0, u, v), v) for `a > 0 and b > 0`")
+
+    __rand__ = __or__ = __ror__ = __and__
+
     def __bool__(self) -> bool:
-        raise CellError("a value has no truth while the equation is traced; use where(condition, a, b) instead of if")
+        raise CellError(
+            "a value has no truth while the equation is traced; use where(condition, a, b) instead of if, "
+            "and where(a > 0, where(b > 0, u, v), v) instead of `a > 0 and b > 0`"
+        )
 
     def __float__(self) -> float:
         raise CellError("a value is no number while the equation is traced; use rnnbench's functions, not math's")

@@ -223,6 +223,8 @@ def _explain(fn: Callable[..., Any], error: Exception) -> CellError:
     line = (frames[-1].lineno if frames else None) or code.co_firstlineno
     source = linecache.getline(code.co_filename, line).strip()
     reason = str(error) if isinstance(error, CellError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, TypeError) and "does not support ufuncs" in reason:
+        reason = "a function of NumPy's has no meaning for a value of an equation; use rnnbench's of that name"
     return CellError(
         f"{code.co_filename}, line {line}: {fn.__name__}: `{source}`: {reason}. An equation may use x.gate, "
         f"R.gate @ value, its states, p.vector, its numbers, and {ALLOWED}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -116,9 +117,15 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
     progress = Progress(max(steps, 1))
     unit = UNITS[arguments.task]
 
+    gone: list[BrokenPipeError] = []
+
     def report(row: Row) -> None:
         progress.clear()
-        print(_line(row, arguments.epochs, unit), flush=True)
+        try:
+            print(_line(row, arguments.epochs, unit), flush=True)
+        except BrokenPipeError as error:  # nobody reads on: end as Ctrl-C does, with a checkpoint
+            gone.append(error)
+            signal.raise_signal(signal.SIGINT)
 
     def tick() -> None:
         progress.step()
@@ -139,6 +146,8 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
         print(
             f"rnnbench: interrupted at step {training.total_steps}; go on with: {shlex.join(resume)}", file=sys.stderr
         )
+        if gone:
+            raise gone[0] from None
         return 130
     progress.clear()
     if training.stopped_early:
