@@ -228,7 +228,7 @@ def test_programs_have_a_table_with_the_best_of_each(tmp_path: Path) -> None:
     (table,) = [table for table in report.tables(results) if table.section == "programs"]
     shown = table.frame.to_numpy().tolist()
     assert shown == [
-        ["Digits", "seconds to accuracy (seconds)", "lstm", "2.00", "8.00"],
+        ["Digits", "seconds to accuracy (seconds)", "lstm", "2.00 s", "8.00 s"],
         ["Words", "words per second (words/s)", "lstm", "4.00 k", "1.00 k"],
     ]
     assert table.best == {(0, 3), (1, 3)}
