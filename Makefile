@@ -60,8 +60,10 @@ gpu:
 	  echo "There is no NVIDIA GPU here: nvidia-smi, which comes with the driver, is missing or lists none." >&2; exit 1; \
 	fi
 	@if [ -z "$(GPU_PYTHON)" ]; then $(MAKE) $(VENV)/.installed-gpu; fi
-	$(or $(GPU_PYTHON),$(RUN)python) -m rnnbench gpu "$(OUT)"
-	$(or $(GPU_PYTHON),$(RUN)python) -m rnnbench run --suite smoke --backends numba-cuda --results "$(OUT)/asv"
+	@status=0; \
+	$(or $(GPU_PYTHON),$(RUN)python) -m rnnbench gpu "$(OUT)" || status=1; \
+	$(or $(GPU_PYTHON),$(RUN)python) -m rnnbench run --suite smoke --backends numba-cuda --results "$(OUT)/asv" || status=1; \
+	exit $$status
 
 smoke: $(VENV)/.installed-report
 	$(RUN)rnnbench run --suite smoke --dry-run
