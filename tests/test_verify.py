@@ -262,7 +262,7 @@ def test_ragged_lengths_hold_a_full_an_empty_and_a_partial_sequence() -> None:
 # --- a user's cell: its own equation is the oracle --------------------------------------------------------------------
 
 SLSTM = """
-from rnnbench import cell, exp, maximum, sigmoid, tanh
+from rnnbench import cell, exp, maximum, sigmoid, tanh, where
 
 @cell
 def slstm(x, R, h, c, n, m):
@@ -279,6 +279,11 @@ def pinched(x, R, p, h, *, slope=0.5):
     return tanh(x.g + R.g @ (p.a * h)) * slope + slope * h
 
 @cell
+def stepped(x, R, h):
+    f = where(x.f + R.f @ h > 0, 1.0, 0.0)
+    return (1 - f) * h + f * tanh(x.n + R.n @ h)
+
+@cell
 def numbered(x, R, h, *, k=0.5):
     return tanh(x.g + R.g @ h + R.b @ maximum(k, 2 * k))
 """
@@ -291,7 +296,7 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["slstm", "pinched", "numbered"])
+@pytest.mark.parametrize("name", ["slstm", "pinched", "numbered", "stepped"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_users_cell_is_held_against_its_own_equation(mine: Path, name: str, dtype: str) -> None:
     groups = check.cases([f"{mine}:{name}"], ["numpy"], [dtype])
