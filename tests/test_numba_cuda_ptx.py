@@ -190,8 +190,8 @@ def test_the_small_kernels_compile(capability: tuple[int, int]) -> None:
     matrix = array(2, real)
     for states in (1, 2):
         several, widths = types.UniTuple(matrix, states), types.UniTuple(INT, states)
-        ptx(moves.put_states, (several, INT, widths, matrix, INT, INT, INT), capability)
-        ptx(moves.get_states, (matrix, INT, several, INT, widths, INT, INT), capability)
+        ptx(moves.put_states(states), (several, INT, widths, matrix, INT, INT, INT), capability)
+        ptx(moves.get_states(states), (matrix, INT, several, INT, widths, INT, INT), capability)
     ptx(moves.without_padding, (array(3, real), array(1, INT), array(3, real)), capability)
     ptx(moves.clear_unused_rows, (array(4, real), array(1, INT)), capability)
     ptx(moves.fill, (array(1, real), INT), capability)

@@ -10,10 +10,11 @@ import pytest
 from numba import cuda
 
 from rnnbench import RNN, backends
-from rnnbench.backends.numba_cuda import VARIABLE, device, network, plan
+from rnnbench.backends.numba_cuda import VARIABLE, device, network, plan, queue
 from rnnbench.backends.numba_cuda.queue import Queue
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
+from rnnbench.bench.session import Session
 
 CASE = Case("gru", "numba-cuda", "float32", "train", 3, 3, 2, 5)
 
@@ -203,17 +204,46 @@ def test_every_kernel_is_cut_into_several_blocks_here() -> None:
 
 
 def test_a_buffer_is_kept_in_the_shapes_that_were_asked_for() -> None:
-    queue = Queue(device.SIMULATOR, "float32", False, "float32")
-    first = queue.buffer("pre", 2, 3)
-    assert queue.buffer("pre", 2, 3) is first and queue.flat(first) is queue.flat(first)
-    assert queue.flat(queue.flat(first)) is queue.flat(first)
-    queue.buffer("pre", 6)[4] = 7.0
+    kept = Queue(device.SIMULATOR, "float32", False, "float32")
+    first = kept.buffer("pre", 2, 3)
+    assert kept.buffer("pre", 2, 3) is first and kept.flat(first) is kept.flat(first)
+    assert kept.flat(kept.flat(first)) is kept.flat(first)
+    kept.buffer("pre", 6)[4] = 7.0
     assert first.copy_to_host()[1, 1] == 7.0, "the shapes are of different memory"
-    larger = queue.buffer("pre", 4, 3)
-    assert queue.buffer("pre", 2, 3) is not first, "an array of the memory that was given back"
-    assert larger.size == queue.buffers["pre"].size == 12
-    assert len(queue.shaped) == len(queue.views["pre"]) == 2
+    larger = kept.buffer("pre", 4, 3)
+    assert kept.buffer("pre", 2, 3) is not first, "an array of the memory that was given back"
+    assert larger.size == kept.buffers["pre"].size == 12
+    assert len(kept.shaped) == len(kept.views["pre"]) == 2
     for rows in range(1, 13):
-        queue.buffer("pre", rows, 1)
-    assert len(queue.shaped) == len(queue.views["pre"]) <= 8
-    assert queue.reshaped(cuda.to_device(np.ones((2, 2))), 4).shape == (4,)
+        kept.buffer("pre", rows, 1)
+    assert len(kept.shaped) == len(kept.views["pre"]) <= 8
+    assert kept.reshaped(cuda.to_device(np.ones((2, 2))), 4).shape == (4,)
+
+
+def test_a_kernel_and_a_dtype_decide_the_types_of_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device they are asked for at the first launch alone: arguments of other types would be taken for those."""
+
+    def kind(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return type(value).__name__, *map(kind, value)
+        return (str(value.dtype), value.ndim) if hasattr(value, "dtype") else type(value).__name__
+
+    seen: dict[Any, set[Any]] = {}
+    launch = queue.launch
+
+    def noted(kernel: Any, blocks: Any, threads: Any, stream: Any, dtype: str, arguments: tuple[Any, ...]) -> None:
+        seen.setdefault((id(kernel), dtype), set()).add(kind(arguments))
+        launch(kernel, blocks, threads, stream, dtype, arguments)
+
+    monkeypatch.setattr(queue, "launch", noted)
+    for backend, cell, dtype, more in (
+        ("numba-cuda", "lstm", "float32", {"num_layers": 2, "lengths": "ragged"}), ("numba-cuda", "gru", "float32", {}),
+        ("numba-cuda", "lstm_peephole", "float64", {"bidirectional": True}), ("numba-cuda-bf16", "gru", "float32", {}),
+        ("numba-cuda-tf32", "gru_reset_before", "float32", {"lengths": "ragged"}),
+    ):  # fmt: skip
+        for kernel in plan.KERNELS:
+            monkeypatch.setenv(VARIABLE, kernel)
+            for direction in ("forward", "train"):
+                Session(Case(cell, backend, dtype, direction, 2, 3, 2, 3, **more)).run()
+    assert len(seen) > 30
+    assert not [kinds for kinds in seen.values() if len(kinds) > 1]

@@ -1,7 +1,7 @@
 """Compiled kernels on disk, in a folder that changes whenever they could; see `kernel_files`.
 
 Its name is a hash of all sources that kernels are made of, of Numba's and LLVM's versions, of the processor and of the SIMD width,
-and a kernel's entry carries the hash of the cell's equations in its type's name (`cell_type`).
+and a kernel's entry carries the key of the cell's program in its type's name (`cell_type`).
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def launch(
 ) -> None:
     """Enqueue a kernel of `kernel` on a stream, on a grid of `blocks` of `threads`.
 
-    dtype: with the kernel it decides the types of all arguments, as everywhere in this backend; so they are asked for once. Numba
-    looks at each launch, and takes longer for a tuple of ten arrays than a device does for a step.
+    dtype: with the kernel it must decide the types of all arguments: what else they hang on makes another kernel. So they are
+    asked for once. Numba looks at each launch, and takes longer for a tuple of ten arrays than a device does for a step.
     """
     configured = kernel[blocks, threads, stream]
     if SIMULATED:

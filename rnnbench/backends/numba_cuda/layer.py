@@ -146,13 +146,12 @@ class DeviceLayer:
         (_, B, _, H), target, widths = values.shape, _records(queue, values), self.spec.state_sizes
         given = _rows(state, widths) if state is not None else (target,) * len(widths)
         filled = widths if state is not None else (0,) * len(widths)
-        queue.each(put_states, B * H, given, self.row * B, filled, target, slot * B, B, H)
+        queue.each(put_states(len(widths)), B * H, given, self.row * B, filled, target, slot * B, B, H)
 
     def _get_states(self, queue: Queue, values: Any, slot: int, final: tuple[Any, ...]) -> None:
         (_, B, _, H), widths = values.shape, self.spec.state_sizes
-        queue.each(
-            get_states, B * H, _records(queue, values), slot * B, _rows(final, widths), self.row * B, widths, B, H
-        )
+        source, states = _records(queue, values), _rows(final, widths)
+        queue.each(get_states(len(widths)), B * H, source, slot * B, states, self.row * B, widths, B, H)
 
     # ---- weights
 

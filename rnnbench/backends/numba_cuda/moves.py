@@ -30,31 +30,45 @@ def pointwise(program: Program, backward: bool, stage: int, dtype: str, fast: bo
     return each_item
 
 
-@kernel()
-def put_states(states, first, widths, target, target_first, rows, hidden_size):
-    """target[target_first + r, s * H + c] = states[s][first + r, c] for each state s, r < rows and c < widths[s]; 0 for c up to H.
+@lru_cache(maxsize=8)
+def put_states(count: int) -> Any:
+    """The kernel (states, first, widths, target, target_first, rows, hidden_size), for so many states.
 
-    states: a tuple of matrices; with a width of 0 it is not read. target: a matrix.
+    target[target_first + r, s * H + c] = states[s][first + r, c] for each state s, r < rows and c < widths[s]; 0 for c up to H.
+    states: a tuple of matrices; with a width of 0 one is not read. target: a matrix.
     """
-    i = cuda.grid(1)
-    if i < rows * hidden_size:
-        r, c = i // hidden_size, i % hidden_size
-        for s in range(len(states)):
-            if c < widths[s]:
-                target[target_first + r, s * hidden_size + c] = states[s][first + r, c]
-            else:
-                target[target_first + r, s * hidden_size + c] = 0
+
+    @kernel(count)
+    def put(states, first, widths, target, target_first, rows, hidden_size):
+        i = cuda.grid(1)
+        if i < rows * hidden_size:
+            r, c = i // hidden_size, i % hidden_size
+            for s in range(count):
+                if c < widths[s]:
+                    target[target_first + r, s * hidden_size + c] = states[s][first + r, c]
+                else:
+                    target[target_first + r, s * hidden_size + c] = 0
+
+    return put
 
 
-@kernel()
-def get_states(source, source_first, states, first, widths, rows, hidden_size):
-    """states[s][first + r, c] = source[source_first + r, s * H + c] for each state s, r < rows and c < widths[s]."""
-    i = cuda.grid(1)
-    if i < rows * hidden_size:
-        r, c = i // hidden_size, i % hidden_size
-        for s in range(len(states)):
-            if c < widths[s]:
-                states[s][first + r, c] = source[source_first + r, s * hidden_size + c]
+@lru_cache(maxsize=8)
+def get_states(count: int) -> Any:
+    """The kernel (source, source_first, states, first, widths, rows, hidden_size), for so many states.
+
+    states[s][first + r, c] = source[source_first + r, s * H + c] for each state s, r < rows and c < widths[s].
+    """
+
+    @kernel(count)
+    def get(source, source_first, states, first, widths, rows, hidden_size):
+        i = cuda.grid(1)
+        if i < rows * hidden_size:
+            r, c = i // hidden_size, i % hidden_size
+            for s in range(count):
+                if c < widths[s]:
+                    states[s][first + r, c] = source[source_first + r, s * hidden_size + c]
+
+    return get
 
 
 @kernel()

@@ -107,9 +107,9 @@ def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
     try:
         _time_pairs(pair, timings)
     except _SideFailed as error:
-        said = [("ok", ""), ("ok", "")]
-        said[error.side] = "failed", error.reason
-        (timings.status, timings.reasons) = ((said[0][0], said[1][0]), (said[0][1], said[1][1]))
+        on_head = error.side == 1
+        timings.status = ("ok", "failed") if on_head else ("failed", "ok")
+        timings.reasons = ("", error.reason) if on_head else (error.reason, "")
     except WorkerDied as error:
         timings.status, timings.reasons = ("failed", "failed"), (f"a process died while it was timed: {error}",) * 2
         return None
