@@ -63,6 +63,17 @@ class Spec:
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
             numbers[name] = float(value)
         object.__setattr__(self, "numbers", numbers)
+        for name, value in numbers.items():
+            self._check_held(name, value)
+        for node in self.cell.order:
+            self._check_held(f"a constant of the cell {self.cell.name}", node.value or 0.0)
+
+    def _check_held(self, what: str, value: float) -> None:
+        """Raise ValueError for a number that is infinite, or 0 though it is not, in the dtype of the computation."""
+        with np.errstate(over="ignore", under="ignore"):
+            held = np.dtype(self.dtype).type(value)
+        if np.isinf(held) or (held == 0 and value != 0):
+            raise ValueError(f"{what} is {value:g}, which {self.dtype} holds as {held:g}; use dtype float64, or scale it")
 
     def _check_projection(self) -> None:
         object.__setattr__(self, "proj_size", whole("proj_size", self.proj_size, 0))

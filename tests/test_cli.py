@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from rnnbench import backends
 from rnnbench.bench import compare as bench_compare
 from rnnbench.cli import main
 from rnnbench.cli.parser import COMMANDS, build
-from rnnbench.cli.terminal import Progress, columns, paint
 
 SIXLINES = """
 from rnnbench import cell, sigmoid, tanh
@@ -368,30 +366,3 @@ def test_a_cell_without_its_option_is_told_the_option() -> None:
     done = rnnbench("check", "file.py:mine")
     assert done.returncode == 2
     assert "check does not take 'file.py:mine'; if it is a cell: --cells file.py:mine" in done.stderr
-
-
-def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    leader, follower = pty.openpty()
-    with open(follower, "w") as terminal, io.StringIO() as file:
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.delenv("NO_COLOR", raising=False)
-        assert paint("bad", "wrong", terminal) == "\033[31;1mbad\033[0m"
-        assert paint("bad", "wrong", file) == "bad"
-        monkeypatch.setenv("NO_COLOR", "1")
-        assert paint("bad", "wrong", terminal) == "bad"
-        monkeypatch.delenv("NO_COLOR")
-        monkeypatch.setenv("TERM", "dumb")
-        assert paint("bad", "wrong", terminal) == "bad"
-    os.close(leader)
-
-
-def test_progress_is_silent_unless_someone_watches(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(12)
-    progress.show("work")
-    progress.step()
-    progress.clear()
-    assert progress.count().startswith("[ 2/12] 0:0") and capsys.readouterr().err == ""
-
-
-def test_columns_are_aligned() -> None:
-    assert columns([["name", "1"], ["x", "222"]]) == ["name    1", "x     222"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import cell_zoo
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnbench import params
+from rnnbench import cell, params, tanh
 from rnnbench.cells import BUILT_IN
 from rnnbench.params import Spec, initialise, shapes, validate
 
@@ -106,6 +107,26 @@ def test_numbers_are_the_cells():
     for value in (math.nan, math.inf, "1", None, 1j, True, np.ones(1), [1.0]):
         with pytest.raises(ValueError, match="forget_bias must be a finite number, not "):
             Spec(LSTM, 1, 1, numbers={"forget_bias": value})
+
+
+@cell
+def with_huge_constant(x, R, h):
+    return tanh(x.h + R.h @ h) * 1e200 * h
+
+
+@cell
+def with_tiny_constant(x, R, h):
+    return tanh(x.h + R.h @ h) / (abs(h) + 1e-60)
+
+
+def test_numbers_that_the_dtype_cannot_hold_are_refused():
+    for made, value, held in ((with_huge_constant, "1e+200", "inf"), (with_tiny_constant, "1e-60", "0")):
+        with pytest.raises(ValueError, match=re.escape(f"is {value}, which float32 holds as {held}; use dtype float64")):
+            Spec(made, 1, 1)
+        assert Spec(made, 1, 1, dtype="float64").dtype == "float64"
+    with pytest.raises(ValueError, match="^forget_bias is 1e\\+39, which float32 holds as inf"):
+        Spec(LSTM, 1, 1, numbers={"forget_bias": 1e39})
+    assert Spec(LSTM, 1, 1, numbers={"forget_bias": 1e-40}).numbers == {"forget_bias": 1e-40}  # subnormal, but not 0
 
 
 SPEC = Spec(BUILT_IN["gru"], 3, 2)

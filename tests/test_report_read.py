@@ -200,7 +200,7 @@ def test_a_verified_case_that_a_benchmark_did_not_measure_has_that_benchmarks_re
     assert results.problems == [] and set(skipped["backend"]) == {"numpy"}
     told = skipped[skipped["reason"] == interrupted]
     assert set(told["benchmark"]) == {timed, "startup.Startup.track_compile_seconds"} and len(told) == 2
-    assert set(skipped.drop(told.index)["reason"]) == {"the benchmark skipped it and recorded no reason"}
+    assert set(skipped.drop(told.index)["reason"]) == {"not selected by any run, or skipped without a recorded reason"}
 
 
 def test_a_wrong_record_without_any_measurement_is_still_shown(root: Path) -> None:
@@ -246,6 +246,13 @@ def test_nothing_at_all_is_one_sentence_that_says_what_to_run(tmp_path: Path) ->
         with pytest.raises(report.ReportError, match="run `make bench`") as caught:
             report.read(tmp_path / name)
         assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_the_folder_of_a_run_on_a_gpu_is_named_as_such(tmp_path: Path) -> None:
+    for name in ("machine.json", "ceilings.json", "report.md"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(report.ReportError, match="is a folder of `rnnbench gpu`: read .*report.md, or give .*asv for asv's"):
+        report.read(tmp_path)
 
 
 def test_the_folder_of_one_machine_is_named_as_such(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

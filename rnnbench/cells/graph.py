@@ -246,9 +246,7 @@ class Node:
     __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
-        # identity is decided before __eq__ is asked, so this is only reached by an equation that compares values
-        if self is other:
-            return True
+        # containers decide by identity before they ask, so only an equation that compares values gets here
         raise CellError("== and != between values are not supported; compare with < <= > >= inside where")
 
     def __pow__(self, other: Any) -> Node:

@@ -14,6 +14,7 @@ from typing import TextIO
 # What stands for a sign of ours where standard output cannot encode it; any other character is written as \xe9, \u2265 and so on.
 PLAIN = {"×": "x", "µ": "u", "–": "-", "·": "."}
 COLOURS = {"ok": "32", "skipped": "33", "wrong": "31;1", "failed": "31;1"}  # by status
+SECONDS_BETWEEN_LINES = 60.0  # of a log
 
 
 def paint(text: str, status: str, stream: TextIO) -> str:
@@ -59,15 +60,14 @@ def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 
 
 class Progress:
-    """How far long work has come, on standard error: one line that rewrites itself, and nothing unless it is a
-    terminal.
+    """How far long work has come, on standard error: in a terminal one line that rewrites itself, in a log a line now and then.
 
     total: steps of the whole work.
     """
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.start = total, 0, time.monotonic()
-        self.live = sys.stderr.isatty()
+        self.live, self.logged = sys.stderr.isatty(), self.start
 
     def show(self, what: str) -> None:
         """Say what is being worked on."""
@@ -75,6 +75,9 @@ class Progress:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write(f"\r\033[K{self.count()} {what}"[: width + 4])
             sys.stderr.flush()
+        elif time.monotonic() - self.logged >= SECONDS_BETWEEN_LINES:
+            self.logged = time.monotonic()
+            print(self.count(), what, file=sys.stderr, flush=True)
 
     def step(self) -> None:
         """One more step is done."""

@@ -36,6 +36,9 @@ def read(results_dir: str | Path = "results", machine: str | None = None, commit
     problems: list[str] = []
     if not root.is_dir():
         raise ReportError(f"There are no results in {root}: run `make bench` (or `rnnbench run`) first.")
+    if (root / "ceilings.json").is_file():
+        where = f"read {root / 'report.md'}, or give {root / 'asv'} for asv's results."
+        raise ReportError(f"{root} is a folder of `rnnbench gpu`: {where}")
     if (root / "machine.json").is_file():
         above = os.path.normpath(root / "..")
         raise ReportError(f"{root} is the folder of one machine: give {above}, the folder above it.")

@@ -25,7 +25,7 @@ PARAMETERS = {
     2: ["cell", "backend"],
     6: ["cell", "backend", "dtype", "seq_len", "batch_size", "hidden_size"],
 }
-UNKNOWN = "the benchmark skipped it and recorded no reason"
+UNKNOWN = "not selected by any run, or skipped without a recorded reason"
 WITHOUT_CASE = {"timeraw_import_rnnbench", "peakmem_empty"}
 
 
