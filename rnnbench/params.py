@@ -73,7 +73,9 @@ class Spec:
         with np.errstate(over="ignore", under="ignore"):
             held = np.dtype(self.dtype).type(value)
         if np.isinf(held) or (held == 0 and value != 0):
-            raise ValueError(f"{what} is {value:g}, which {self.dtype} holds as {held:g}; use dtype float64, or scale it")
+            raise ValueError(
+                f"{what} is {value:g}, which {self.dtype} holds as {held:g}; use dtype float64, or scale it"
+            )
 
     def _check_projection(self) -> None:
         object.__setattr__(self, "proj_size", whole("proj_size", self.proj_size, 0))

@@ -174,9 +174,9 @@ def test_a_case_that_control_c_struck_after_its_check_is_told_as_interrupted(che
         "ok",
         None,
     ]  # machine, both cases, the interruption
-    assert "not measured: the run was interrupted" in " ".join(told.split()) and "without a recorded reason" not in " ".join(
+    assert "not measured: the run was interrupted" in " ".join(
         told.split()
-    )
+    ) and "without a recorded reason" not in " ".join(told.split())
 
 
 def test_a_benchmark_that_skips_a_case_without_checking_it_is_recorded_with_its_reason(

@@ -121,7 +121,9 @@ def with_tiny_constant(x, R, h):
 
 def test_numbers_that_the_dtype_cannot_hold_are_refused():
     for made, value, held in ((with_huge_constant, "1e+200", "inf"), (with_tiny_constant, "1e-60", "0")):
-        with pytest.raises(ValueError, match=re.escape(f"is {value}, which float32 holds as {held}; use dtype float64")):
+        with pytest.raises(
+            ValueError, match=re.escape(f"is {value}, which float32 holds as {held}; use dtype float64")
+        ):
             Spec(made, 1, 1)
         assert Spec(made, 1, 1, dtype="float64").dtype == "float64"
     with pytest.raises(ValueError, match="^forget_bias is 1e\\+39, which float32 holds as inf"):
