@@ -28,7 +28,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """The lines of shell blocks that run rnnbench, continued ones joined."""
-    lines = "\n".join(blocks(text, "sh")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks(text, "sh")).replace("\\\n", "").splitlines()
     found = [re.sub(r"\s+#.*|\s*>.*|.*&& ", "", line).strip() for line in lines]
     return [line for line in found if line.startswith("rnnbench ")]
 
