@@ -82,6 +82,8 @@ def test_the_environment_picks_the_suite_and_overrides_cells_and_backends() -> N
     assert grid("Memory", {"RNNBENCH_SUITE": "smoke"}) == SUITES["smoke"]["Memory"]
     named = grid("Memory", {"RNNBENCH_CELLS": "gru,a/b.py:mine", "RNNBENCH_BACKENDS": "numpy"})
     assert (named.cells, named.backends) == (("gru", "a/b.py:mine"), ("numpy",))
+    named = grid("Memory", {"RNNBENCH_CELLS": "lstm[clip=0.5,peepholes],gru[clip=1]"})
+    assert named.cells == ("lstm[clip=0.5,peepholes]", "gru[clip=1]")
     with pytest.raises(ValueError, match="there is no suite 'quik'; did you mean 'quick'"):
         grid("Memory", {"RNNBENCH_SUITE": "quik"})
 

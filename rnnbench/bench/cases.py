@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -223,10 +224,15 @@ def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
         raise ValueError(f"there is no suite {suite!r}; {did_you_mean(suite, SUITES)}known are {', '.join(SUITES)}")
     chosen = SUITES[suite][benchmark]
     cells_named, backends_named = (
-        tuple(name for name in environ.get(variable, "").split(",") if name)
+        tuple(split_names(environ.get(variable, "")))
         for variable in ("RNNBENCH_CELLS", "RNNBENCH_BACKENDS")
     )
     return dataclasses.replace(chosen, cells=cells_named or chosen.cells, backends=backends_named or chosen.backends)
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a text that separates them by commas; one in brackets belongs to a variant's name: lstm[clip=3,peepholes]."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 
 from rnnbench import backends, cells
-from rnnbench.bench.cases import did_you_mean
+from rnnbench.bench.cases import did_you_mean, split_names
 
 
 class UsageError(Exception):
@@ -35,8 +34,7 @@ def _one_of(what: str, text: str, known: Sequence[str]) -> str:
 
 
 def _parts(what: str, text: str) -> list[str]:
-    # not at commas between brackets, which belong to the name of a cell's variant
-    parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+    parts = split_names(text)
     if not parts:
         raise UsageError(f"at least one {what} is needed, separated by commas; got {text!r}")
     for k, part in enumerate(parts):
