@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import pytest
 
@@ -14,7 +14,6 @@ GIB = 2**30
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A file system of its own: machine(path=text, ...) writes files, everything else does not exist."""
-    real = Path
 
     def write(**files: str) -> None:
         for name, text in files.items():
@@ -22,11 +21,7 @@ def machine(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
-    def below(path: str) -> Path:
-        return real(path) if real(path).is_relative_to(tmp_path) else tmp_path / path.lstrip("/")
-
-    monkeypatch.setattr(memory, "Path", below)
-    monkeypatch.setattr(memory.os.path, "exists", lambda path: below(path).is_file())
+    monkeypatch.setattr(memory, "available_bytes", partial(memory.available_bytes, tmp_path))
     return write
 
 
@@ -70,6 +65,40 @@ def test_a_control_groups_limit_counts_if_it_is_lower(machine, files, folder):
     assert memory.available_bytes() == 8 * GIB
     machine(**{limit: f"{GIB}", stat: "anon 5\n"})
     assert memory.available_bytes() == 0
+
+
+V2_NESTED = {
+    "proc__self__cgroup": "0::/user.slice/job",
+    "sys__fs__cgroup__user.slice__job__memory.max": "max",
+    "sys__fs__cgroup__user.slice__job__memory.current": "1",
+    "sys__fs__cgroup__user.slice__memory.max": f"{4 * GIB}",
+    "sys__fs__cgroup__user.slice__memory.current": f"{3 * GIB}",
+    "sys__fs__cgroup__user.slice__memory.stat": f"inactive_file {GIB // 2}\nactive_file 0",
+}
+V1_NESTED = {
+    "proc__self__cgroup": "4:memory:/docker/abc\n1:name=systemd:/\n0::/",
+    "sys__fs__cgroup__memory__docker__abc__memory.limit_in_bytes": f"{5 * GIB // 2}",
+    "sys__fs__cgroup__memory__docker__abc__memory.usage_in_bytes": f"{GIB}",
+    "sys__fs__cgroup__memory__memory.limit_in_bytes": str(2**63 - 4096),
+    "sys__fs__cgroup__memory__memory.usage_in_bytes": f"{20 * GIB}",
+}
+
+
+@pytest.mark.parametrize("files", [V2_NESTED, V1_NESTED], ids=["version 2", "version 1"])
+def test_a_limit_counts_wherever_it_is_set_from_the_process_s_own_group_upwards(machine, files):
+    machine(proc__meminfo=MEMINFO, **files)
+    assert memory.available_bytes() == 3 * GIB // 2
+
+
+def test_files_that_are_closed_to_us_set_no_limit(machine, tmp_path):
+    machine(proc__meminfo=MEMINFO, **V2)
+    limit = tmp_path / "sys/fs/cgroup/memory.max"
+    limit.unlink()
+    limit.mkdir()  # reading it raises an OSError, for root too
+    assert memory.available_bytes() == 8 * GIB
+    (tmp_path / "proc/meminfo").unlink()
+    (tmp_path / "proc/meminfo").mkdir()
+    assert memory.available_bytes() is None
 
 
 def test_require(monkeypatch):

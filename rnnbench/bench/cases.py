@@ -224,8 +224,7 @@ def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
         raise ValueError(f"there is no suite {suite!r}; {did_you_mean(suite, SUITES)}known are {', '.join(SUITES)}")
     chosen = SUITES[suite][benchmark]
     cells_named, backends_named = (
-        tuple(split_names(environ.get(variable, "")))
-        for variable in ("RNNBENCH_CELLS", "RNNBENCH_BACKENDS")
+        tuple(split_names(environ.get(variable, ""))) for variable in ("RNNBENCH_CELLS", "RNNBENCH_BACKENDS")
     )
     return dataclasses.replace(chosen, cells=cells_named or chosen.cells, backends=backends_named or chosen.backends)
 

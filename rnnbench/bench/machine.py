@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from importlib import metadata
@@ -184,10 +184,10 @@ def _affinity() -> set[int]:
 
 
 def _linux_facts(root: Path, processors: set[int]) -> dict[str, Any]:
-    cpuinfo = _read(root / "proc/cpuinfo")
+    cpuinfo = memory.read(root / "proc/cpuinfo")
     flags = (_field(cpuinfo, "flags") or _field(cpuinfo, "Features") or "").split()
     cpu = root / "sys/devices/system/cpu"
-    cores = {_read(cpu / f"cpu{number}/topology/thread_siblings_list") for number in processors}
+    cores = {memory.read(cpu / f"cpu{number}/topology/thread_siblings_list") for number in processors}
     return {
         "cpu": _field(cpuinfo, "model name") or _field(_command("lscpu"), "Model name") or UNKNOWN,
         "cores": min(len(processors), _control_group_cores(root)),
@@ -196,14 +196,6 @@ def _linux_facts(root: Path, processors: set[int]) -> dict[str, Any]:
         "instruction_sets": " ".join(name for name in INSTRUCTION_SETS if name in flags) or UNKNOWN,
         "memory_bytes": _linux_memory(root),
     }
-
-
-def _read(path: Path) -> str:
-    """The text of a file, empty where it is missing or closed to us."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def _field(text: str, name: str) -> str | None:
@@ -224,7 +216,7 @@ def _command(*words: str) -> str:
 def _linux_caches(folder: Path) -> dict[str, str]:
     caches = {}
     for index in sorted(folder.glob("index*")):
-        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        level, kind, size = (memory.read(index / name) for name in ("level", "type", "size"))
         if kind != "Instruction" and re.fullmatch(r"\d+K", size):
             caches[f"L{level}{'d' if kind == 'Data' else ''}"] = _cache_size(1024 * int(size[:-1]))
     return caches
@@ -235,44 +227,22 @@ def _cache_size(count: int) -> str:
 
 
 def _linux_memory(root: Path) -> int | str:
-    total = re.match(r"(\d+) kB", _field(_read(root / "proc/meminfo"), "MemTotal") or "")
+    total = re.match(r"(\d+) kB", _field(memory.read(root / "proc/meminfo"), "MemTotal") or "")
     limits = [1024 * int(total.group(1))] if total else []
-    names = ("memory.max", "memory.limit_in_bytes")
-    limits += [int(text) for text in _control_group(root, "memory", *names) if text.isdigit()]
+    groups = memory.control_group(root, "memory", ("memory.max",), ("memory.limit_in_bytes",))
+    limits += [int(text) for (path,) in groups if (text := memory.read(path)).isdigit()]
     return min(limits) if total else UNKNOWN
 
 
 def _control_group_cores(root: Path) -> float:
     """How many processors' time the control group may use, rounded up; infinity without a limit."""
-    limits = [text.split() for text in _control_group(root, "cpu", "cpu.max", "cpu.cfs_quota_us")]
-    periods = list(_control_group(root, "cpu", "cpu.max", "cpu.cfs_period_us"))
+    names, old_names = ("cpu.max", "cpu.max"), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     shares = [math.inf]
-    for quota, period in zip(limits, periods, strict=True):
-        if quota[0].isdigit():  # "max" and -1 mean no limit
-            shares.append(math.ceil(int(quota[0]) / int(period.split()[-1])))
+    for paths in memory.control_group(root, "cpu", names, old_names):
+        quota, period = (memory.read(path).split() for path in paths)
+        if quota and quota[0].isdigit() and period:  # "max" and -1 mean no limit
+            shares.append(math.ceil(int(quota[0]) / int(period[-1])))
     return max(1, min(shares))
-
-
-def _control_group(root: Path, controller: str, name: str, old_name: str) -> Iterator[str]:
-    """The texts of a file in this process's control group and in all above it, each of which may set a limit.
-
-    name: in version 2, with one tree for all controllers. old_name: in version 1, with a tree for each. A container may
-    see its own group at the top of the tree, whatever path the process is said to have.
-    """
-    mount = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            tops, wanted = [mount, mount / "unified"], name
-        elif controller in controllers.split(","):
-            tops, wanted = sorted({mount / controllers, mount / controller}), old_name
-        else:
-            continue
-        steps = Path(path.lstrip("/"))
-        for folder in (top / step for top in tops for step in (steps, *steps.parents)):
-            text = _read(folder / wanted)
-            if text:
-                yield text
 
 
 # --- macOS: `sysctl`, which a test replaces -------------------------------------------------------------------------
