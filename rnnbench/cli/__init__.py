@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"rnnbench: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:  # of our own checks, which come before anything is done; NumPy's says a size, too
+        print(f"rnnbench: {str(error) or 'there is not enough memory'}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nrnnbench: interrupted", file=sys.stderr)
         return 130
