@@ -89,6 +89,17 @@ def test_a_library_that_does_not_load_is_a_sentence(monkeypatch, error):
     RNN("lstm", 2, 2, backend="numpy")
 
 
+def test_a_user_without_a_home_keeps_kernels_in_the_temporary_folder(monkeypatch, tmp_path):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("RNNBENCH_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(kernel_files.Path, "home", no_home)
+    monkeypatch.setattr(kernel_files.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert kernel_files.folder(["a kernel"]).is_relative_to(tmp_path)
+
+
 def test_no_place_for_compiled_kernels_is_not_the_librarys_fault(monkeypatch):
     load = importlib.import_module
 

@@ -74,13 +74,19 @@ def _roots() -> Iterator[Path]:
     if forced:
         yield Path(forced)
         return
-    if sys.platform == "darwin":
-        user = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        user = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    try:
+        if sys.platform == "darwin":
+            user = Path.home() / "Library" / "Caches"
+        elif sys.platform == "win32":
+            user = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        else:
+            user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except (
+        RuntimeError
+    ):  # no HOME, and a user whom the system does not know, as in containers that run under any number
+        pass
     else:
-        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    yield user / "rnnbench"
+        yield user / "rnnbench"
     shared = Path(tempfile.gettempdir()) / f"rnnbench-{os.environ.get('USER', 'user')}"
     if _is_private(shared):
         yield shared
