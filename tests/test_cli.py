@@ -10,14 +10,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stand_in
 
-from rnnbench import backends
+from rnnbench import backends, report
 from rnnbench.bench import compare as bench_compare
-from rnnbench.cli import main
+from rnnbench.cli import main, run
 from rnnbench.cli.parser import COMMANDS, build
+from rnnbench.cli.values import UsageError
 
 SIXLINES = """
 from rnnbench import cell, sigmoid, tanh
@@ -319,6 +321,23 @@ def backends_threads() -> int:
     from rnnbench.backends.threads import available_threads
 
     return available_threads()
+
+
+def test_after_a_run_the_page_alone_may_be_missing_and_only_for_want_of_a_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = [report.MissingLibrary("the page needs x"), report.ReportError("rnnbench[report]/page.html: no space")]
+
+    def make(*arguments: Any, html: bool = False, **options: Any) -> int:
+        if html:
+            raise errors.pop(0)
+        return 0
+
+    monkeypatch.setattr(report, "main", make)
+    assert run._report(tmp_path, "desk", "abc") == 0
+    assert capsys.readouterr().err == "rnnbench: no page: the page needs x\n"
+    with pytest.raises(UsageError, match="no space"):
+        run._report(tmp_path, "desk", "abc")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

@@ -322,7 +322,7 @@ def test_a_missing_library_is_one_sentence(
     good: Path, monkeypatch: pytest.MonkeyPatch, library: str, options: dict[str, Any]
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(report.ReportError, match=rf'needs {library}, .*: pip install "rnnbench\[report\]"$'):
+    with pytest.raises(report.MissingLibrary, match=rf'needs {library}, .*: pip install "rnnbench\[report\]"$'):
         report.main(good, stream=io.StringIO(), **options)
 
 

@@ -23,6 +23,7 @@ from rnnbench.bench.text import counted, duration
 from rnnbench.cli import report, values
 from rnnbench.cli.terminal import Progress, paint
 from rnnbench.cli.values import UsageError
+from rnnbench.report import MissingLibrary
 
 # A disk that is full or over its quota, a folder that may not be written.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -163,7 +164,7 @@ def _report(results_dir: Path, machine: str, commit: str) -> int:
     try:
         return report.show(results_dir, machine, commit, html=True)
     except UsageError as error:
-        if "rnnbench[report]" not in str(error):
+        if not isinstance(error.__cause__, MissingLibrary):
             raise
         print(f"rnnbench: no page: {error}", file=sys.stderr)
         return report.show(results_dir, machine, commit)

@@ -42,7 +42,7 @@ A line whose "record" is "unmeasured" says why a benchmark has no number for som
 """
 
 from rnnbench.report.across import tables
-from rnnbench.report.base import COLUMNS, MEANINGS, UNITS, ReportError, Results
+from rnnbench.report.base import COLUMNS, MEANINGS, UNITS, MissingLibrary, ReportError, Results
 from rnnbench.report.loader import load, read
 from rnnbench.report.make import FORMATS, main
 from rnnbench.report.page import html
@@ -50,6 +50,6 @@ from rnnbench.report.table import Table
 from rnnbench.report.text import csv, markdown, parquet, terminal
 
 __all__ = [
-    "COLUMNS", "FORMATS", "MEANINGS", "UNITS", "ReportError", "Results", "Table", "csv", "html", "load", "main",
+    "COLUMNS", "FORMATS", "MEANINGS", "UNITS", "MissingLibrary", "ReportError", "Results", "Table", "csv", "html", "load", "main",
     "markdown", "parquet", "read", "tables", "terminal",
 ]  # fmt: skip

@@ -84,6 +84,10 @@ class ReportError(Exception):
     """A sentence for the user: why no report can be made and what would help."""
 
 
+class MissingLibrary(ReportError):
+    """What is asked for needs an optional library, which is not installed; other reports can be made."""
+
+
 @dataclass(frozen=True)
 class Results:
     """What was found in a results directory.
@@ -116,12 +120,12 @@ def detailed(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def need(library: str, purpose: str) -> ModuleType:
-    """Import an optional library, or raise `ReportError` saying how to get it."""
+    """Import an optional library, or raise `MissingLibrary` saying how to get it."""
     try:
         return importlib.import_module(library)
     except ImportError as error:
         name = library.partition(".")[0]
-        raise ReportError(f'{purpose} needs {name}, which is missing: pip install "rnnbench[report]"') from error
+        raise MissingLibrary(f'{purpose} needs {name}, which is missing: pip install "rnnbench[report]"') from error
 
 
 def worst(statuses: pd.Series) -> str:
