@@ -243,14 +243,18 @@ def test_the_bytes_of_a_tape_are_those_of_what_it_keeps():
 
 
 @pytest.mark.parametrize(
-    ("cell", "backend"), [("lstm", "numpy"), (cell_zoo.slstm, "numpy"), ("gru", "numba-cpu")], ids=str
+    ("cell", "backend", "proj_size"),
+    [("lstm", "numpy", 0), ("lstm[clip=1]", "numpy", 2), (cell_zoo.slstm, "numpy", 0), ("gru", "numba-cpu", 0)],
+    ids=str,
 )
-def test_copies_and_pickles_are_networks_of_their_own(cell, backend):
-    rnn, x = make(cell, num_layers=2, bidirectional=True, batch_first=True, backend=backend), data(2, 4, 3)
+def test_copies_and_pickles_are_networks_of_their_own(cell, backend, proj_size):
+    options = {"num_layers": 2, "bidirectional": True, "batch_first": True, "backend": backend, "proj_size": proj_size}
+    rnn, x = make(cell, **options), data(2, 4, 3)
     rnn.load({name: p + 0.1 for name, p in rnn.params.items()})
     output, _, tape = rnn.forward(x)
     for other in (copy.copy(rnn), copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):
         assert other.spec == rnn.spec and other.batch_first and other.backend == backend
+        assert other.spec.step is rnn.spec.step
         agree([other(x)[0]], [output], exactly=True)
         other.load({name: 0 * p for name, p in other.params.items()})
         agree([rnn(x)[0]], [output], exactly=True)

@@ -12,12 +12,24 @@ Source: Sak, Senior, Beaufays, Long Short-Term Memory Based Recurrent Neural Net
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from .trace import Cell
 
 PROJECTION = "weight_hr"  # the gate, called as its matrix is
+
+
+class Projected(Cell):
+    """`base` with its new h projected. Copied and pickled as its base is."""
+
+    def __init__(self, fn: Callable[..., Any], base: Cell) -> None:
+        super().__init__(fn)
+        self.base = base
+
+    def __reduce__(self) -> Any:
+        return projected, (self.base,)
 
 
 @lru_cache(maxsize=64)
@@ -48,4 +60,4 @@ def projected(cell: Cell) -> Cell:
 
     step.__name__ = f"{cell.name}_projected"
     step.__signature__ = inspect.signature(cell.fn)  # type: ignore[attr-defined]
-    return Cell(step)
+    return Projected(step, cell)
