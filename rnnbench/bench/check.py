@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -83,6 +82,6 @@ def check(groups: Iterable[list[Case]]) -> Iterator[tuple[Verification, Group, b
         first = group_cases[0]
         group = Group(first.cell, first.backend, first.dtype)
         for case in group_cases:
-            verification = verify(dataclasses.replace(case))
+            verification = verify(case)
             group.found.append(verification)
             yield verification, group, case is group_cases[-1]

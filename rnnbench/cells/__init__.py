@@ -137,9 +137,6 @@ def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_siz
     """
     if direction not in ("forward", "train"):
         raise ValueError(f"direction is 'forward' or 'train', not {direction!r}")
-    columns = len(cell.input_gates) * input_size + len(program(cell, False).operands and _products(cell)) * hidden_size
+    products = sum(len(operand.pre) for operand in program(cell, False).operands)
+    columns = len(cell.input_gates) * input_size + products * hidden_size
     return 2 * seq_len * batch_size * hidden_size * columns * (3 if direction == "train" else 1)
-
-
-def _products(cell: Cell) -> list[int]:
-    return [i for operand in program(cell, False).operands for i in operand.pre]

@@ -161,12 +161,10 @@ class Graph:
             return args[1]
         if op in ("mul", "div") and b == 1:
             return args[0]
-        if op == "div" and a == 0 and b != 0:
+        if op == "div" and a == 0:
             return self.constant(0)
         if op == "neg" and args[0].op == "neg":
             return args[0].args[0]
-        if op == "neg" and a is not None:
-            return self.constant(-a)
         if op == "add" and args[1].op == "neg":
             return self.node("sub", args[0], args[1].args[0])
         if op == "where" and args[1] is args[2]:

@@ -26,7 +26,6 @@ CASE_SECONDS = 1.2  # that the pairs of one case may take in one restart
 SAMPLE_SECONDS = 0.006
 CONTROL_SAMPLE_SECONDS = 0.002
 SHORTEST_SECONDS = 5e-5  # what the clock is read for: shorter calls are timed several at a time
-SIDES = ("base", "head")
 
 Workers = tuple[Worker, Worker]
 
