@@ -7,7 +7,6 @@ With a projection h is P wide: `weight_hh_l0 (G*H, P)`, `weight_hr_l0 (P, H)`.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import numpy as np
 
 from . import memory
 from .cells import Cell, projected
+from .spelling import did_you_mean, unknown
 
 DTYPES = ("float32", "float64")
 
@@ -55,10 +55,8 @@ class Spec:
         numbers = dict(self.cell.numbers)
         for name, value in self.numbers.items():
             if name not in numbers:
-                near = difflib.get_close_matches(name, numbers, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                takes = f"it takes {', '.join(numbers)}" if numbers else "it takes none"
-                raise ValueError(f"the cell {self.cell.name} has no number {name!r}; {hint}{takes}")
+                hint, takes = did_you_mean(name, numbers), ", ".join(numbers) or "none"
+                raise ValueError(f"the cell {self.cell.name} has no number {name!r}; {hint}it takes {takes}")
             if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
             numbers[name] = float(value)
@@ -195,9 +193,7 @@ def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     wanted = shapes(spec)
     for name in params:
         if name not in wanted:
-            near = difflib.get_close_matches(str(name), wanted, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected are {', '.join(wanted)}"
-            raise ValueError(f"there is no parameter {name!r}; {hint}")
+            raise ValueError(unknown("parameter", name, wanted))
     result = {}
     for name, shape in wanted.items():
         if name not in params:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,6 +11,7 @@ import numpy as np
 
 from . import backends, cells, params
 from .backends.base import Network
+from .spelling import did_you_mean
 
 
 class Tape:
@@ -274,8 +274,8 @@ def _check_keywords(cell: cells.Cell, numbers: Mapping[str, float]) -> None:
         if name in own:
             raise ValueError(f"the number {name!r} of the cell {cell.name} is an argument of RNN; give it another name")
     for name in numbers:
-        if name not in cell.numbers and (near := difflib.get_close_matches(name, [*cell.numbers, *own], n=1)):
-            raise ValueError(f"RNN with the cell {cell.name} has no argument {name!r}; did you mean {near[0]!r}?")
+        if name not in cell.numbers and (hint := did_you_mean(name, [*cell.numbers, *own])):
+            raise ValueError(f"RNN with the cell {cell.name} has no argument {name!r}; {hint.strip()}")
 
 
 def _lengths(lengths: Any, T: int, B: int) -> np.ndarray | None:

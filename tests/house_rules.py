@@ -27,8 +27,8 @@ class Room(NamedTuple):
     libraries: tuple[str, ...] = ()
 
 
-CELLS = ("rnnbench.cells", "rnnbench.params", "rnnbench.memory")
-PLUGINS, FILES = "rnnbench.plugins", "rnnbench.files"
+PLUGINS, FILES, SPELLING = "rnnbench.plugins", "rnnbench.files", "rnnbench.spelling"
+CELLS = ("rnnbench.cells", "rnnbench.params", "rnnbench.memory", SPELLING)
 # What backends share. None of them is a backend, so a backend that imports these still knows no other one.
 SHARED = (
     "rnnbench.backends.base", "rnnbench.backends.stack", "rnnbench.backends.threads", "rnnbench.backends.kernel_files",
@@ -40,13 +40,14 @@ LAYOUTS = ("rnnbench.interop.layouts",)
 NETWORKS = ("rnnbench", "rnnbench.rnn", "rnnbench.backends", "rnnbench.reference", *CELLS, *SHARED)
 ROOMS = {
     "rnnbench": Room(("rnnbench.backends", "rnnbench.cells", "rnnbench.rnn")),
-    "rnnbench.cells": Room((PLUGINS,), ("numpy",)),
+    "rnnbench.cells": Room((PLUGINS, SPELLING), ("numpy",)),
     "rnnbench.memory": Room(),
     "rnnbench.plugins": Room(),
     "rnnbench.files": Room(),
+    "rnnbench.spelling": Room(),
     "rnnbench.params": Room(CELLS, ("numpy",)),
     "rnnbench.reference": Room((), ("numpy",)),
-    "rnnbench.backends": Room((*SHARED, PLUGINS, "rnnbench.params")),
+    "rnnbench.backends": Room((*SHARED, PLUGINS, SPELLING, "rnnbench.params")),
     "rnnbench.backends.base": Room(CELLS, ("numpy",)),
     "rnnbench.backends.stack": Room((*CELLS, *SHARED), ("numpy",)),
     "rnnbench.backends.threads": Room((), ("threadpoolctl",)),

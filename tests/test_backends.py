@@ -41,12 +41,12 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, near):
         with pytest.raises(ValueError) as error:
             ask(name)
         hint = f"did you mean {near!r}? " if near else ""
-        assert str(error.value) == f"there is no backend {name!r}; {hint}known are {', '.join(backends.NAMES)}"
+        assert str(error.value) == f"unknown backend {name!r}; {hint}choose from {', '.join(backends.NAMES)}"
 
 
 @pytest.mark.parametrize("name", [None, 3, ["numpy"], {"numpy"}])
 def test_what_is_no_name_is_refused(name):
-    with pytest.raises(ValueError, match="there is no backend "):
+    with pytest.raises(ValueError, match="unknown backend "):
         backends.load(name)
 
 

@@ -44,7 +44,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, near):
     with pytest.raises(ValueError) as error:
         find(name)
     message = str(error.value)
-    assert message.startswith(f"there is no cell {name!r}; ") and message.endswith("or path/to/file.py:name")
+    assert message.startswith(f"unknown cell {name!r}; ") and message.endswith("or path/to/file.py:name")
     assert ("did you mean" in message) == (near is not None) and f"'{near or ''}" in message
     assert all(known in message for known in BUILT_IN)
 

@@ -79,13 +79,13 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["chek"], "there is no command 'chek'; did you mean 'check'?"),
+        (["chek"], "unknown command 'chek'; did you mean 'check'?"),
         (["check", "--cels", "lstm"], "check does not take '--cels'; did you mean '--cells'?"),
-        (["check", "--cells", "lstn"], "there is no cell 'lstn'; did you mean 'lstm'?"),
+        (["check", "--cells", "lstn"], "unknown cell 'lstn'; did you mean 'lstm'?"),
         (["check", "--cells", ","], "at least one cell is needed"),
         (["check", "--cells", "missing.py:x"], "there is no file 'missing.py'"),
-        (["check", "--backends", "nunpy"], "there is no backend 'nunpy'; did you mean 'numpy'?"),
-        (["check", "--dtypes", "float23"], "there is no dtype 'float23'; did you mean 'float32'?"),
+        (["check", "--backends", "nunpy"], "unknown backend 'nunpy'; did you mean 'numpy'?"),
+        (["check", "--dtypes", "float23"], "unknown dtype 'float23'; did you mean 'float32'?"),
         (["check", "--direction", "up"], "invalid choice: 'up'"),
         (["check", "--threads", "0"], "--threads is a whole number from 1; got '0'"),
         (["check", "--threads", "4096"], "--threads: threads must be a whole number from 1 to"),
@@ -94,7 +94,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["compare", "--batch-sizes", "1,16,1"], "--batch-sizes 1 is named twice"),
         (["compare", "--hidden-sizes", "big"], "--hidden-sizes is a whole number from 1; got 'big'"),
         (["compare", "--format", "jsn"], "choose from"),
-        (["run", "--suite", "quik"], "there is no suite 'quik'; did you mean 'quick'?"),
+        (["run", "--suite", "quik"], "unknown suite 'quik'; did you mean 'quick'?"),
         (["run", "--bench", "("], "--bench '(' is no regular expression"),
         (
             ["run", "--machine", ".."],
@@ -112,8 +112,8 @@ def test_help_loads_nothing_heavy() -> None:
         (["show", "grru"], "did you mean 'gru'?"),
         (["completion", "zhs"], "did you mean 'zsh'?"),
         (["example"], "the following arguments are required: NAME"),
-        (["example", "by-hnd"], "there is no example 'by-hnd'; did you mean 'by-hand'?"),
-        (["example", "by-hand", "--backend", "nunpy"], "there is no backend 'nunpy'; did you mean 'numpy'?"),
+        (["example", "by-hnd"], "unknown example 'by-hnd'; did you mean 'by-hand'?"),
+        (["example", "by-hand", "--backend", "nunpy"], "unknown backend 'nunpy'; did you mean 'numpy'?"),
         (["report", "--results", "nowhere"], "nowhere"),
     ],
 )

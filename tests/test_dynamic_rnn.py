@@ -103,7 +103,10 @@ INPUTS, STATE = np.zeros((2, 5, 3), "float32"), np.zeros((2, 4), "float32")
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: new_cell("LSTMCel", 3, 4), "there is no cell 'LSTMCel' here; known are BasicRNNCell"),
+        (
+            lambda: new_cell("LSTMCel", 3, 4),
+            "unknown cell 'LSTMCel'; did you mean 'BasicLSTMCell'\\? choose from BasicRNNCell",
+        ),
         (
             lambda: dynamic_rnn(LSTM, INPUTS, None, STATE),
             r"a tuple \(c, h\) unless state_is_tuple is False, not ndarray",

@@ -59,7 +59,7 @@ def test_what_the_documentation_shows_is_what_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[tool.rnnbench]\ncell = {}", "has no key 'cell'; did you mean 'cells'"),
+        ("[tool.rnnbench]\ncell = {}", "has the unknown key 'cell'; did you mean 'cells'"),
         ("[tool.rnnbench]\ncells = ['a']", "cells in .* is a table"),
         ("[tool.rnnbench]\ncases = 'lstm'", "cases in .* is a list of texts such as 'lstm"),
         ("[tool.rnnbench]\ncases = []", "is a list"),

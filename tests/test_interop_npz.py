@@ -74,7 +74,7 @@ def test_a_users_cell_called_as_a_built_in_one_is_asked_for(tmp_path):
 
 
 def test_a_backend_there_is_not_is_no_damage(saved):
-    with pytest.raises(InteropError, match="does not load: there is no backend 'nunpy'"):
+    with pytest.raises(InteropError, match="does not load: unknown backend 'nunpy'"):
         load_npz(saved, "nunpy")
 
 

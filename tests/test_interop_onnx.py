@@ -226,7 +226,7 @@ def test_a_pytorch_layer_goes_to_onnx_and_back(tmp_path):
     ("operator", "change", "attributes", "sentence"),
     [
         ("RNN", {"W": None}, {}, "the node cell gets its W from other nodes or from the model's user"),
-        ("RNN", {}, {"activations": ["Sinus"]}, "the node cell does not convert: there is no activation 'Sinus'"),
+        ("RNN", {}, {"activations": ["Sinus"]}, "the node cell does not convert: unknown activation 'Sinus'"),
         ("RNN", {}, {"activations": ["Relu"] * 2}, r"it has 2 activations; an RNN in 1 direction\(s\) has 1"),
         ("RNN", {}, {"activations": ["Tanh"], "activation_alpha": [0.5]}, "have more values than Tanh take"),
         ("RNN", {}, {"direction": "bidirectional"}, r"W and R are of \(1, 1\) directions, and direction is 'bidir"),

@@ -116,7 +116,7 @@ def test_a_reparametrised_module_is_refused_with_the_cure(change, cure, kind, na
         (lambda: from_torch(nn.GRU(I, H, 2, dropout=0.5)), r"dropout 0.5 .*; call module.eval\(\)"),
         (lambda: from_torch(nn.GRU(I, H, dtype=torch.bfloat16)), r"torch.bfloat16; convert it with module.float\(\)"),
         (lambda: from_torch(nn.LSTM(I, H, device="meta")), r'on the device "meta", .* module.to_empty\(device="cpu"\)'),
-        (lambda: from_torch(nn.LSTM(I, H), "nunpy"), "there is no backend 'nunpy'"),
+        (lambda: from_torch(nn.LSTM(I, H), "nunpy"), "unknown backend 'nunpy'"),
         (
             lambda: to_torch(RNN("lstm", I, H, proj_size=H, backend="numpy")),
             "fewer units than hidden_size 5; this RNN has proj_size=5",

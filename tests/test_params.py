@@ -157,10 +157,10 @@ def test_validate_copies_even_what_needs_no_conversion():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"weigth_ih_l0": 0}, "there is no parameter 'weigth_ih_l0'; did you mean 'weight_ih_l0'?"),
-        ({"xyz": 0}, "there is no parameter 'xyz'; expected are weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"),
-        ({3: 0}, "there is no parameter 3; expected are "),
-        ({"weight_ih_l1": 0}, "there is no parameter 'weight_ih_l1'; did you mean 'weight_ih_l0'?"),
+        ({"weigth_ih_l0": 0}, "unknown parameter 'weigth_ih_l0'; did you mean 'weight_ih_l0'?"),
+        ({"xyz": 0}, "unknown parameter 'xyz'; choose from weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"),
+        ({3: 0}, "unknown parameter 3; choose from "),
+        ({"weight_ih_l1": 0}, "unknown parameter 'weight_ih_l1'; did you mean 'weight_ih_l0'?"),
         ({"weight_hh_l0": np.ones((2, 6))}, "the parameter 'weight_hh_l0' has the shape (2, 6); (6, 2) is needed"),
         ({"bias_hh_l0": 1.0}, "the parameter 'bias_hh_l0' has the shape (); (6,) is needed"),
         ({"bias_hh_l0": np.ones((1, 6))}, "the parameter 'bias_hh_l0' has the shape (1, 6); (6,) is needed"),

@@ -52,9 +52,9 @@ def test_an_installed_packages_cell_and_backend_are_there_by_name(
 
 
 def test_unknown_names_are_told_with_those_of_packages(installed: None) -> None:
-    with pytest.raises(ValueError, match="no cell 'mguu'; did you mean 'mgu'"):
+    with pytest.raises(ValueError, match="unknown cell 'mguu'; did you mean 'mgu'"):
         cells.find("mguu")
-    with pytest.raises(ValueError, match="no backend 'coats'; did you mean 'coat'.*known are .*coat"):
+    with pytest.raises(ValueError, match="unknown backend 'coats'; did you mean 'coat'.*choose from .*coat"):
         backends.load("coats")
 
 

@@ -27,13 +27,13 @@ def refused(error: type[Exception], sentence: str, call, *arguments, **options) 
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [
-        ({"cell": "lsmt"}, ValueError, "there is no cell 'lsmt'; did you mean 'lstm'? known are rnn_tanh, "),
+        ({"cell": "lsmt"}, ValueError, "unknown cell 'lsmt'; did you mean 'lstm'? choose from rnn_tanh, "),
         ({"cell": abs}, ValueError, "a cell is named by a string or made with @cell; <built-in function abs>"),
         ({"cell": None}, ValueError, "None is neither"),
         (
             {"backend": "nunpy"},
             ValueError,
-            "there is no backend 'nunpy'; did you mean 'numpy'? known are numpy, numba-cpu, numba-cuda",
+            "unknown backend 'nunpy'; did you mean 'numpy'? choose from numpy, numba-cpu, numba-cuda",
         ),
         ({"dtype": "float23"}, ValueError, "dtype is float32 or float64, not 'float23'"),
         ({"hidden_size": 0}, ValueError, "hidden_size must be a whole number of at least 1, not 0"),
@@ -43,7 +43,7 @@ def refused(error: type[Exception], sentence: str, call, *arguments, **options) 
         ({"bidirectional": 1}, ValueError, "bidirectional must be True or False, not 1"),
         ({"batch_first": None}, ValueError, "batch_first must be True or False, not None"),
         ({"reverse": 0.0}, ValueError, "reverse must be True or False, not 0.0"),
-        ({"backend": None}, ValueError, "there is no backend None; known are numpy, numba-cpu"),
+        ({"backend": None}, ValueError, "unknown backend None; choose from numpy, numba-cpu"),
         ({"num_layers": 0}, ValueError, "num_layers must be a whole number of at least 1, not 0"),
         ({"seed": -1}, ValueError, "seed must be a whole number of at least 0, not -1"),
         ({"forget_bais": 1.0}, ValueError, "has no argument 'forget_bais'; did you mean 'forget_bias'?"),

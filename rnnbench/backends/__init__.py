@@ -5,13 +5,13 @@ Each is imported at the first use of its name, so a peer's library is only loade
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from typing import NamedTuple, cast
 
 from .. import plugins
 from ..params import Spec
+from ..spelling import unknown
 from .base import Backend
 from .kernel_files import NoFolder
 
@@ -85,9 +85,7 @@ def why_unavailable(name: str) -> str | None:
         if registered is not None:
             return _ask(cast(Backend, registered))
         known = (*_MODULES, *plugins.names(plugins.BACKENDS))
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4) if isinstance(name, str) else []
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no backend {name!r}; {hint}known are {', '.join(known)}")
+        raise ValueError(unknown("backend", name, known))
     entry = _MODULES[name]
     for package in entry.packages:
         if importlib.util.find_spec(package) is None:

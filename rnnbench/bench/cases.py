@@ -8,16 +8,16 @@ benchmarks a process of its own, 1 to 2 seconds beside what it measures: think o
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rnnbench import cells
 from rnnbench.backends import OWN, PEERS
 from rnnbench.params import Spec
+from rnnbench.spelling import unknown
 
 DTYPES = ("float32", "float64")
 DIRECTIONS = ("forward", "train")  # inference; forward and backward
@@ -221,7 +221,7 @@ def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
     """
     suite = environ.get("RNNBENCH_SUITE") or "quick"
     if suite not in SUITES:
-        raise ValueError(f"there is no suite {suite!r}; {did_you_mean(suite, SUITES)}known are {', '.join(SUITES)}")
+        raise ValueError(unknown("suite", suite, SUITES))
     chosen = SUITES[suite][benchmark]
     cells_named, backends_named = (
         tuple(split_names(environ.get(variable, ""))) for variable in ("RNNBENCH_CELLS", "RNNBENCH_BACKENDS")
@@ -232,9 +232,3 @@ def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
 def split_names(text: str) -> list[str]:
     """The names in a text that separates them by commas; one in brackets belongs to a variant's name: lstm[clip=3,peepholes]."""
     return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """ "did you mean 'lstm'? " for 'lstn'; nothing where no known name is near."""
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " if near else ""

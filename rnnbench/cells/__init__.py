@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from .. import plugins
+from ..spelling import did_you_mean, unknown
 from .graph import CellError, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
 from .library import BUILT_IN
 from .program import Program, program
@@ -71,10 +71,9 @@ def find(name: str | Cell) -> Cell:
             f"{name!r} is registered as a cell and is a {type(registered).__name__}; make it one with @cell"
         )
     others = plugins.names(plugins.CELLS)
-    near = difflib.get_close_matches(name, [*BUILT_IN, *others], n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    known = f"{', '.join([*BUILT_IN, *others])}, variants such as lstm[clip=0.5]"
-    raise ValueError(f"there is no cell {name!r}; {hint}known are {known}, or path/to/file.py:name")
+    raise ValueError(
+        f"{unknown('cell', name, [*BUILT_IN, *others])}, variants such as lstm[clip=0.5], or path/to/file.py:name"
+    )
 
 
 _IN_FILE = re.compile(r"(?P<path>.+\.py)(:(?P<name>.*))?", re.DOTALL)
@@ -98,8 +97,7 @@ def load_file(reference: str) -> Cell:
         return cells[wanted]
     if not wanted and len(set(cells.values())) == 1:
         return next(iter(cells.values()))
-    near = difflib.get_close_matches(wanted or "", cells, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = did_you_mean(wanted, cells)
     found = ", ".join(cells) or "none; write @cell above a function"
     raise CellError(
         f"{path} holds no cell {wanted!r}; {hint}its cells: {found}" if wanted else f"{path}: name one of: {found}"

@@ -10,10 +10,10 @@ Source: the operators RNN, GRU and LSTM of ONNX 22, https://onnx.ai/onnx/operato
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 
+from ..spelling import unknown
 from .graph import exp, log, maximum, minimum, relu, sigmoid, tanh, where
 
 
@@ -78,9 +78,7 @@ def parse(text: str) -> tuple[str, tuple[float, ...]]:
     """Name and parameters of `name` or `name:parameter:...`. Raises ValueError with the nearest name for an unknown one."""
     name, *given = text.split(":")
     if name not in ACTIVATIONS:
-        near = difflib.get_close_matches(name, ACTIVATIONS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no activation {name!r}; {hint}known are {', '.join(ACTIVATIONS)}")
+        raise ValueError(unknown("activation", name, ACTIVATIONS))
     defaults = ACTIVATIONS[name][1]
     if len(given) > len(defaults):
         raise ValueError(f"the activation {name} takes {len(defaults)} parameter(s), not the {len(given)} of {text!r}")

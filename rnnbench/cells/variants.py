@@ -19,13 +19,13 @@ cell is that cell: `lstm[peepholes]` is `lstm_peephole`.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from ..spelling import unknown
 from . import activations, library
 from .activations import activation
 from .graph import maximum, minimum
@@ -224,7 +224,5 @@ def _text(option: str, value: Any) -> str:
 
 def _one_of(what: str, name: str, known: Any) -> str:
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"there is no {what} {name!r}; {hint}known are {', '.join(known)}")
+        raise ValueError(unknown(what, name, known))
     return name

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import rnnbench
-from rnnbench import backends, cells
-from rnnbench.bench.cases import DTYPES, LENGTHS, SUITES, did_you_mean
+from rnnbench import backends, cells, spelling
+from rnnbench.bench.cases import DTYPES, LENGTHS, SUITES
 from rnnbench.cli import train_options, values
 from rnnbench.cli.values import UsageError
 
@@ -35,9 +35,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.print_help()
         raise SystemExit(0)
     if not argv[0].startswith("-") and argv[0] not in commands:
-        raise UsageError(
-            f"there is no command {argv[0]!r}; {did_you_mean(argv[0], commands)}known are {', '.join(commands)}"
-        )
+        raise UsageError(spelling.unknown("command", argv[0], commands))
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         command, asked = commands[arguments.command], arguments.command
@@ -48,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         if "--cells" in options and not unknown[0].startswith("-"):
             raise UsageError(f"{asked} does not take {unknown[0]!r}; if it is a cell: --cells {unknown[0]}")
         raise UsageError(
-            f"{asked} does not take {unknown[0]!r}; {did_you_mean(unknown[0], options)}see rnnbench {asked} --help"
+            f"{asked} does not take {unknown[0]!r}; {spelling.did_you_mean(unknown[0], options)}see rnnbench {asked} --help"
         )
     return arguments
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from rnnbench import backends, cells
-from rnnbench.bench.cases import did_you_mean, split_names
+from rnnbench.bench.cases import split_names
+from rnnbench.spelling import unknown
 
 
 class UsageError(Exception):
@@ -29,7 +30,7 @@ def name(what: str, known: Sequence[str]) -> Callable[[str], str]:
 
 def _one_of(what: str, text: str, known: Sequence[str]) -> str:
     if text not in known:
-        raise UsageError(f"there is no {what} {text!r}; {did_you_mean(text, known)}known are {', '.join(known)}")
+        raise UsageError(unknown(what, text, known))
     return text
 
 

@@ -19,6 +19,7 @@ from ..cells.activations import ACTIVATIONS, parse
 from ..cells.variants import FAMILIES, options_of
 from ..files import replace_file
 from ..rnn import RNN
+from ..spelling import unknown
 from . import layouts
 from .common import InteropError, network, refuse, spec_of, with_forget_bias
 
@@ -205,7 +206,7 @@ def _activations(node: _Node, directions: int) -> list[str]:
     found = []
     for theirs in names:
         if theirs.lower() not in FROM_ONNX:
-            raise ValueError(f"there is no activation {theirs!r}; known are {', '.join(TO_ONNX.values())}")
+            raise ValueError(unknown("activation", theirs, TO_ONNX.values()))
         name = FROM_ONNX[theirs.lower()]
         parameters = list(ACTIVATIONS[name][1])
         # as ONNX Runtime: an activation takes the next of the values only if it has such a parameter

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..interop.tf1 import from_tf1, join_state, split_state, to_tf1
 from ..rnn import RNN
+from ..spelling import unknown
 
 CELLS = ("BasicRNNCell", "BasicLSTMCell", "GRUCell")
 
@@ -44,7 +45,7 @@ def new_cell(
     kernels. backend: of the RNN. Raises ValueError for another cell, and InteropError for a forget bias where there is none.
     """
     if cell_name not in CELLS:
-        raise ValueError(f"there is no cell {cell_name!r} here; known are {', '.join(CELLS)}")
+        raise ValueError(unknown("cell", cell_name, CELLS))
     rng = np.random.default_rng(seed)
 
     def kernel(blocks: int) -> np.ndarray:

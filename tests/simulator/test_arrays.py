@@ -147,7 +147,7 @@ def test_a_forced_kernel_that_does_not_suit_says_why(monkeypatch: pytest.MonkeyP
     ):
         RNN("gru", 2, 40, backend="numba-cuda")
     monkeypatch.setenv(VARIABLE, "blok")
-    with pytest.raises(ValueError, match="there is no kernel 'blok'; known are block, grid, step"):
+    with pytest.raises(ValueError, match="unknown kernel 'blok'; did you mean .block.. choose from block, grid, step"):
         RNN("gru", 2, 5, backend="numba-cuda")
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ...cells import Program, program
 from ...params import Spec
+from ...spelling import unknown
 from .segments import segments
 
 KERNELS = ("block", "grid", "step")
@@ -130,7 +131,7 @@ def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str =
     Raises Unsuitable, a ValueError, for a forced kernel that cannot run this, and ValueError for an unknown one.
     """
     if forced and forced not in KERNELS:
-        raise ValueError(f"there is no kernel {forced!r}; known are {', '.join(KERNELS)}")
+        raise ValueError(unknown("kernel", forced, KERNELS))
     against: list[str] = []
     for name in (forced,) if forced else KERNELS:
         try:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench import backends, cells, plugins
-from rnnbench.bench.cases import DIRECTIONS, DTYPES, Case, did_you_mean
+from rnnbench.bench.cases import DIRECTIONS, DTYPES, Case
 from rnnbench.bench.gate.verdict import THRESHOLD
+from rnnbench.spelling import did_you_mean, unknown
 
 BUDGET_MINUTES = 6.0
 BACKEND = "numba-cpu"  # of a case that names none
@@ -73,8 +74,7 @@ def read(root: Path) -> Project:
     table, about = everything.get("tool", {}).get("rnnbench", {}), everything.get("project", {})
     for key in table:
         if key not in _KEYS:
-            hint = did_you_mean(key, _KEYS)
-            raise GateError(f"{path}: [tool.rnnbench] has no key {key!r}; {hint}known are {', '.join(_KEYS)}")
+            raise GateError(f"{path}: [tool.rnnbench] has the {unknown('key', key, _KEYS)}")
     points = about.get("entry-points", {})
     named = {
         key: points.get(f"rnnbench.{key}", {}) | _strings(path, key, table.get(key, {}))
