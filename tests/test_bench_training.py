@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -45,6 +46,17 @@ def test_a_wrong_gradient_is_not_timed(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(WordSession, "run", lambda self: 5.0 if self.case.dtype == "float32" else step(self))
     (row,) = training.compare(SMALL, ["numpy"], turns=2)
     assert row["status"] == "wrong" and row["seconds"] is None and "the loss of step 1 is 5.0" in row["reason"]
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_gradient_that_is_not_a_number_is_wrong_wherever_it_stands(place: int) -> None:
+    judge, session = Judge(SMALL), WordSession(SMALL)
+    gradients, name = session.first_gradients(), list(judge._gradients)[place]
+    gradients[name] = np.nan * judge._gradients[name]
+    session.first_gradients = lambda: gradients
+    agreement = judge.look(session)
+    assert agreement.reason == f"the gradient of {name} has a relative error of nan" and not session.verified
+    assert math.isnan(agreement.error)
 
 
 def test_an_error_that_float32_may_have_is_wrong_in_float64() -> None:

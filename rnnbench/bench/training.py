@@ -174,7 +174,7 @@ class Judge:
         found = session.first_gradients()
         for name, right in self._gradients.items():
             wrong = float(np.linalg.norm(_whole(found[name]).astype(np.float64) - right)) / float(np.linalg.norm(right))
-            if not wrong <= error:
+            if not (wrong <= error or math.isnan(error)):  # nothing is worse than NaN
                 error, worst = wrong, name
         if not error <= self.tolerance:
             return Agreement(
