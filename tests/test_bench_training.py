@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnbench.bench import training
+from rnnbench.bench import compare, training
 from rnnbench.bench.training import Judge, WordCase, WordSession
 from rnnbench.cli import main
 
@@ -69,7 +69,8 @@ def test_an_error_that_float32_may_have_is_wrong_in_float64() -> None:
 
 
 def test_words_a_second_are_those_of_a_step_over_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "in_turn", lambda *_, **__: np.array([[0.5]]))
+    for module in (compare, training):
+        monkeypatch.setattr(module, "in_turn", lambda *_, **__: np.array([[0.5]]))
     (row,) = training.compare(SMALL, ["numpy"])  # three sentences of five words
     assert row["words_per_second"] == training.words_per_second(SMALL) == 30.0
 
@@ -85,6 +86,32 @@ def test_another_learning_rate_is_another_training(monkeypatch: pytest.MonkeyPat
     assert judge.look(WordSession(SMALL)).reason == ""
     monkeypatch.setitem(training._RATES, "adam", 2e-3)
     assert "the loss of step 2 is" in judge.look(WordSession(SMALL)).reason
+
+
+@pytest.mark.parametrize("stage", ["__init__", "run"])
+def test_a_backend_that_crashes_costs_its_own_row(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = getattr(WordSession, stage)
+
+    def crash(self: WordSession, *case: WordCase) -> Any:
+        if (case[0] if case else self.case).backend == "numba-cpu":
+            raise RuntimeError("boom")
+        return right(self, *case)
+
+    monkeypatch.setattr(WordSession, stage, crash)
+    rows = training.compare(SMALL, ["numba-cpu", "numpy"], turns=2)
+    assert [(row["status"], row["seconds"] is None) for row in rows] == [("failed", True), ("ok", False)]
+    assert [row["reason"] for row in rows] == ["RuntimeError: boom", "no ratio: numba-cpu has no time here"]
+
+
+def test_without_a_judge_nothing_is_timed_and_every_row_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(self: Judge, case: WordCase) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Judge, "__init__", crash)
+    rows = training.compare(SMALL, ["numpy", "numba-cpu"], turns=2)
+    assert [(row["status"], row["reason"]) for row in rows] == [("failed", "no room")] * 2
+    with pytest.raises(ValueError, match="did you mean 'lstm'"):
+        training.compare(replace(SMALL, cell="lstn"), ["numpy"])
 
 
 def test_what_pytorch_has_no_twin_of_is_skipped() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rnnbench.backends.threads import get_threads
 from rnnbench.bench.cases import Case
-from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, in_turn
+from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, Timed, in_turn
 from rnnbench.bench.session import Session
 from rnnbench.bench.stats import median_interval
 from rnnbench.bench.verify import verified_session
@@ -24,6 +24,8 @@ KEYS = (
     "cell", "backend", "dtype", "direction", "seq_len", "batch_size", "input_size", "hidden_size", "lengths", "threads",
     "runs", "seconds", "ratio", "ratio_lower", "ratio_upper", "gflops", "percent_of_peak", "error", "status", "reason",
 )  # fmt: skip
+
+Row = dict[str, Any]
 
 
 def cases(
@@ -57,15 +59,15 @@ def compare(
     turns: int = TURNS,
     budget_seconds: float = BUDGET_SECONDS,
     settles: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Verify one case on every backend, then time those that passed in turn. One row a backend, with the keys KEYS.
 
     Where there is no value it is None: no seconds for what was skipped, is wrong or failed, and no ratio where the
     first backend has no time. `peak_gflops` is the machine's measured matrix-product rate for `percent_of_peak`.
     turns, budget_seconds, settles: see `measure.in_turn`.
     """
-    rows: list[dict[str, Any]] = []
-    sessions: list[tuple[dict[str, Any], Session]] = []
+    rows: list[Row] = []
+    sessions: list[tuple[Row, Session]] = []
     for backend in backends:
         verification, session = verified_session(case.on(backend))
         known = asdict(case.on(backend)) | {
@@ -78,19 +80,34 @@ def compare(
         rows.append({key: known.get(key) for key in KEYS})
         if session is not None:
             sessions.append((rows[-1], session))
+    fill_in_times(rows, sessions, turns, budget_seconds, settles)
+    for row, session in sessions:
+        row["gflops"] = session.flops / row["seconds"] / 1e9
+        row["percent_of_peak"] = 100 * row["gflops"] / peak_gflops if peak_gflops else None
+    return rows
+
+
+def fill_in_times(
+    rows: Sequence[Row],
+    sessions: Sequence[tuple[Row, Timed]],
+    turns: int = TURNS,
+    budget_seconds: float = BUDGET_SECONDS,
+    settles: bool = True,
+) -> None:
+    """Time sessions in turn, and write seconds and ratios into their rows, and into a row without a ratio why it has none.
+
+    rows: of all backends, that of the yardstick first; errors that are no finite numbers become None. sessions: those that may be
+    timed, each with its row. turns, budget_seconds, settles: see `measure.in_turn`.
+    """
     if sessions:
         times = in_turn([session for _, session in sessions], turns, budget_seconds, settles)
         base = times[:, 0] if sessions[0][0] is rows[0] else None
-        for (row, session), seconds in zip(sessions, times.T, strict=True):
-            median = median_interval(seconds).median
-            gflops = session.flops / median / 1e9
-            row["seconds"], row["gflops"] = median, gflops
-            row["percent_of_peak"] = 100 * gflops / peak_gflops if peak_gflops else None
+        for (row, _), seconds in zip(sessions, times.T, strict=True):
+            row["seconds"] = median_interval(seconds).median
             if base is not None:
                 row["ratio"], row["ratio_lower"], row["ratio_upper"] = median_interval(seconds / base)
     for row in rows:
         if isinstance(row["error"], float) and not math.isfinite(row["error"]):
             row["error"] = None
         if row["ratio"] is None and row["status"] == "ok":
-            row["reason"] = f"no ratio: {backends[0]} has no time here"
-    return rows
+            row["reason"] = f"no ratio: {rows[0]['backend']} has no time here"

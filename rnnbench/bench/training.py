@@ -18,16 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench import backends
+from rnnbench import backends, cells
 from rnnbench.backends.threads import get_threads
+from rnnbench.bench.compare import Row, fill_in_times
 from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, in_turn
 from rnnbench.bench.stats import median_interval
 from rnnbench.bench.tolerance import GAIN, POINTWISE
+from rnnbench.bench.verify import in_a_sentence
 from rnnbench.tasks import digits, text, words
 from rnnbench.tasks.layers import Gradients, Rows
 from rnnbench.tasks.model import Batch, SequenceModel
 from rnnbench.tasks.optimisers import SGD, Adam, Optimiser, clip_by_global_norm
-from rnnbench.tasks.training import Row, Training
+from rnnbench.tasks.training import Row as Epoch
+from rnnbench.tasks.training import Training
 
 PEERS = ("torch",)
 KEYS = (
@@ -196,13 +199,17 @@ def _whole(gradient: np.ndarray | Rows) -> np.ndarray:
 
 def compare(
     case: WordCase, named: Sequence[str], turns: int = TURNS, budget_seconds: float = 4 * BUDGET_SECONDS
-) -> list[dict[str, Any]]:
-    """Verify a case on each backend, then time those that passed in turn; rows as of `bench.compare`, with the keys KEYS."""
-    judge = Judge(case)
-    rows: list[dict[str, Any]] = []
-    sessions: list[tuple[dict[str, Any], WordSession]] = []
+) -> list[Row]:
+    """Verify a case on each backend, then time those that passed in turn; rows as of `bench.compare`, with the keys KEYS.
+
+    Raises ValueError for an unknown cell.
+    """
+    cells.find(case.cell)
+    judge: Judge | None = None
+    rows: list[Row] = []
+    sessions: list[tuple[Row, WordSession]] = []
     for backend in named:
-        row: dict[str, Any] = dict.fromkeys(KEYS)
+        row: Row = dict.fromkeys(KEYS)
         row |= dataclasses.asdict(dataclasses.replace(case, backend=backend)) | {"threads": get_threads()}
         rows.append(row)
         try:
@@ -210,20 +217,23 @@ def compare(
         except (ValueError, backends.BackendUnavailable) as error:
             row |= {"status": "skipped", "reason": str(error)}
             continue
-        agreement = judge.look(session)
-        row |= {"runs": session.runs, "error": agreement.error, "tolerance": agreement.tolerance}
+        except Exception as error:  # a finding, and the other backends must still run
+            row |= {"status": "failed", "reason": in_a_sentence(error)}
+            continue
+        row["runs"] = session.runs
+        try:
+            judge = judge or Judge(case)
+            agreement = judge.look(session)
+        except Exception as error:
+            row |= {"status": "failed", "reason": in_a_sentence(error)}
+            continue
+        row |= {"error": agreement.error, "tolerance": agreement.tolerance}
         row |= {"status": "ok" if session.verified else "wrong", "reason": agreement.reason}
         if session.verified:
             sessions.append((row, session))
-    if not sessions:
-        return rows
-    times = in_turn([session for _, session in sessions], turns, budget_seconds)
-    base = times[:, 0] if sessions[0][0] is rows[0] else None
-    for (row, session), seconds in zip(sessions, times.T, strict=True):
-        row["seconds"] = median_interval(seconds).median
+    fill_in_times(rows, sessions, turns, budget_seconds)
+    for row, session in sessions:
         row["words_per_second"] = session.predictions / row["seconds"]
-        if base is not None:
-            row["ratio"], row["ratio_lower"], row["ratio_upper"] = median_interval(seconds / base)
     return rows
 
 
@@ -270,7 +280,7 @@ def _digits(cell: str, backend: str, hidden_size: int) -> Training:
     return Training(digits.classifier(8, cell, hidden_size, backend=backend), data, Adam(3e-3), clip=1.0)
 
 
-def _seconds_until(training: Training, reached: Callable[[Row], bool], epochs: int) -> float:
+def _seconds_until(training: Training, reached: Callable[[Epoch], bool], epochs: int) -> float:
     # what is compiled or loaded from disk at a first call is not learning
     training.model.gradients(training.data.batches(0)[0])
     for epoch in range(epochs):

@@ -116,9 +116,13 @@ def _verified(case: Case, runs: int) -> tuple[Verification, Session | None]:
 
 
 def _failed(case: Case, error: Exception) -> Verification:
+    return Verification(case, "failed", reason=in_a_sentence(error))
+
+
+def in_a_sentence(error: Exception) -> str:
+    """The first line of what an error says, and its kind, where that is not said already."""
     kind = "" if isinstance(error, oracle.OracleError | MemoryError) else f"{type(error).__name__}: "
-    first_line = (str(error).strip() or "no message").splitlines()[0]
-    return Verification(case, "failed", reason=f"{kind}{first_line}")
+    return kind + (str(error).strip() or "no message").splitlines()[0]
 
 
 def compare(
