@@ -159,6 +159,31 @@ def test_on_cuda_the_precision_is_the_variants_while_it_runs_and_the_device_is_w
     assert (matmul.allow_tf32, cudnn.allow_tf32) == before
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_a_second_pass_for_a_tape_is_one_of_training_in_the_variants_precision(
+    monkeypatch: pytest.MonkeyPatch, tf32: bool
+) -> None:
+    """cuDNN refuses to go back through a pass in evaluation mode; an inference between the two passes has set that."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    network: Any = RNN("lstm", 3, 7, backend="torch").network
+    network._backend = peer.TorchBackend("cuda", "tf32" if tf32 else "")
+    x, run, seen = torch.ones(4, 2, 3), network.run, []
+
+    def noted(*arguments: Any) -> Any:
+        seen.append((network.module.training, matmul.allow_tf32, cudnn.allow_tf32))
+        return run(*arguments)
+
+    monkeypatch.setattr(network, "run", noted)
+    output, _, tape = network.forward(x, None, None, True)
+    for use in (lambda: tape.nbytes, lambda: network.backward(tape, torch.ones_like(output), None)) * 2:
+        network.forward(x, None, None, False)
+        use()
+    training, inference = (True, tf32, tf32), (False, tf32, tf32)
+    # the first way back has the graph of the pass before
+    assert seen == [training, inference, training, inference, inference, training, inference, training]
+
+
 SIXTEEN = {"torch-cuda-fp16": "float16", "torch-cuda-bf16": "bfloat16"}
 
 

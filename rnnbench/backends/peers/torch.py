@@ -129,7 +129,7 @@ class TorchTape:
         keep it costs cuDNN a copy. Whoever comes again waits for a second forward pass.
         """
         if self.spent:
-            return self.network.run(self.x, self.state, self.lengths)
+            return self.network.record(self.x, self.state, self.lengths)
         self.spent = True
         return self.output, self.final
 
@@ -144,7 +144,7 @@ class TorchTape:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            results = self.network.run(self.x, self.state, self.lengths)
+            results = self.network.record(self.x, self.state, self.lengths)
         known = [self.x, *self.state, *self.network.parameters.values(), results[0], *results[1]]
         others = saved.keys() - {tensor.untyped_storage().data_ptr() for tensor in known}
         return sum(saved[address].nbytes() for address in others)
@@ -189,16 +189,21 @@ class TorchNetwork:
         if state is None:
             rows = self.spec.num_layers * self.spec.num_directions
             state = tuple(x.new_zeros((rows, x.shape[1], size)) for size in self.spec.state_sizes)
-        self.module.train(training)  # cuDNN only keeps what its backward pass reads when it is told
-        with self._settings():
-            if not training:
-                with torch.inference_mode():
-                    output, final = self.run(x, state, lengths)
-                return output, final, None
-            x = x.detach().requires_grad_()
-            state = tuple(s.detach().requires_grad_() for s in state)
-            output, final = self.run(x, state, lengths)
+        if not training:
+            self.module.train(False)
+            with self._settings(), torch.inference_mode():
+                output, final = self.run(x, state, lengths)
+            return output, final, None
+        x = x.detach().requires_grad_()
+        state = tuple(s.detach().requires_grad_() for s in state)
+        output, final = self.record(x, state, lengths)
         return output, final, TorchTape(self, x, state, lengths, output, final)
+
+    def record(self, x: torch.Tensor, state: Arrays, lengths: np.ndarray | None) -> tuple[torch.Tensor, Arrays]:
+        """Output and final states of leaves x and state, with a graph to go back through. CUDA is waited for."""
+        self.module.train(True)  # cuDNN only keeps what its backward pass reads when it is told
+        with self._settings():
+            return self.run(x, state, lengths)
 
     def run(self, x: torch.Tensor, state: Arrays, lengths: np.ndarray | None) -> tuple[torch.Tensor, Arrays]:
         """Output and final states, with or without a graph, as the caller has decided."""
