@@ -65,7 +65,7 @@ def run(folder: Path, minutes: float, say: Say) -> int:
 
     folder: where the results go. minutes: after which no new case begins. say: told each part.
 
-    Raises NoGpu before anything is written.
+    Raises NoGpu before anything is written, and `gpu_report.WriteError` where nothing can be.
     """
     reason = backends.why_unavailable("numba-cuda")
     if reason:
@@ -75,7 +75,6 @@ def run(folder: Path, minutes: float, say: Say) -> int:
     def share(part: float) -> float:
         return start + 60 * minutes * part
 
-    folder.mkdir(parents=True, exist_ok=True)
     backend: Any = backends.load("numba-cuda")
     runs = backend.describe()
     results = Results(folder, runs, describe() | {"runs": runs, "threads": get_threads()})

@@ -1,10 +1,12 @@
 """What a run on a GPU found, as files in a folder: machine.json, ceilings.json, conformance.csv, sanitizers.txt, compare.csv and
-report.md. All of them are written again whenever something is found, so a run that is cut off has left what it knew.
+report.md. All of them are written again whenever something is found, each in one step, so a run that is cut off has left what it
+knew.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -14,6 +16,11 @@ from typing import Any
 
 from rnnbench.bench.text import counted
 from rnnbench.bench.verify import STATUSES, Verification
+from rnnbench.files import replace_text
+
+
+class WriteError(Exception):
+    """A sentence for the user: why results cannot be kept, and where."""
 
 
 @dataclass
@@ -44,14 +51,23 @@ class Results:
         return wrong + len(self.failures) + sum(not clean for clean, _ in self.sanitizers.values())
 
     def write(self) -> None:
-        """Write everything that is known into the folder."""
+        """Write everything that is known into the folder, which is made where it is missing.
+
+        Raises WriteError where the folder or the disk takes no file.
+        """
+        try:
+            self._write()
+        except OSError as error:
+            raise WriteError(f"results cannot be written into {self.folder}: {error.strerror or error}") from error
+
+    def _write(self) -> None:
         _json(self.folder / "machine.json", self.machine)
         _json(self.folder / "ceilings.json", self.ceilings)
         _table(self.folder / "conformance.csv", [v.record() | {"shape": str(v.case)} for v in self.verifications])
         _table(self.folder / "compare.csv", self.rows)
         said = [f"# {tool}\n{text}\n" for tool, (_, text) in self.sanitizers.items()]
-        (self.folder / "sanitizers.txt").write_text("\n".join(said), encoding="utf-8")
-        (self.folder / "report.md").write_text(self.markdown(), encoding="utf-8")
+        replace_text(self.folder / "sanitizers.txt", "\n".join(said))
+        replace_text(self.folder / "report.md", self.markdown())
 
     def markdown(self) -> str:
         """The report."""
@@ -103,11 +119,12 @@ def _step_us(row: dict[str, Any] | None) -> str:
 
 
 def _json(path: Path, facts: dict[str, Any]) -> None:
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(facts, indent=2) + "\n")
 
 
 def _table(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, text.getvalue())

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from rnnbench.bench import gpu
+from rnnbench.bench.gpu_report import WriteError
+from rnnbench.cli.values import UsageError
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -17,6 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     except gpu.NoGpu as error:
         print(f"rnnbench: nothing was measured: {error}", file=sys.stderr)
         return 1
+    except WriteError as error:
+        raise UsageError(str(error)) from error
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(f"written into {folder}", file=sys.stderr)
     return 1 if bad else 0
