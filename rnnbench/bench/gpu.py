@@ -80,51 +80,78 @@ def run(folder: Path, minutes: float, say: Say) -> int:
     results = Results(folder, runs, describe() | {"runs": runs, "threads": get_threads()})
     results.write()
     say("first contact")
-    with Isolated(verified) as elsewhere:
-        for kernel, case in first_contact():
-            results.verifications.append(_verification(elsewhere, kernel, case))
-        results.write()
+    _touch(results)
     if not any(v.ok for v in results.verifications):
         say("no kernel gives right results, so nothing else was run")
         return results.bad
     say("ceilings")
+    _measure_ceilings(results)
+    say("compiling")
+    results.notes += compiled(share(COMPILE_UNTIL))
+    say("conformance")
+    _check(results, share(CONFORMANCE_UNTIL))
+    say("sanitizers")
+    _sanitize(results, share(SANITIZERS_UNTIL))
+    say("compare")
+    _compare(results, share(1))
+    results.write()
+    return results.bad
+
+
+# ---- the parts; until: of time.monotonic
+
+
+def _touch(results: Results) -> None:
+    with Isolated(verified) as elsewhere:
+        for kernel, case in first_contact():
+            results.verifications.append(_verification(elsewhere, kernel, case))
+        results.write()
+
+
+def _measure_ceilings(results: Results) -> None:
     with Isolated(ceilings) as measured:
         try:
             results.ceilings = measured(seconds=CEILINGS_SECONDS)
         except Exception as error:  # the rest is worth having without them
             results.notes.append(f"the ceilings were not measured: {_told(error)}")
     results.write()
-    say("compiling")
-    results.notes += compiled(share(COMPILE_UNTIL))
-    say("conformance")
-    for verification in verifications(conformance(), share(CONFORMANCE_UNTIL)):
+
+
+def _check(results: Results, until: float) -> None:
+    for verification in verifications(conformance(), until):
         results.verifications.append(verification)
         results.write()
-    say("sanitizers")
+
+
+def _sanitize(results: Results, until: float) -> None:
     for left, tool in zip(range(len(SANITIZERS), 0, -1), SANITIZERS, strict=True):
-        results.sanitizers[tool] = sanitized(tool, (share(SANITIZERS_UNTIL) - monotonic()) / left)
+        results.sanitizers[tool] = sanitized(tool, (until - monotonic()) / left)
         results.write()
-    say("compare")
+
+
+def _compare(results: Results, until: float) -> None:
     with Isolated(compared) as elsewhere:
         for case in grid():
-            if monotonic() > share(1):
+            if monotonic() > until:
                 results.skipped.append(f"{case}: the time was over")
             elif case.flops > MOST_FLOPS:
                 results.skipped.append(f"{case}: the float64 reference would take too long on the host")
             else:
-                try:
-                    rows = elsewhere(case, seconds=CASE_SECONDS)
-                except Exception as error:
-                    # lost, or raised where what was right ran again: on a device that another backend has spoilt
-                    rows = []
-                    results.failures.append(f"{case}: {_told(error)}")
-                    elsewhere.close()
-                results.rows += rows
-                results.write()
-                if any(row["status"] == "failed" for row in rows):
-                    elsewhere.close()  # its device may be unusable now
+                _compare_one(results, elsewhere, case)
+
+
+def _compare_one(results: Results, elsewhere: Isolated, case: Case) -> None:
+    try:
+        rows = elsewhere(case, seconds=CASE_SECONDS)
+    except Exception as error:
+        # lost, or raised where what was right ran again: on a device that another backend has spoilt
+        rows = []
+        results.failures.append(f"{case}: {_told(error)}")
+        elsewhere.close()
+    results.rows += rows
     results.write()
-    return results.bad
+    if any(row["status"] == "failed" for row in rows):
+        elsewhere.close()  # its device may be unusable now
 
 
 # ---- what runs in other processes
