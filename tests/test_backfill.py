@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from gate_projects import commit, git
 
 from rnnbench import cli
+from rnnbench.bench.backfill import run as run_commit
 from rnnbench.bench.lock import Locked, only_one
 from rnnbench.cli import run
 
@@ -71,6 +73,22 @@ def test_what_is_measured_is_left_out_and_descriptions_stay_those_of_the_newest(
     assert (history / "results" / "benchmarks.json").read_text() == "the newest"
     assert backfill("start", "--again", "--every", "5") == 0
     assert asked(history)[-1].startswith("5 ")
+
+
+def test_a_commit_finds_the_users_own_modules_behind_its_own(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def note(command: list[str], env: dict[str, str], **options: object) -> SimpleNamespace:
+        told.append(env["PYTHONPATH"])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("rnnbench.bench.backfill.subprocess.run", note)
+    monkeypatch.setattr("rnnbench.bench.backfill.git", lambda *arguments: "")
+    for own, rest in (("/my/cells", ["/my/cells"]), ("", [])):
+        monkeypatch.setenv("PYTHONPATH", own)
+        assert run_commit(history, history / "results", "desk", "HEAD", []) == 0
+        first, *others = told.pop().split(os.pathsep)
+        assert first.endswith("checkout") and others == rest
 
 
 def test_a_dry_run_only_tells(history: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rnnbench.bench.checkout import SuiteError, git
+from rnnbench.bench.environment import python_path
 from rnnbench.files import replace_file
 
 
@@ -60,7 +61,7 @@ def run(root: Path, results_dir: Path, machine: str, commit: str, options: Seque
         try:
             command = [sys.executable, "-m", "rnnbench", "run", "--machine", machine]
             command += ["--results", str(results_dir.resolve()), *options]
-            environment = {**os.environ, "PYTHONPATH": str(checkout)}
+            environment = {**os.environ, "PYTHONPATH": python_path(checkout)}
             return subprocess.run(command, cwd=checkout, env=environment, check=False).returncode
         finally:
             if before is not None:

@@ -25,6 +25,7 @@ from rnnbench.backends.threads import available_threads, get_threads
 from rnnbench.bench import compare, startup
 from rnnbench.bench.cases import Case
 from rnnbench.bench.check import SHAPES
+from rnnbench.bench.environment import variables
 from rnnbench.bench.gpu_report import Results
 from rnnbench.bench.isolated import Isolated
 from rnnbench.bench.machine import describe
@@ -159,14 +160,8 @@ def _compare_one(results: Results, elsewhere: Isolated, case: Case) -> None:
 
 def verified(kernel: str, case: Case) -> Verification:
     """A case with every layer on one kernel, see KERNELS."""
-    before = os.environ.get(KERNEL)
-    os.environ[KERNEL] = kernel
-    try:
+    with variables({KERNEL: kernel}):
         return dataclasses.replace(verify(case), runs=f"kernel {kernel}")
-    finally:
-        os.environ.pop(KERNEL)
-        if before is not None:
-            os.environ[KERNEL] = before
 
 
 def compared(case: Case) -> list[dict[str, Any]]:

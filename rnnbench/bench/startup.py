@@ -22,6 +22,7 @@ from typing import Any
 from rnnbench.backends import GPU
 from rnnbench.backends.threads import available_threads
 from rnnbench.bench.cases import Case
+from rnnbench.bench.environment import python_path
 
 CACHE = "RNNBENCH_CACHE_DIR"
 COMPILES = ("numba-cpu", *GPU)  # backends that have kernels to compile, and keep them
@@ -98,9 +99,8 @@ def _ask(
     question: str, cases: Sequence[Case], variables: dict[str, str], timeout: float | None = None
 ) -> dict[str, Any]:
     """What a new process answers. Raises RuntimeError with its last words where it fails, or takes longer than `timeout`."""
-    package = str(Path(__file__).parents[2])  # the same rnnbench as here, wherever it was imported from
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)}
+    package = Path(__file__).parents[2]  # the same rnnbench as here, wherever it was imported from
+    environment = {**os.environ, **variables, "PYTHONPATH": python_path(package)}
     command = [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps([asdict(case) for case in cases])]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)

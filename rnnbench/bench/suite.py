@@ -32,6 +32,7 @@ from asv.runner import run_benchmarks
 from rnnbench.bench import record
 from rnnbench.bench.cases import Case
 from rnnbench.bench.checkout import SuiteError, configuration, git
+from rnnbench.bench.environment import variables
 
 VERSIONED = ("numpy", "numba")  # what a result depends on most; another version starts a new line in asv's graphs
 
@@ -98,7 +99,7 @@ class Suite:
         self.record_path = self.results_dir / self.machine["machine"] / f"{self.commit[:8]}-rnnbench.jsonl"
         # asv gives its processes this in place of PYTHONPATH: they measure the checkout, not what is installed
         self.environment |= {"ASV_PYTHONPATH": str(self.root), record.VARIABLE: str(self.record_path.resolve())}
-        with _variables(self.environment), _one_sentence():
+        with variables(self.environment), _one_sentence():
             repository = get_repo(config)
             self._python = ThisPython(config, "same", {library: version(library) for library in VERSIONED}, {})
             self.benchmarks = Benchmarks.discover(
@@ -170,7 +171,7 @@ class Suite:
             only.benchmark_selection[name] = [index]
         before, lines = self._results.duration.get(name, 0.0), len(record.read(self.record_path))
         try:
-            with _variables(self.environment):
+            with variables(self.environment):
                 run_benchmarks(only, self._python, results=self._results, quick=self.quick, launch_method="spawn")
         except util.UserError as error:
             if str(error) == "Interrupted.":  # asv's name for Ctrl-C
@@ -255,18 +256,6 @@ def _value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-@contextmanager
-def _variables(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for asv's processes, which inherit ours."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ both folders is replaced by that of the rnnbench that is running; other projects
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from rnnbench.bench.environment import python_path
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.git import GitError, git
 
@@ -49,8 +49,8 @@ class Side:
     @property
     def variables(self) -> dict[str, str]:
         """What a worker's environment has to say."""
-        paths = [str(self.site), str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {"PYTHONPATH": os.pathsep.join(paths), "RNNBENCH_CACHE_DIR": str(self.cache), "PYTHONNOUSERSITE": "1"}
+        path = python_path(self.site, PACKAGE.parent)
+        return {"PYTHONPATH": path, "RNNBENCH_CACHE_DIR": str(self.cache), "PYTHONNOUSERSITE": "1"}
 
     def __str__(self) -> str:
         return f"{self.name} {self.revision} ({self.commit[:8]})"
