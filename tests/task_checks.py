@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnnbench import RNN, backends
-from rnnbench.tasks.layers import Dense, Embedding, Gradients, Rows
+from rnnbench.tasks.layers import Dense, Embedding, Gradients, dense
 from rnnbench.tasks.model import Batch, Model, SequenceModel
 
 STEP = 1e-5
@@ -20,10 +20,6 @@ def backend_or_skip(name: str) -> str:
     return pytest.skip(reason) if reason else name
 
 
-def whole(gradient: np.ndarray | Rows) -> np.ndarray:
-    return gradient.dense() if isinstance(gradient, Rows) else gradient
-
-
 def worst_difference(model: Model, batch: Batch, gradients: Gradients, scale: float = 1.0, count: int = 6) -> float:
     """The largest distance of some elements of each gradient from central differences of `scale` times the total loss.
 
@@ -31,7 +27,7 @@ def worst_difference(model: Model, batch: Batch, gradients: Gradients, scale: fl
     """
     rng, worst = np.random.default_rng(1), 0.0
     for name, array in model.params.items():
-        gradient = whole(gradients[name])
+        gradient = dense(gradients[name])
         assert gradient.shape == array.shape and gradient.dtype == array.dtype, name
         for k in {int(np.argmax(np.abs(gradient))), *rng.integers(0, array.size, count).tolist()}:
             kept, totals = array.flat[k], []

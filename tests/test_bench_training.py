@@ -14,6 +14,7 @@ import pytest
 from rnnbench.bench import compare, training
 from rnnbench.bench.training import Judge, WordCase, WordSession
 from rnnbench.cli import main
+from rnnbench.tasks.layers import dense
 
 SMALL = WordCase(backend="numpy", seq_len=5, batch_size=3, hidden_size=12, words=60)
 HERE = ["numpy", "numba-cpu", *(["torch"] if find_spec("torch") else [])]
@@ -36,7 +37,7 @@ def test_a_wrong_gradient_is_not_timed(name: str, monkeypatch: pytest.MonkeyPatc
 
     def wrong() -> Any:
         found = right()
-        found[name] = training._whole(found[name]) * np.float32(1.001)
+        found[name] = dense(found[name]) * np.float32(1.001)
         return found
 
     session.first_gradients = wrong

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from task_checks import dense_model, whole, words_batch, words_model, worst_difference
+from task_checks import dense_model, words_batch, words_model, worst_difference
 
 from rnnbench import RNN
 from rnnbench.backends import OWN
-from rnnbench.tasks.layers import Dense, Embedding
+from rnnbench.tasks.layers import Dense, Embedding, dense
 from rnnbench.tasks.model import Batch, SequenceModel
 from rnnbench.tasks.optimisers import SGD, Adam, clip_by_global_norm
 
@@ -38,7 +38,7 @@ def test_gradients_through_the_whole_model(options: dict[str, Any]) -> None:
     count = 3 if options.get("per") == "row" else loss.count
     assert worst_difference(model, batch, gradients, 1 / count) < TOLERANCE
     # words that did not occur have no gradient at all
-    assert not whole(gradients["embedding.weight"])[6:].any()
+    assert not dense(gradients["embedding.weight"])[6:].any()
 
 
 @pytest.mark.parametrize("loss", ["softmax", "squares"])
@@ -63,14 +63,14 @@ def test_other_backends_have_the_same_gradients(backend: str) -> None:
     expected_loss, expected = right.gradients(batch)
     assert loss.total == pytest.approx(expected_loss.total, rel=1e-13)
     for name, gradient in expected.items():
-        np.testing.assert_allclose(whole(gradients[name]), whole(gradient), atol=1e-13)
+        np.testing.assert_allclose(dense(gradients[name]), dense(gradient), atol=1e-13)
 
 
 @pytest.mark.parametrize("fault", ["rnn.weight_hh_l0", "rnn.bias_ih_l0", "embedding.weight", "output.weight"])
 def test_the_check_by_differences_sees_a_fault(fault: str) -> None:
     model, batch = words_model(), words_batch()
     loss, gradients = model.gradients(batch)
-    gradients[fault] = whole(gradients[fault]) * 1.001
+    gradients[fault] = dense(gradients[fault]) * 1.001
     assert worst_difference(model, batch, gradients, 1 / loss.count) > TOLERANCE
 
 
@@ -113,7 +113,7 @@ def test_pytorch_takes_the_same_steps(cell: str, optimiser: str, per: str, clip:
     loss, gradients = model.gradients(batch)
     assert twin.gradients(native) == pytest.approx(loss.mean, rel=1e-13)
     for name, gradient in twin.named_gradients().items():
-        np.testing.assert_allclose(whole(gradients[name]), gradient, atol=1e-14)
+        np.testing.assert_allclose(dense(gradients[name]), gradient, atol=1e-14)
     ours: Any = Adam(0.05) if optimiser == "adam" else SGD(0.05)
     for _ in range(10):
         loss, gradients = model.gradients(batch)

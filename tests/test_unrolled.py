@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from task_checks import BACKENDS, backend_or_skip, whole, worst_difference
+from task_checks import BACKENDS, backend_or_skip, worst_difference
 
-from rnnbench.tasks.layers import Params
+from rnnbench.tasks.layers import Params, dense
 from rnnbench.tasks.losses import Loss
 from rnnbench.tasks.optimisers import SGD, Adam
 from rnnbench.tasks.sources import Markov
@@ -46,7 +46,7 @@ class FromState(NamedTuple):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_chunks_and_single_steps_give_the_values_of_the_whole(backend: str) -> None:
+def test_chunks_and_single_steps_give_the_values_of_the_dense(backend: str) -> None:
     network = model(backend_or_skip(backend))
     whole, final = network.loss(X, Y, network.zero_state(B))
     total, state = 0.0, network.zero_state(B)
@@ -84,7 +84,7 @@ def test_no_gradient_comes_back_over_an_edge() -> None:
     _, first, state = network.gradients(X[:4], Y[:4], network.zero_state(B))
     _, second, _ = network.gradients(X[4:], Y[4:], state)
     for name in at_once:
-        expected, *parts = (whole(gradients[name]) for gradients in (at_once, first, second))
+        expected, *parts = (dense(gradients[name]) for gradients in (at_once, first, second))
         close = np.allclose(parts[0] + parts[1], expected, rtol=0, atol=1e-12)
         assert close is name.startswith("output.")
 

@@ -20,7 +20,7 @@ from rnnbench.bench.stats import median_interval
 from rnnbench.bench.tolerance import GAIN, POINTWISE
 from rnnbench.tasks import by_hand, text_classifier
 from rnnbench.tasks.dynamic_rnn import CELLS, dynamic_rnn, new_cell
-from rnnbench.tasks.layers import Gradients, Rows
+from rnnbench.tasks.layers import Gradients, dense
 from rnnbench.tasks.losses import Loss
 from rnnbench.tasks.model import Batch
 from rnnbench.tasks.optimisers import Adam, Optimiser, clip_by_global_norm
@@ -47,8 +47,8 @@ class Program:
         Raises RuntimeError with the first name under which they differ.
         """
         for name, exact in right.items():
-            exact = _whole(exact)
-            error = float(np.linalg.norm(_whole(found[name]).astype(np.float64) - exact) / np.linalg.norm(exact))
+            exact = dense(exact)
+            error = float(np.linalg.norm(dense(found[name]).astype(np.float64) - exact) / np.linalg.norm(exact))
             if not error <= tolerance:
                 raise RuntimeError(f"{self.case}: {name} has a relative error of {error:.1e}, above {tolerance:.1e}")
         self.verified = True
@@ -169,7 +169,3 @@ def _gradient_tolerance(hidden_size: int, predictions: int) -> float:
     """As `training.Judge` has it: sums over inputs and units, and over what is learnt from, there and back."""
     sums = 2 * math.sqrt(2 * hidden_size) + math.sqrt(predictions)
     return 2 * GAIN * (sums + 2 * POINTWISE) * 2.0**-24
-
-
-def _whole(gradient: np.ndarray | Rows) -> np.ndarray:
-    return gradient.dense() if isinstance(gradient, Rows) else gradient

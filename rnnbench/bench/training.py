@@ -26,7 +26,7 @@ from rnnbench.bench.stats import median_interval
 from rnnbench.bench.tolerance import GAIN, POINTWISE
 from rnnbench.bench.verify import in_a_sentence
 from rnnbench.tasks import digits, text, words
-from rnnbench.tasks.layers import Gradients, Rows
+from rnnbench.tasks.layers import Gradients, dense
 from rnnbench.tasks.model import Batch, SequenceModel
 from rnnbench.tasks.optimisers import SGD, Adam, Optimiser, clip_by_global_norm
 from rnnbench.tasks.training import Row as Epoch
@@ -163,7 +163,7 @@ class Judge:
 
     def __init__(self, case: WordCase) -> None:
         exact = WordSession(dataclasses.replace(case, backend="numpy", dtype="float64"))
-        self._gradients = {name: _whole(g) for name, g in exact.first_gradients().items()}
+        self._gradients = {name: dense(g) for name, g in exact.first_gradients().items()}
         self._losses = [exact.run() for _ in range(3)]
         # sums on the way from a word to a gradient: over inputs and units, over the dictionary, over the predictions; each
         # rounds as a random walk does, and the network's part grows by GAIN over time (see bench/tolerance.py), there and back
@@ -176,7 +176,7 @@ class Judge:
         error, worst = 0.0, ""
         found = session.first_gradients()
         for name, right in self._gradients.items():
-            wrong = float(np.linalg.norm(_whole(found[name]).astype(np.float64) - right)) / float(np.linalg.norm(right))
+            wrong = float(np.linalg.norm(dense(found[name]).astype(np.float64) - right)) / float(np.linalg.norm(right))
             if not (wrong <= error or math.isnan(error)):  # nothing is worse than NaN
                 error, worst = wrong, name
         if not error <= self.tolerance:
@@ -191,10 +191,6 @@ class Judge:
                 )
         session.verified = True
         return Agreement(error, self.tolerance, worst, "")
-
-
-def _whole(gradient: np.ndarray | Rows) -> np.ndarray:
-    return gradient.dense() if isinstance(gradient, Rows) else gradient
 
 
 def compare(

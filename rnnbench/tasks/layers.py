@@ -44,6 +44,11 @@ class Rows:
 Gradients = dict[str, "np.ndarray | Rows"]
 
 
+def dense(gradient: np.ndarray | Rows) -> np.ndarray:
+    """The gradient as an array: itself, or the whole of what has some rows only."""
+    return gradient.dense() if isinstance(gradient, Rows) else gradient
+
+
 class Dense:
     """y = x W^T + b, with `{name}.weight` (outputs, inputs) and `{name}.bias` (outputs,). As torch.nn.Linear."""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .kernels import passes
 from .kernels.team import in_place, run, threads_for, usable
-from .layers import Gradients, Params, Rows
+from .layers import Gradients, Params, Rows, dense
 
 # elements that make another thread worth waking
 _WORTH_A_THREAD = 100_000
@@ -63,7 +63,7 @@ class SGD:
                 if name not in self._velocity:
                     self._velocity[name] = np.zeros_like(array)
                 momentum = array.dtype.type(self.momentum)
-                _pass(passes.descend_with_momentum, array, _dense(gradient), self._velocity[name], rate, momentum)
+                _pass(passes.descend_with_momentum, array, dense(gradient), self._velocity[name], rate, momentum)
             elif isinstance(gradient, Rows):
                 array[gradient.index] -= rate * gradient.values
             else:
@@ -182,10 +182,6 @@ def global_norm(gradients: Gradients) -> float:
 
 def _arrays(gradients: Gradients) -> list[np.ndarray]:
     return [g.values if isinstance(g, Rows) else g for g in gradients.values()]
-
-
-def _dense(gradient: np.ndarray | Rows) -> np.ndarray:
-    return gradient.dense() if isinstance(gradient, Rows) else gradient
 
 
 def _prefixed(prefix: str, arrays: Params) -> dict[str, np.ndarray]:
