@@ -93,6 +93,7 @@ def test_what_a_case_prints_is_how_it_is_written(case: Case) -> None:
 def test_words_may_stand_in_any_order_and_be_left_out() -> None:
     assert parse(project(), "H=64 lstm") == Case("lstm", "numba-cpu", input_size=64, hidden_size=64)
     assert parse(project(), "numpy train gru").backend == "numpy"
+    assert parse(project(), "both ways train lstm train") == parse(project(), "lstm train both ways")
     assert cases(project(), ["lstm H=64", "H=64 lstm"]) == [parse(project(), "lstm H=64")]
 
 
@@ -107,6 +108,10 @@ def test_words_may_stand_in_any_order_and_be_left_out() -> None:
         ("lstm lstm", "names two cells, lstm and lstm"),
         ("lstm numpy torch", "names two backends, numpy and torch"),
         ("lstm B=1 B=2", "has two sizes B"),
+        ("lstm train forward", "has two directions, train and forward"),
+        ("lstm float32 float64", "has two dtypes, float32 and float64"),
+        ("lstm both H=3", "has 'both' alone; a network that reads both ways has 'both ways'"),
+        ("ways lstm", "has 'ways' alone"),
         ("lstm Q=3", "'Q=3', which is neither"),
     ],
 )

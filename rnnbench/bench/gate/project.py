@@ -38,6 +38,7 @@ HEADLINE = tuple(
     )
 )
 _SIZES = {"T": "seq_len", "B": "batch_size", "I": "input_size", "H": "hidden_size", "layers": "num_layers"}
+_BOTH_WAYS = {"both", "ways"}
 _KEYS = ("cells", "backends", "cases", "threshold", "budget")
 
 
@@ -123,7 +124,8 @@ def parse(project: Project, text: str) -> Case:
     """The case of a text, in any order of its words: a cell, and where they are not the usual ones a backend (numba-cpu), a
     dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged" and "both ways".
 
-    project: whose cells and backends may be named. `str(case)` is such a text. Raises GateError for a word without meaning.
+    project: whose cells and backends may be named. `str(case)` is such a text. Raises GateError for a word without meaning,
+    and for words that contradict each other.
     """
     about: dict[str, Any] = {"backend": BACKEND}
     names = []
@@ -134,14 +136,16 @@ def parse(project: Project, text: str) -> Case:
                 raise GateError(f"the case {text!r} has {word!r}; {key} is a whole number from 1")
             if about.setdefault(_SIZES[key], int(value)) != int(value):
                 raise GateError(f"the case {text!r} has two sizes {key}")
-        elif word in DTYPES:
-            about["dtype"] = word
-        elif word in DIRECTIONS:
-            about["direction"] = word
+        elif word in DTYPES or word in DIRECTIONS:
+            key = "dtype" if word in DTYPES else "direction"
+            if about.setdefault(key, word) != word:
+                raise GateError(f"the case {text!r} has two {key}s, {about[key]} and {word}")
         elif word == "ragged":
             about["lengths"] = word
-        elif word in ("both", "ways"):
+        elif word in _BOTH_WAYS:
             about["bidirectional"] = True
+            if not _BOTH_WAYS.issubset(text.split()):
+                raise GateError(f"the case {text!r} has {word!r} alone; a network that reads both ways has 'both ways'")
         else:
             names.append(word)
     named: dict[str, str] = {}
