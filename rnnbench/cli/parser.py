@@ -127,7 +127,7 @@ def _run(parser: Parser) -> None:
         "--suite",
         type=values.name("suite", tuple(SUITES)),
         default="quick",
-        help="smoke (a minute), quick (three minutes, default), standard (half an hour, with the peers) or full (a night)",
+        help="smoke (a minute), quick (three minutes, default), standard (half an hour, with the peers) or full (a day)",
     )
     parser.add_argument("--cells", type=values.cell_list, metavar="CELLS", help=f"in place of the suite's: {CELL}")
     parser.add_argument("--backends", type=values.backend_list, metavar="NAMES", help="in place of the suite's")
