@@ -20,7 +20,7 @@ LOSSES: dict[str, Callable[..., tuple[Loss, np.ndarray]]] = {
 
 
 class Model(Protocol):
-    """What `training.train` needs of a model.
+    """What `training.Training` needs of a model.
 
     params: name -> array. An optimiser changes them in place; then somebody calls `changed`.
     """

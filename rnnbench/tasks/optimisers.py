@@ -20,7 +20,7 @@ _WORTH_A_THREAD = 100_000
 
 
 class Optimiser(Protocol):
-    """What `training.train` needs of one."""
+    """What `training.Training` needs of one."""
 
     learning_rate: float
 
