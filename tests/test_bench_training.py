@@ -27,7 +27,10 @@ def test_rows_of_a_comparison(optimiser: str) -> None:
     for row in rows:
         assert row["status"] == "ok" and row["error"] < row["tolerance"], row["reason"]
         assert row["seconds"] > 0 and row["words_per_second"] > 0 and row["ratio"] > 0 and row["runs"]
+        assert (row["task"], row["cell"], row["optimiser"], row["words"]) == ("words", "lstm", optimiser, 60)
     assert rows[0]["ratio"] == 1
+    with pytest.raises(TypeError, match="task"):
+        WordCase(task="digits")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", ["rnn.weight_hh_l0", "embedding.weight", "output.bias"])

@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class WordCase:
     batch_size: int = 32
     hidden_size: int = 100
     words: int = 8000
-    task: str = "words"
+    task: ClassVar[str] = "words"
 
     @property
     def clip(self) -> float | None:
@@ -206,7 +206,8 @@ def compare(
     sessions: list[tuple[Row, WordSession]] = []
     for backend in named:
         row: Row = dict.fromkeys(KEYS)
-        row |= dataclasses.asdict(dataclasses.replace(case, backend=backend)) | {"threads": get_threads()}
+        row |= dataclasses.asdict(dataclasses.replace(case, backend=backend))
+        row |= {"task": case.task, "threads": get_threads()}
         rows.append(row)
         try:
             session = WordSession(dataclasses.replace(case, backend=backend))
