@@ -49,11 +49,9 @@ def numpy_is_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, flo
 
         monkeypatch.setattr(Session, "result", result)
 
-    for cached in (oracle.expected, oracle.confirm_gradients):
-        cached.cache_clear()
+    oracle.forget()
     yield put_in
-    for cached in (oracle.expected, oracle.confirm_gradients):
-        cached.cache_clear()
+    oracle.forget()
 
 
 def case(mine: Path, name: str, **sizes: Any) -> Case:
@@ -84,3 +82,34 @@ def test_a_gradient_off_in_its_eighth_digit_is_found_in_every_layer_and_directio
 def test_a_cell_that_jumps_at_every_step_has_no_gradient_to_compare_with(mine: Path) -> None:
     found = verify(case(mine, "folded"))
     assert found.status == "failed" and "cannot be confirmed" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.5 * h", "0.25 * h"),
+        ("R, h):\n    return x.g + R.g @ h + 0.5 * h", "R, h, *, n=0.5):\n    return x.g + R.g @ h + n * h"),
+    ],
+)
+def test_an_edited_file_is_held_against_what_it_says_now(mine: Path, old: str, new: str) -> None:
+    of = case(mine, "linear")
+    for text in (CELLS, CELLS.replace(old, new), CELLS.replace(old, new).replace("n=0.5", "n=0.25"), CELLS):
+        mine.write_text(text)
+        assert verify(of).reason == ""
+
+
+def test_gradients_of_an_edited_file_are_confirmed_anew(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slopes: list[tuple[float, float]] = []
+    right = oracle.slope
+
+    def noted(*given: Any) -> tuple[float, float]:
+        slopes.append(right(*given))
+        return slopes[-1]
+
+    monkeypatch.setattr(oracle, "slope", noted)
+    counts = [0]
+    for number in ("0.5", "0.5", "0.25"):
+        mine.write_text(CELLS.replace("0.5", number))
+        oracle.confirm_gradients(case(mine, "linear"))
+        counts.append(len(slopes))
+    assert counts[0] < counts[1] == counts[2] < counts[3]

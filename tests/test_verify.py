@@ -316,10 +316,9 @@ def test_a_wrong_derivative_of_a_users_cell_is_found(mine: Path, monkeypatch: py
         return results
 
     monkeypatch.setattr(Session, "result", wrong)
-    oracle.confirm_gradients.cache_clear()
-    oracle.expected.cache_clear()
+    oracle.forget()
     found = verify(Case(f"{mine}:pinched", "numpy", "float64", "train", 5, 3, 4, 6))
-    oracle.confirm_gradients.cache_clear()
+    oracle.forget()
     assert found.status == "failed" and "p_a_l0" in found.reason and "central differences" in found.reason
 
 
