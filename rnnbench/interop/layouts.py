@@ -1,4 +1,5 @@
-"""How Keras, ONNX and TensorFlow 1 arrange a layer's parameters. NumPy only, permutations only: no number is changed.
+"""How Keras, ONNX and TensorFlow 1 arrange a layer's parameters, and which layers PyTorch has. NumPy only, and permutations only,
+except that biases may be added up: no other number is changed.
 
 Ours (and PyTorch's) have a block of hidden_size rows for each gate, in the cell's own order: `weight_ih (G*H, I)`, `weight_hh
 (G*H, H)`, and both biases. The tables below give the others' orders under our names of the gates, where g is what Keras and
@@ -12,13 +13,14 @@ On the way back the arrays' shapes are checked first, so that what is cut or swa
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..cells import Cell
+from ..cells import BUILT_IN, Cell
 from ..params import Spec
 
 Arrays = dict[str, np.ndarray]
@@ -27,6 +29,47 @@ KERAS = {"lstm": "ifgo", "gru": "zrn", "rnn": "h"}
 ONNX = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}
 ONNX_PEEPHOLES = "iof"
 TF1 = {"lstm": "igfo", "gru": "rzn", "rnn": "h"}
+# a cell's name -> the class in torch.nn and its options; parameters need no rearranging
+TORCH: dict[str, tuple[str, dict[str, str]]] = {
+    "rnn_tanh": ("RNN", {"nonlinearity": "tanh"}),
+    "rnn_relu": ("RNN", {"nonlinearity": "relu"}),
+    "lstm": ("LSTM", {}),
+    "gru": ("GRU", {}),
+}
+
+
+def why_not_in_torch(spec: Spec) -> str | None:
+    """Which of a network's features the layers of torch.nn lack, in a sentence, or None."""
+    name = spec.cell.name
+    if spec.cell is not BUILT_IN.get(name) or name not in TORCH:
+        return f"PyTorch has no layer for the cell {name}; it has {', '.join(TORCH)}"
+    if spec.reverse:
+        return "PyTorch's layers read forwards or both ways, not backwards alone"
+    if spec.proj_size and name != "lstm":
+        return f"PyTorch projects the output of an LSTM only, and the cell is {name} with proj_size {spec.proj_size}"
+    if spec.proj_size == spec.hidden_size:
+        return f"PyTorch projects to fewer units only; proj_size and hidden_size are both {spec.hidden_size}"
+    return None
+
+
+def forget_bias_in_biases(spec: Spec, params: Mapping[str, np.ndarray]) -> tuple[Spec, Arrays]:
+    """The same network with its forget_bias added to the biases, which a network without biases then has: for libraries that have
+    no such number.
+
+    Returns its spec, with a forget_bias of 0, and its params.
+    """
+    forget_bias, H = spec.numbers.get("forget_bias", 0.0), spec.hidden_size
+    arrays = dict(params)
+    if not forget_bias:
+        return spec, arrays
+    first = spec.cell.input_gates.index("f") * H
+    for _, _, suffix in spec.suffixes():
+        zero = np.zeros(len(spec.cell.input_gates) * H, spec.dtype)
+        bias = arrays.get(f"bias_ih{suffix}", zero).copy()
+        bias[first : first + H] += forget_bias
+        arrays[f"bias_ih{suffix}"] = bias
+        arrays.setdefault(f"bias_hh{suffix}", zero)
+    return dataclasses.replace(spec, bias=True, numbers={**spec.numbers, "forget_bias": 0.0}), arrays
 
 
 def family(cell: Cell) -> str:

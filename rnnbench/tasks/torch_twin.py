@@ -15,16 +15,10 @@ import torch
 from torch.nn import functional
 
 from ..backends import threads
+from ..interop.layouts import TORCH
 from .layers import Embedding
 from .losses import valid
 from .model import Batch, SequenceModel
-
-_LAYERS: dict[str, tuple[type[torch.nn.RNNBase], dict[str, str]]] = {
-    "rnn_tanh": (torch.nn.RNN, {"nonlinearity": "tanh"}),
-    "rnn_relu": (torch.nn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (torch.nn.LSTM, {}),
-    "gru": (torch.nn.GRU, {}),
-}
 
 
 class TorchTwin:
@@ -41,14 +35,15 @@ class TorchTwin:
     ) -> None:
         torch.set_num_threads(threads.get_threads())
         spec, first = model.recurrent.rnn.spec, model.first
-        if spec.cell.name not in _LAYERS or any(spec.numbers.values()):
+        if spec.cell.name not in TORCH or any(spec.numbers.values()):
             raise ValueError(f"PyTorch has no layer that is {spec.cell.name} with {dict(spec.numbers)}")
         if not model.every_step or not isinstance(first, Embedding) or spec.bidirectional or spec.reverse:
             raise ValueError("the twin is of models with an embedding, one direction and a prediction at every step")
         sparse = optimiser == "sgd" and clip is None
-        make, options = _LAYERS[spec.cell.name]
+        kind, options = TORCH[spec.cell.name]
         dtype = getattr(torch, spec.dtype)
         self.embedding = torch.nn.Embedding(first.words, first.width, sparse=sparse, dtype=dtype)
+        make = getattr(torch.nn, kind)
         self.rnn = make(spec.input_size, spec.hidden_size, spec.num_layers, bias=spec.bias, dtype=dtype, **options)
         self.output = torch.nn.Linear(spec.output_size, model.output.outputs, dtype=dtype)
         self.modules = torch.nn.ModuleDict({"embedding": self.embedding, "rnn": self.rnn, "output": self.output})

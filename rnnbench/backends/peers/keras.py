@@ -28,11 +28,10 @@ if not _chosen:
     del os.environ["KERAS_BACKEND"]
 
 from ...cells import BUILT_IN  # noqa: E402
-from ...interop.layouts import from_keras, to_keras  # noqa: E402
+from ...interop.layouts import forget_bias_in_biases, from_keras, to_keras  # noqa: E402
 from ...params import Spec  # noqa: E402
 from .. import threads  # noqa: E402
 from ..base import Arrays  # noqa: E402
-from .biases import with_forget_bias  # noqa: E402
 
 BACKEND = keras.config.backend()
 if BACKEND == "jax":
@@ -114,7 +113,7 @@ class KerasNetwork:
 
     def __init__(self, spec: Spec, params: Mapping[str, np.ndarray]) -> None:
         self.spec = spec
-        whole, arrays = with_forget_bias(spec, params)
+        whole, arrays = forget_bias_in_biases(spec, params)
         make, options = _LAYERS[spec.cell]
         self.layers, self.weights = [], []
         with self.scope():

@@ -22,11 +22,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from ...cells import BUILT_IN
-from ...interop.layouts import to_onnx
+from ...interop.layouts import forget_bias_in_biases, to_onnx
 from ...params import Spec
 from .. import threads
 from ..base import Arrays
-from .biases import with_forget_bias
 
 # cell -> the operator and its attributes; activations are those of one direction
 _OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
@@ -79,7 +78,7 @@ def _model(spec: Spec, params: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     attributes = {k: v * spec.num_directions if k == "activations" else v for k, v in attributes.items()}
     direction = "bidirectional" if spec.bidirectional else "reverse" if spec.reverse else "forward"
     D, H, states = spec.num_directions, spec.hidden_size, spec.cell.states
-    spec, params = with_forget_bias(spec, params)
+    spec, params = forget_bias_in_biases(spec, params)
     nodes, weights, inputs, outputs = [], [], [_value("x", None, None, spec.input_size)], []
     inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, (None,)))
     weights.append(numpy_helper.from_array(np.array([0, 0, D * H], np.int64), "joined"))

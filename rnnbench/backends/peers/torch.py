@@ -26,18 +26,10 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ...cells import BUILT_IN
+from ...interop.layouts import TORCH, forget_bias_in_biases, why_not_in_torch
 from ...params import Spec
 from .. import threads
 from ..base import Arrays
-from .biases import with_forget_bias
-
-_LAYERS: dict[Any, tuple[type[torch.nn.RNNBase], dict[str, str]]] = {
-    BUILT_IN["rnn_tanh"]: (torch.nn.RNN, {"nonlinearity": "tanh"}),
-    BUILT_IN["rnn_relu"]: (torch.nn.RNN, {"nonlinearity": "relu"}),
-    BUILT_IN["lstm"]: (torch.nn.LSTM, {}),
-    BUILT_IN["gru"]: (torch.nn.GRU, {}),
-}
 
 
 class _Precision(NamedTuple):
@@ -88,18 +80,9 @@ class TorchBackend:
 
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
         """None, or which of a network's features PyTorch lacks; see `base.Backend.why_unsupported`."""
-        if spec.cell not in _LAYERS:
-            runs = ", ".join(cell.name for cell in _LAYERS)
-            return f"PyTorch has no layer for the cell {spec.cell.name}; it has {runs}"
         if _PRECISIONS[self.precision].narrow and spec.dtype != "float32":
             return f"a float32 network is what is computed in {self.precision} here, and the dtype is {spec.dtype}"
-        if spec.reverse:
-            return "PyTorch's layers read forward or both ways, not backward alone"
-        if spec.proj_size and spec.cell is not BUILT_IN["lstm"]:
-            return f"PyTorch projects the LSTM's output only, not that of {spec.cell.name}"
-        if spec.proj_size == spec.hidden_size:
-            return f"PyTorch projects to fewer units only; proj_size and hidden_size are both {spec.hidden_size}"
-        return None
+        return why_not_in_torch(spec)
 
     def prepare(self, spec: Spec, params: Mapping[str, np.ndarray]) -> TorchNetwork:
         """The layers with these parameters; see `base.Backend.prepare`. Sets PyTorch's number of threads."""
@@ -155,9 +138,9 @@ class TorchNetwork:
 
     def __init__(self, backend: TorchBackend, spec: Spec, params: Mapping[str, np.ndarray]) -> None:
         self.spec, self._backend = spec, backend
-        make, options = _LAYERS[spec.cell]
-        whole, arrays = with_forget_bias(spec, params)
-        self.module = make(
+        kind, options = TORCH[spec.cell.name]
+        whole, arrays = forget_bias_in_biases(spec, params)
+        self.module = getattr(torch.nn, kind)(
             spec.input_size,
             spec.hidden_size,
             num_layers=spec.num_layers,
