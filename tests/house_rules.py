@@ -33,9 +33,7 @@ CELLS = ("rnnbench.cells", "rnnbench.params", "rnnbench.memory", SPELLING)
 SHARED = (
     "rnnbench.backends.base", "rnnbench.backends.stack", "rnnbench.backends.threads", "rnnbench.backends.kernel_files",
 )  # fmt: skip
-# What peers share.
-PEERS = ("rnnbench.backends.peers.biases",)
-# How other libraries arrange weights: permutations on NumPy arrays.
+# How other libraries arrange weights, on NumPy arrays.
 LAYOUTS = ("rnnbench.interop.layouts",)
 NETWORKS = ("rnnbench", "rnnbench.rnn", "rnnbench.backends", "rnnbench.reference", *CELLS, *SHARED)
 ROOMS = {
@@ -56,13 +54,12 @@ ROOMS = {
     "rnnbench.backends.numba_cpu": Room((*CELLS, *SHARED), ("numpy", "numba", "llvmlite")),
     "rnnbench.backends.numba_cuda": Room((*CELLS, *SHARED), ("numpy", "numba", "numba_cuda", "llvmlite")),
     "rnnbench.backends.peers": Room(SHARED),
-    "rnnbench.backends.peers.biases": Room(CELLS, ("numpy",)),
-    "rnnbench.backends.peers.torch": Room((*CELLS, *SHARED, *PEERS), ("numpy", "torch")),
-    "rnnbench.backends.peers.onnxruntime": Room((*CELLS, *SHARED, *PEERS, *LAYOUTS), ("numpy", "onnxruntime", "onnx")),
-    "rnnbench.backends.peers.jax": Room((*CELLS, *SHARED, *PEERS), ("numpy", "jax")),
+    "rnnbench.backends.peers.torch": Room((*CELLS, *SHARED, *LAYOUTS), ("numpy", "torch")),
+    "rnnbench.backends.peers.onnxruntime": Room((*CELLS, *SHARED, *LAYOUTS), ("numpy", "onnxruntime", "onnx")),
+    "rnnbench.backends.peers.jax": Room((*CELLS, *SHARED), ("numpy", "jax")),
     # Keras computes with one of the two, whose own differentiation it leaves to its users
     "rnnbench.backends.peers.keras": Room(
-        (*CELLS, *SHARED, *PEERS, *LAYOUTS, "rnnbench.backends.peers.jax"), ("numpy", "keras", "jax", "torch")
+        (*CELLS, *SHARED, *LAYOUTS, "rnnbench.backends.peers.jax"), ("numpy", "keras", "jax", "torch")
     ),
     "rnnbench.rnn": Room((*CELLS, "rnnbench.backends", *SHARED), ("numpy",)),
     "rnnbench.interop": Room(
@@ -74,7 +71,7 @@ ROOMS = {
     # compiled and kept on disk as the backend's own
     "rnnbench.tasks.kernels": Room(("rnnbench.backends.numba_cpu", "rnnbench.backends.threads"), ("numpy", "numba")),
     # the same training in PyTorch, weights and data ours
-    "rnnbench.tasks.torch_twin": Room((*NETWORKS, "rnnbench.tasks"), ("numpy", "torch")),
+    "rnnbench.tasks.torch_twin": Room((*NETWORKS, *LAYOUTS, "rnnbench.tasks"), ("numpy", "torch")),
     "rnnbench.bench": Room(
         (*NETWORKS, "rnnbench.tasks", "rnnbench.tasks.torch_twin", PLUGINS, FILES),
         ("numpy", "threadpoolctl", "asv", "asv_runner", "filelock", "packaging"),

@@ -119,15 +119,15 @@ def test_a_reparametrised_module_is_refused_with_the_cure(change, cure, kind, na
         (lambda: from_torch(nn.LSTM(I, H), "nunpy"), "unknown backend 'nunpy'"),
         (
             lambda: to_torch(RNN("lstm", I, H, proj_size=H, backend="numpy")),
-            "fewer units than hidden_size 5; this RNN has proj_size=5",
+            "fewer units only; proj_size and hidden_size are both 5",
         ),
         (
             lambda: to_torch(RNN("rnn_tanh", I, H, proj_size=3, backend="numpy")),
-            "the output of an LSTM only; this RNN of the cell rnn_tanh has proj_size=3",
+            "the output of an LSTM only, and the cell is rnn_tanh with proj_size 3",
         ),
         (lambda: to_torch(RNN("gru_reset_before", I, H, backend="numpy")), "no layer for the cell gru_reset_before"),
         (lambda: to_torch(RNN("lstm[clip=1]", I, H, backend="numpy")), r"no layer for the cell lstm\[clip=1\]"),
-        (lambda: to_torch(RNN("lstm", I, H, reverse=True, backend="numpy")), "no layer that reads them backwards only"),
+        (lambda: to_torch(RNN("lstm", I, H, reverse=True, backend="numpy")), "not backwards alone"),
         (
             lambda: to_torch(RNN("lstm", I, H, bias=False, forget_bias=1.0, backend="numpy")),
             "make the RNN with bias=True",

@@ -75,8 +75,11 @@ def test_nothing_in_the_padding_is_used() -> None:
         (("lstm_peephole",), "PyTorch has no layer for the cell lstm_peephole; it has rnn_tanh, rnn_relu, lstm, gru"),
         ((f"{users_cells.__file__}:slstm",), "PyTorch has no layer for the cell slstm"),
         (("lstm[clip=0.5]",), "no layer for the cell lstm[clip=0.5]"),
-        (("gru", {"reverse": True}), "not backward alone"),
-        (("rnn_tanh", {"proj_size": 3}), "PyTorch projects the LSTM's output only, not that of rnn_tanh"),
+        (("gru", {"reverse": True}), "not backwards alone"),
+        (
+            ("rnn_tanh", {"proj_size": 3}),
+            "PyTorch projects the output of an LSTM only, and the cell is rnn_tanh with proj_size 3",
+        ),
         (("lstm", {"proj_size": 7}), "proj_size and hidden_size are both 7"),
     ],
 )
