@@ -141,7 +141,7 @@ def test_a_disk_that_takes_nothing_is_told(
 
     monkeypatch.setattr(run, "_measure", full)
     assert cli.main(["run", "--machine", "desk"]) == 2
-    assert f"{os.strerror(number)}; what was written before is whole" in capsys.readouterr().err
+    assert f"{os.strerror(number)}; what was written before is intact" in capsys.readouterr().err
 
 
 def test_a_place_that_takes_no_results_is_told_before_anything_is_measured(

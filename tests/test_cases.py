@@ -14,7 +14,7 @@ from rnnbench.bench.cases import DTYPES, PARAM_NAMES, SUITES, Case, Grid, grid
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"seq_len": 0}, "seq_len is a whole number from 1; got 0"),
+        ({"seq_len": 0}, "seq_len must be a whole number of at least 1; got 0"),
         ({"batch_size": -1}, "batch_size"),
         ({"hidden_size": 2.0}, "hidden_size"),
         ({"num_layers": True}, "num_layers"),

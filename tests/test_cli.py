@@ -87,18 +87,18 @@ def test_help_loads_nothing_heavy() -> None:
         (["check", "--backends", "nunpy"], "unknown backend 'nunpy'; did you mean 'numpy'?"),
         (["check", "--dtypes", "float23"], "unknown dtype 'float23'; did you mean 'float32'?"),
         (["check", "--direction", "up"], "invalid choice: 'up'"),
-        (["check", "--threads", "0"], "--threads is a whole number from 1; got '0'"),
+        (["check", "--threads", "0"], "--threads must be a whole number of at least 1; got '0'"),
         (["check", "--threads", "4096"], "--threads: threads must be a whole number from 1 to"),
-        (["compare", "--seq-lens", "3,-1"], "--seq-lens is a whole number from 1; got '-1'"),
+        (["compare", "--seq-lens", "3,-1"], "--seq-lens must be a whole number of at least 1; got '-1'"),
         (["compare", "--backends", "numpy, numpy"], "backend numpy is named twice; leave one of the two out"),
         (["compare", "--batch-sizes", "1,16,1"], "--batch-sizes 1 is named twice"),
-        (["compare", "--hidden-sizes", "big"], "--hidden-sizes is a whole number from 1; got 'big'"),
+        (["compare", "--hidden-sizes", "big"], "--hidden-sizes must be a whole number of at least 1; got 'big'"),
         (["compare", "--format", "jsn"], "choose from"),
         (["run", "--suite", "quik"], "unknown suite 'quik'; did you mean 'quick'?"),
-        (["run", "--bench", "("], "--bench '(' is no regular expression"),
+        (["run", "--bench", "("], "--bench '(' is not a regular expression"),
         (
             ["run", "--machine", ".."],
-            "--machine names a folder of the results, such as my-desk, without / and \\; got '..'",
+            "--machine must be a folder's name, such as my-desk, without / or \\; got '..'",
         ),
         (["run", "--machine", "a/b"], "got 'a/b'"),
         (["run", "--machine", ""], "got ''"),
@@ -384,4 +384,4 @@ def test_an_output_that_cannot_be_written_is_a_sentence(arguments: str) -> None:
 def test_a_cell_without_its_option_is_told_the_option() -> None:
     done = rnnbench("check", "file.py:mine")
     assert done.returncode == 2
-    assert "check does not take 'file.py:mine'; if it is a cell: --cells file.py:mine" in done.stderr
+    assert "check does not take 'file.py:mine'; if it is a cell, write --cells file.py:mine" in done.stderr

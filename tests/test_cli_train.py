@@ -110,10 +110,10 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "words", "--hiddensize", "3"], "did you mean '--hidden-size'? see rnnbench train words --help"),
         (["train", "words", "--text", "no.txt"], "no.txt: No such file or directory"),
         (["train", "words", "--column", "body"], "--column names a column of a CSV file; give the file with --text"),
-        (["train", "words", "--learning-rate", "0"], "--learning-rate is a number above 0, as 0.001; got '0'"),
-        (["train", "words", "--learning-rate", "nan"], "--learning-rate is a number above 0"),
-        (["train", "words", "--temperature", "0"], "--temperature is a number above 0, as 0.8; got '0'"),
-        (["train", "words", "--clip", "-1"], "--clip is a number above 0, as 1; got '-1'"),
+        (["train", "words", "--learning-rate", "0"], "--learning-rate must be a number above 0, such as 0.001; got '0'"),
+        (["train", "words", "--learning-rate", "nan"], "--learning-rate must be a number above 0"),
+        (["train", "words", "--temperature", "0"], "--temperature must be a number above 0, such as 0.8; got '0'"),
+        (["train", "words", "--clip", "-1"], "--clip must be a number above 0, such as 1; got '-1'"),
         (["train", "words", "--optimiser", "adm"], "unknown optimiser 'adm'; did you mean 'adam'?"),
         (["train", "words", "--metrics", "m.txt"], "metrics are written as .csv or .json, not to 'm.txt'"),
         (["train", "words", "--plot", "p.docx"], "matplotlib cannot draw into 'p.docx'"),
@@ -121,7 +121,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "words", "--resume", "no.npz"], "no.npz: No such file or directory"),
         (["train", "digits", "--mnist", "nowhere"], "nowhere is no folder"),
         (["train", "digits", "--backend", "onnxruntime"], "unknown backend 'onnxruntime'"),
-        (["compare", "--task", "words", "--backends", "onnxruntime"], "a whole training on onnxruntime is not written"),
+        (["compare", "--task", "words", "--backends", "onnxruntime"], "whole training steps on onnxruntime are not implemented"),
     ],
 )
 def test_wrong_usage_is_one_sentence(
@@ -168,7 +168,7 @@ def test_data_and_checkpoints_that_do_not_do(verses: Path, tmp_path: Path, capsy
     assert main(words("--text", str(verses), "--epochs", "1", "--save", path, "--sample", "0")) == 0
     capsys.readouterr()
     refused(
-        "was made with --cell lstm, not gru; leave --cell out, or train anew", *words("--resume", path, "--cell", "gru")
+        "was made with --cell lstm, not gru; leave out --cell or --resume", *words("--resume", path, "--cell", "gru")
     )
     refused("is a checkpoint of 'words', not of 'digits'", "train", "digits", "--resume", path)
     with open(verses, "a") as file:
@@ -225,7 +225,7 @@ def test_epochs_are_those_of_the_training_that_is_gone_on_with(
     assert "epoch 13/13 " in capsys.readouterr().out
     assert main(words("--resume", path, "--sample", "1")) == 0
     told = capsys.readouterr().out
-    assert "13 of 13 epochs are done; --epochs 14 or more would train on" in told and "\n> " in told
+    assert "13 of 13 epochs are done; to train further, use --epochs 14 or more" in told and "\n> " in told
 
 
 def test_files_that_cannot_be_written_are_told_before_any_work(
@@ -320,7 +320,7 @@ def test_what_ends_a_job_writes_a_checkpoint_too(verses: Path, tmp_path: Path, i
     next(process.stdout), next(process.stdout)
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=100)[1]
-    assert process.returncode == 130 and "go on with: rnnbench train words --resume" in errors
+    assert process.returncode == 130 and "continue with: rnnbench train words --resume" in errors
     # what is not in the checkpoint is in the command
     assert errors.endswith("--backend numpy --threads 1 --every 1\n")
     assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
@@ -337,7 +337,7 @@ def test_a_reader_that_goes_away_costs_no_training(verses: Path, tmp_path: Path)
         errors = process.stderr.read()
     assert process.wait(timeout=100) == 141
     assert re.fullmatch(
-        r"rnnbench: standard output was closed at step \d+; go on with: rnnbench train words --resume .*\n", errors
+        r"rnnbench: standard output was closed at step \d+; continue with: rnnbench train words --resume .*\n", errors
     )
     assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
 
@@ -360,7 +360,7 @@ def test_ctrl_c_writes_a_checkpoint_that_goes_on_to_the_same_curve(verses: Path,
     assert process.returncode == 130
     told = [re.sub(r"\S+ words/s", "", line).rstrip("\n") for line in told + rest.splitlines()]
     (path,) = tmp_path.glob("rnnbench-words*.npz")
-    assert f"go on with: rnnbench train words --resume {path.name}" in errors and errors.count("\n") == 1
+    assert f"continue with: rnnbench train words --resume {path.name}" in errors and errors.count("\n") == 1
     epochs = checkpoint.load(path)[0]["progress"]["epoch"] + 1
     whole = run(*fresh, "--epochs", str(epochs))
     resumed = run("--resume", path.name, "--every", "1", "--epochs", str(epochs))

@@ -277,9 +277,9 @@ def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: Any, capsys: Any) ->
     ("arguments", "sentence"),
     [
         (["--cases", "lsm"], "did you mean 'lstm'"),
-        (["--threshold", "5"], "--threshold is a fraction below 1, as 0.03; got '5'"),
-        (["--budget", "0"], "--budget is a number above 0, as 6; got '0'"),
-        (["--threshold", "0"], "--threshold is a number above 0, as 0.03; got '0'"),
+        (["--threshold", "5"], "--threshold must be a fraction below 1, such as 0.03; got '5'"),
+        (["--budget", "0"], "--budget must be a number above 0, such as 6; got '0'"),
+        (["--threshold", "0"], "--threshold must be a number above 0, such as 0.03; got '0'"),
     ],
 )
 def test_bad_arguments(arguments: list[str], sentence: str, small: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
             command = command._subparsers._group_actions[0].choices[arguments.task]  # type: ignore[index,assignment]
         options = [option for action in command._actions for option in action.option_strings]
         if "--cells" in options and not unknown[0].startswith("-"):
-            raise UsageError(f"{asked} does not take {unknown[0]!r}; if it is a cell: --cells {unknown[0]}")
+            raise UsageError(f"{asked} does not take {unknown[0]!r}; if it is a cell, write --cells {unknown[0]}")
         raise UsageError(
             f"{asked} does not take {unknown[0]!r}; {spelling.did_you_mean(unknown[0], options)}see rnnbench {asked} --help"
         )
@@ -77,8 +77,8 @@ def _add_command(adder: Any, name: str, help_: str, options: Callable[[Parser], 
 
 
 def _info(parser: Parser) -> None:
-    """Print what decides how fast this machine computes: processor, memory, libraries and their versions, the measured
-    matrix-product peak, and each backend with the reason if it cannot be used.
+    """Print what determines how fast this machine computes: processor, memory, libraries and their versions, the measured
+    matrix-product peak, and each backend, with the reason if it cannot be used.
     """
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     parser.add_argument("--no-peak", action="store_true", help="do not measure the peak (it takes two seconds)")
@@ -87,13 +87,13 @@ def _info(parser: Parser) -> None:
 
 def _check(parser: Parser) -> None:
     """Verify cells on backends: output, final states and every gradient against the float64 reference (a cell of your
-    own: against its own equation), in every shape that has broken kernels before. Exits with 1 when anything disagrees.
+    own: against its own equation), in every shape that has broken kernels before. The exit status is 1 if anything disagrees.
 
       rnnbench check
       rnnbench check --cells lstm,mine.py:my_cell --backends numba-cpu
       rnnbench check --against torch,onnxruntime
 
-    With --against, other libraries take the reference's place: random networks and data on our backends and on theirs.
+    With --against, other libraries take the reference's place: random networks run on our backends and on theirs.
     """
     _axes(parser, "all", "float32,float64")
     parser.add_argument(
@@ -102,12 +102,12 @@ def _check(parser: Parser) -> None:
         default="both",
         help="inference, forward and backward, or both (default)",
     )
-    parser.add_argument("--seed", type=values.number("--seed", 0), default=0, metavar="N", help="other data")
+    parser.add_argument("--seed", type=values.number("--seed", 0), default=0, metavar="N", help="seed of the data (default: 0)")
     parser.add_argument(
         "--against",
         type=values.backend_list,
         metavar="PEERS",
-        help=f"compare random cases with these: {', '.join(backends.PEERS)}, or another backend",
+        help=f"compare with these on random cases: {', '.join(backends.PEERS)} or any backend",
     )
     parser.add_argument(
         "--count", type=values.number("--count"), default=200, metavar="N", help="random cases (default: 200)"
@@ -139,13 +139,13 @@ def _run(parser: Parser) -> None:
 def _compare(parser: Parser) -> None:
     """Verify, then time one, two or more backends on the same cases in turn (A B B A ...), in one process. The ratio is a
     backend's time divided by the first one's: 1 for the first itself, below 1 is faster, above 1 slower. Its 99%
-    interval holds the median of all turns there could be, whatever their distribution.
+    interval is a confidence interval for the median over all possible turns, whatever their distribution.
 
       rnnbench compare --cells lstm,gru --backends numba-cpu,numpy --hidden-sizes 128 --batch-sizes 1,16
       rnnbench compare --task words --backends numba-cpu,torch
 
-    With --task whole training steps are compared, from the words to the new weights, with PyTorch where it is
-    installed; --input-sizes, --lengths, --layers, --bidirectional and --direction are of the other comparison only.
+    With --task, whole training steps are compared, from the words to the new weights, including PyTorch's where it is
+    installed; --input-sizes, --lengths, --layers, --bidirectional and --direction cannot be combined with it.
     """
     _axes(parser, "lstm", "float32")
     parser.add_argument("--task", choices=("words",), help="a whole training step of the word language model")
@@ -159,7 +159,7 @@ def _compare(parser: Parser) -> None:
     parser.add_argument(
         "--lengths",
         choices=LENGTHS,
-        help="sequences that are all as long (default), or of any length up to that; libraries that can leave padding out do",
+        help="sequences all of the full length (default), or of any length up to it; libraries that can skip padding do",
     )
     parser.add_argument("--layers", type=values.number("--layers"), metavar="N", help="default: 1")
     parser.add_argument("--bidirectional", action="store_true", help="read each sequence both ways")
@@ -173,71 +173,72 @@ def _compare(parser: Parser) -> None:
 
 
 def _report(parser: Parser) -> None:
-    """Read what `rnnbench run` saved, by default of the newest commit of each machine. Exits with 1 when a result is
-    wrong or failed.
+    """Show the results that `rnnbench run` saved, by default those of each machine's newest commit. The exit status is 1 if
+    a result is wrong or failed.
     """
     formats = ("table", "markdown", "csv", "parquet", "html")
     parser.add_argument("--format", choices=formats, default="table", help="default: table")
-    parser.add_argument("--html", nargs="?", const=True, metavar="FILE", help="write the page too, tables and plots")
-    parser.add_argument("--output", metavar="FILE", help="write the format there instead of printing it")
-    parser.add_argument("--baseline", metavar="BACKEND", help="what speed-ups are compared with (default: numpy)")
+    parser.add_argument("--html", nargs="?", const=True, metavar="FILE", help="also write the page of tables and plots")
+    parser.add_argument("--output", metavar="FILE", help="write the report to FILE instead of printing it")
+    parser.add_argument("--baseline", metavar="BACKEND", help="the backend that speed-ups are relative to (default: numpy)")
     parser.add_argument("--machine", metavar="NAME", help="only this machine's results")
-    parser.add_argument("--commit", metavar="HASH", help="a commit's results, or all")
+    parser.add_argument("--commit", metavar="HASH", help="only this commit's results, or all")
     parser.add_argument("--results", metavar="DIR", help="where results are (default: results/)")
 
 
 def _backfill(parser: Parser) -> None:
-    """Measure commits of the past, each with its own benchmarks in a worktree of its own, so that the history shows a line: every
-    commit after a tag (or commit) up to HEAD along first parents, oldest first. Those that have results already are left out.
+    """Measure past commits, each with its own benchmarks in its own worktree, so that the history shows a line: every commit
+    after a tag (or commit) up to HEAD along first parents, oldest first. Commits that already have results are left out.
 
       rnnbench backfill --since HEAD~100 --every 10
     """
     parser.add_argument("--since", required=True, metavar="REV", help="the commit before the first one")
     parser.add_argument(
-        "--every", type=values.number("--every"), default=1, metavar="N", help="only each N-th (default: 1)"
+        "--every", type=values.number("--every"), default=1, metavar="N", help="only every Nth commit (default: 1)"
     )
     parser.add_argument("--suite", type=values.name("suite", tuple(SUITES)), default="quick", help="default: quick")
     _measuring(parser)
-    parser.add_argument("--again", action="store_true", help="also commits that have results")
-    parser.add_argument("--dry-run", action="store_true", help="only say which commits")
+    parser.add_argument("--again", action="store_true", help="also measure commits that have results")
+    parser.add_argument("--dry-run", action="store_true", help="only list the commits")
 
 
 def _publish(parser: Parser) -> None:
-    """Make the static site of airspeed velocity, every benchmark over the project's history with detected steps, and check that it
-    is whole: every graph is there and can be read, and the list of regressions names what the site has.
+    """Build airspeed velocity's static site, with every benchmark over the project's history and the steps detected in it, and
+    check that it is complete: every graph exists and can be read, and the list of regressions names only what the site has.
     """
     parser.add_argument("--results", metavar="DIR", help="where results are (default: results/ of the checkout)")
     parser.add_argument("--html-dir", metavar="DIR", help="where the site goes (default: as asv.conf.json says)")
 
 
 def _gate(parser: Parser) -> None:
-    """Build two revisions of the checkout around this folder, and compare their kernels in pairs on one processor core: verified
-    against the reference, base and head in turn, workers restarted, with an interval of the ratio. A change has to recur; where a
-    control kernel that neither side can change moves, or the interval is too wide, the verdict is "inconclusive" and never "pass".
+    """Build two revisions of the checkout that contains this folder, and compare their kernels in pairs on one processor core:
+    verified against the reference, base and head in turn, workers restarted, with an interval for the ratio. A change counts only
+    if it recurs; if a control kernel that neither side can change shifts, or the interval is too wide, the verdict is
+    "inconclusive", never "pass".
 
       rnnbench gate --base main
       rnnbench gate --base HEAD~20 --head HEAD~1 --cases 'lstm B=1 H=128, gru train H=256' --markdown gate.md --json gate.json
 
-    A case is a cell and, where they are not the usual ones, a backend (numba-cpu), a dtype (float32), "train" (forward), T=32,
-    B=16, H=128, I= (as H), layers=1, "ragged", "both ways". Another project names its cells, backends and cases in the table
-    [tool.rnnbench] of its pyproject.toml.
+    A case is a cell, followed by whatever differs from these defaults: a backend (numba-cpu), a dtype (float32), "train"
+    (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged", "both ways". Other projects name their cells, backends and
+    cases in the table [tool.rnnbench] of pyproject.toml.
 
     Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive.
     """
     parser.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
-    parser.add_argument("--head", metavar="REV", help="what is gated (default: HEAD, without uncommitted changes)")
+    parser.add_argument("--head", metavar="REV", help="the revision to judge (default: HEAD, without uncommitted changes)")
     parser.add_argument(
         "--cases", type=values.parts("case"), metavar="CASE,...", help="default: those of pyproject.toml, or twelve"
     )
     parser.add_argument(
-        "--threshold", type=values.fraction("--threshold", 0.03), metavar="X", help="change that counts (default: 0.03)"
+        "--threshold", type=values.fraction("--threshold", 0.03), metavar="X", help="smallest change that counts (default: 0.03)"
     )
     parser.add_argument(
-        "--budget", type=values.real("--budget", 6), metavar="MINUTES", help="no batch starts after them (default: 6)"
+        "--budget", type=values.real("--budget", 6), metavar="MINUTES", help="minutes after which no new batch starts (default: 6)"
     )
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table", help="default: table")
     for flag in ("--markdown", "--json"):
-        parser.add_argument(flag, metavar="FILE", help="write that too")
+        parser.add_argument(flag, metavar="FILE", help=f"also write the report as {flag[2:]} to FILE")
 
 
 def _show(parser: Parser) -> None:
@@ -257,10 +258,10 @@ def _show(parser: Parser) -> None:
         "--batch-size",
         type=values.number("--batch-size"),
         metavar="B",
-        help="with H: which kernel a GPU would run, and why",
+        help="with --hidden-size: which kernel a GPU would run, and why",
     )
     for flag, letter in (("--hidden-size", "H"), ("--input-size", "I")):
-        parser.add_argument(flag, type=values.number(flag), metavar=letter, help="for shapes in numbers")
+        parser.add_argument(flag, type=values.number(flag), metavar=letter, help="show shapes as numbers")
 
 
 def _example(parser: Parser) -> None:
@@ -276,13 +277,13 @@ def _example(parser: Parser) -> None:
         type=values.own_backend,
         default="numba-cpu",
         metavar="NAME",
-        help=f"of {', '.join(backends.OWN + backends.GPU)}; default: numba-cpu",
+        help=f"one of {', '.join(backends.OWN + backends.GPU)}; default: numba-cpu",
     )
     _threads(parser)
 
 
 def _train(parser: Parser) -> None:
-    """Train one of the end-to-end programs. Ctrl-C writes a checkpoint, and --resume goes on from it to the same curve.
+    """Train one of the end-to-end programs. Ctrl-C writes a checkpoint, and --resume continues from it along the same curve.
 
     rnnbench train digits --help
     """
@@ -293,26 +294,26 @@ def _train(parser: Parser) -> None:
 
 
 def _gpu(parser: Parser) -> None:
-    """Everything that a GPU is needed for, into a folder: every CUDA kernel against the reference, races, the measured ceilings
-    (copy, matrix products, the grid's barrier), and times beside PyTorch's cuDNN in IEEE float32, TF32, float16 and bfloat16.
+    """Run everything that needs a GPU and write it to a folder: every CUDA kernel against the reference, races, the measured
+    ceilings (copy, matrix products, the grid's barrier), and times next to PyTorch's cuDNN in IEEE float32, TF32, float16 and
+    bfloat16.
 
       rnnbench gpu results/h200
 
-    Exit status: 0 all is right, 1 there is no GPU, or something is wrong or failed.
+    Exit status: 0 all is well, 1 there is no GPU, or something is wrong or failed.
     """
-    parser.add_argument("folder", metavar="FOLDER", help="where the tables go; made if it is missing")
+    parser.add_argument("folder", metavar="FOLDER", help="where the tables go; created if missing")
     parser.add_argument(
         "--minutes",
         type=values.number("--minutes"),
         default=8,
         metavar="N",
-        help="no new case after these (default: 8)",
+        help="minutes after which no new case starts (default: 8)",
     )
 
 
 def _completion(parser: Parser) -> None:
-    """Print a shell's script that completes commands, options and the names of cells on Tab. What to do with it in each
-    shell:
+    """Print a shell script that completes commands, options and the names of cells on Tab. To use it in each shell:
 
       bash   eval "$(rnnbench completion bash)"    in ~/.bashrc
       zsh    rnnbench completion zsh > _rnnbench   in a folder of fpath
@@ -329,13 +330,13 @@ def _axes(parser: Parser, cells_default: str, dtypes_default: str) -> None:
         type=values.cell_list,
         default=cells_default,
         metavar="CELLS",
-        help=f"default: {cells_default}; all is {built_in}; path/to/file.py:name is one of your own",
+        help=f"default: {cells_default}; all means {built_in}; path/to/file.py:name is a cell of your own",
     )
     parser.add_argument(
         "--backends",
         type=values.backend_list,
         metavar="NAMES",
-        help=f"of {', '.join(backends.NAMES)}; default: those that run here of {', '.join(backends.OWN)}",
+        help=f"from {', '.join(backends.NAMES)}; default: those of {', '.join(backends.OWN)} that run here",
     )
     parser.add_argument(
         "--dtypes",
@@ -358,7 +359,7 @@ def _measuring(parser: Parser) -> None:
         "--machine",
         type=values.machine,
         metavar="NAME",
-        help="what to call this machine (default: the only name that asv knows, as of an earlier --machine, or else its host name)",
+        help="what to call this machine (default: the name asv knows, if only one, e.g. an earlier --machine; else the host name)",
     )
     parser.add_argument("--results", metavar="DIR", help="where results go (default: results/ of the checkout)")
 
@@ -368,30 +369,30 @@ def _threads(parser: Parser) -> None:
         "--threads",
         type=values.number("--threads"),
         metavar="N",
-        help="for every backend in the run (default: all there are, or as few as OMP_NUM_THREADS or its like allows)",
+        help="threads for every backend in the run (default: all available, or the limit in OMP_NUM_THREADS or a similar variable)",
     )
 
 
 # name: what the program shows; it is the module of rnnbench.tasks that is called like it
 EXAMPLES = {
-    "by-hand": "two units, two steps, every number of them",
+    "by-hand": "two units, two steps, every number shown",
     "text-classifier": "an LSTM of four separate gates: which package of the standard library is a docstring from?",
-    "dynamic-rnn": "TensorFlow 1's cells under dynamic_rnn: lengths, time- or batch-major, states as tuple or joined",
+    "dynamic-rnn": "TensorFlow 1's cells under dynamic_rnn: lengths, time- or batch-major, states as a tuple or joined",
     "unrolled": "an LSTM with a loss at every step, its state carried from chunk to chunk, against an exact floor",
 }
 # name: (what the list of commands says, the function that adds its options and describes it)
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "info": ("the machine, the libraries, and which backends can run here", _info),
-    "check": ("hold backends against the reference", _check),
+    "check": ("check backends against the reference", _check),
     "run": ("run a suite of benchmarks through airspeed velocity and show the report", _run),
     "compare": ("time backends in turn in one process, with intervals of their ratio", _compare),
     "gate": ("compare two revisions in pairs: is a kernel slower, wrong or larger than it was?", _gate),
-    "report": ("show saved results as a table, text formats or one HTML page", _report),
-    "backfill": ("measure commits of the past, for a history that shows a line", _backfill),
-    "gpu": ("check and measure the CUDA kernels on a GPU, all of it in one run", _gpu),
-    "publish": ("make airspeed velocity's site of all results over time", _publish),
+    "report": ("show saved results as a table, a text format or one HTML page", _report),
+    "backfill": ("measure past commits, so that the history shows a line", _backfill),
+    "gpu": ("check and measure the CUDA kernels on a GPU, all in one run", _gpu),
+    "publish": ("build airspeed velocity's site of all results over time", _publish),
     "show": ("a cell's equation, stages, gates, shapes, derived gradient and emitted code", _show),
     "example": ("run one of the programs that recurrent networks are taught with", _example),
     "train": ("train a digit classifier or a language model, end to end", _train),
-    "completion": ("print the script that completes options on Tab", _completion),
+    "completion": ("print a shell script that completes options on Tab", _completion),
 }

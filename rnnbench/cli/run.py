@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise UsageError(f"--bench {pattern!r} is no regular expression: {error}") from error
+            raise UsageError(f"--bench {pattern!r} is not a regular expression: {error}") from error
     try:
         root = find_checkout(Path.cwd(), "run")
         if not arguments.dry_run:
@@ -63,7 +63,7 @@ def _alone(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
         if error.errno not in DISK:
             raise
         raise UsageError(
-            f"results cannot be written into {folder}: {error}; what was written before is whole"
+            f"results cannot be written into {folder}: {error}; what was written before is intact"
         ) from error
 
 
@@ -97,7 +97,7 @@ def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> in
         print(paint(f"failed: {describe_one(measurement)}: {measurement.reason}", "failed", sys.stdout))
     if interrupted:
         suite.leave()
-        where = "nothing is kept of a dry run" if arguments.dry_run else f"they are in {suite.result_path}"
+        where = "a dry run keeps nothing" if arguments.dry_run else f"they are in {suite.result_path}"
         print(
             f"rnnbench: interrupted after {len(done)} of {counted(len(plan), 'measurement')}; {where}", file=sys.stderr
         )

@@ -13,7 +13,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print what is derived from a cell's equation, and how the backend would run it where that is a choice."""
     cell, H, B = cells.find(arguments.cell), arguments.hidden_size, arguments.batch_size
     if B and not H:
-        raise UsageError("--batch-size is for a plan, which needs --hidden-size too")
+        raise UsageError("--batch-size shows a kernel's plan, which needs --hidden-size too")
     if H and B:
         try:
             plan = backends.explain(arguments.backend, Spec(cell, arguments.input_size or H, H), B)

@@ -66,10 +66,10 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     if arguments.resume is not None:
         if kept["digest"] != about["digest"]:
-            raise UsageError(f"{arguments.resume} was trained on other data than what is there now; train anew")
+            raise UsageError(f"{arguments.resume} was trained on data other than what is there now; train without --resume")
         if kept.get("equations") != equations:
             raise UsageError(
-                f"{arguments.resume} was trained with other equations than the cell {settings['cell']} has now; train anew"
+                f"{arguments.resume} was trained when the cell {settings['cell']} had other equations; train without --resume"
             )
         training.restore(arguments.resume)
     print(f"{about['text']}; {about['model']}, {arguments.backend}, {in_words()}", flush=True)
@@ -87,7 +87,7 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
     """Run with a line for each row, and above the next one a bar that says how far it is."""
     if arguments.resume is not None and training.epoch >= arguments.epochs:
         print(
-            f"{arguments.epochs} of {arguments.epochs} epochs are done; --epochs {training.epoch + 1} or more would train on"
+            f"{arguments.epochs} of {arguments.epochs} epochs are done; to train further, use --epochs {training.epoch + 1} or more"
         )
     steps = len(training.data.batches(0)) * max(0, arguments.epochs - training.epoch) - training.step
     progress = Progress(max(steps, 1))
@@ -120,21 +120,21 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
             training.save()
         resume = ["rnnbench", "train", arguments.task, "--resume", str(training.path), *_run_options(arguments)]
         what = "standard output was closed" if gone else "interrupted"
-        print(f"rnnbench: {what} at step {training.total_steps}; go on with: {shlex.join(resume)}", file=sys.stderr)
+        print(f"rnnbench: {what} at step {training.total_steps}; continue with: {shlex.join(resume)}", file=sys.stderr)
         if gone:
             raise gone[0] from None
         return 130
     progress.clear()
     if (loss := _loss(training)) > ABSURD * (guess := math.log(len(training.model.params["output.bias"]))):
         print(
-            f"rnnbench: the training has diverged: its loss is {loss:.3g}, and that of a guess {guess:.3g}; "
-            f"try the learning rate {training.optimiser.learning_rate / 10:g} or less",
+            f"rnnbench: the training has diverged: its loss is {loss:.3g}, and that of a guess is {guess:.3g}; "
+            f"try a learning rate of {training.optimiser.learning_rate / 10:g} or less",
             file=sys.stderr,
         )
         return 1
     if training.stopped_early:
         epochs = counted(training.patience or 0, "epoch")
-        print(f"stopped: the held-out loss has not fallen for {epochs}; its best parameters are back")
+        print(f"stopped: the held-out loss has not fallen for {epochs}; the best parameters are restored")
     return 0
 
 
@@ -196,7 +196,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
         if settings.get(name) != value:
             flag = "--" + name.replace("_", "-")
             raise UsageError(
-                f"{arguments.resume} was made with {flag} {settings.get(name)}, not {value}; leave {flag} out, or train anew"
+                f"{arguments.resume} was made with {flag} {settings.get(name)}, not {value}; leave out {flag} or --resume"
             )
     values.cell(settings["cell"])  # its file may be gone
     return settings, about
@@ -264,7 +264,7 @@ def _words(settings: Settings, arguments: argparse.Namespace) -> Program:
 
     about = {
         "text": f"{len(sentences):,} sentences, {corpus.tokens:,} words to learn from, a dictionary of {known:,}, "
-        f"to which {corpus.unknown_share():.1%} of the held-out words are unknown",
+        f"which lacks {corpus.unknown_share():.1%} of the held-out words",
         "model": f"{model.recurrent.rnn.spec.cell.name} {size[1]}",
         "digest": corpus.digest,
     }

@@ -32,7 +32,7 @@ def check(arguments: argparse.Namespace) -> None:
         require_writable(path)
         if option == "--save" and target.is_file() and not checkpoint.is_one(target):
             raise UsageError(
-                f"--save {path} would write over a file that is no checkpoint of rnnbench train; name another one"
+                f"--save {path} would overwrite a file that is not a checkpoint of rnnbench train; name another one"
             )
     if arguments.save is None:
         _check_unnamed(arguments)
@@ -54,7 +54,7 @@ def _check_unnamed(arguments: argparse.Namespace) -> None:
         require_writable(path)
     except OSError as error:
         raise UsageError(
-            f"the checkpoint {path} cannot be written ({error.strerror}), and Ctrl-C would lose the training; "
+            f"the checkpoint {path} cannot be written ({error.strerror}), so Ctrl-C would lose the training; "
             "name a place for it with --save FILE"
         ) from error
 

@@ -36,7 +36,7 @@ def digits(parser: argparse.ArgumentParser) -> None:
       rnnbench train digits --cell gru --epochs 20 --plot digits.png
       rnnbench train digits --mnist ~/mnist --epochs 5
 
-    By default LSTM, GRU and RNN all read more than 97% of the default pictures that were held out rightly.
+    By default LSTM, GRU and RNN all read more than 97% of the held-out default pictures correctly.
     """
     parser.add_argument(
         "--mnist", metavar="DIR", help="MNIST from its published idx files, plain or .gz, in this folder"
@@ -45,7 +45,7 @@ def digits(parser: argparse.ArgumentParser) -> None:
 
 
 def words(parser: argparse.ArgumentParser) -> None:
-    """Learn which word follows: an embedding, a recurrent network, and a softmax over the dictionary at each step; then
+    """Learn to predict the next word: an embedding, a recurrent network, and a softmax over the dictionary at each step; then
     make up some sentences. The default text is Python's own language reference, which comes with Python; a tenth of
     the sentences is held out.
 
@@ -54,7 +54,7 @@ def words(parser: argparse.ArgumentParser) -> None:
       rnnbench train words --optimiser sgd
       rnnbench train words --resume novel.npz --sample 20
 
-    With --optimiser sgd a step is one sentence at the learning rate 0.005, which halves when the loss rises.
+    With --optimiser sgd a step is one sentence at a learning rate of 0.005, which halves when the loss rises.
     """
     parser.add_argument("--text", metavar="FILE", help="UTF-8 text, or a CSV file with --column")
     parser.add_argument("--column", metavar="NAME", help="the column of the CSV file that holds the text")
@@ -62,10 +62,10 @@ def words(parser: argparse.ArgumentParser) -> None:
         "--dictionary",
         type=values.number("--dictionary", 4),
         metavar="N",
-        help="the N most frequent words, start, end and unknown mark among them (default: 8000, or all there are)",
+        help="the N most frequent words, including the marks for start, end and unknown words (default: 8000, or all there are)",
     )
     parser.add_argument(
-        "--max-length", type=values.number("--max-length"), metavar="N", help="words after which a sentence is cut (60)"
+        "--max-length", type=values.number("--max-length"), metavar="N", help="longest sentence in words; the rest is cut off (default: 60)"
     )
     parser.add_argument(
         "--sample",
@@ -78,7 +78,7 @@ def words(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=values.real("--temperature", 0.8),
         default=RUN["words"]["temperature"],
-        help="below 1: likelier words (default: 1)",
+        help="below 1 picks likelier words (default: 1)",
     )
     _common(parser, "words", "also print a line every N steps (default: at the end of each epoch only)")
 
@@ -97,18 +97,18 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str) -> None
         type=values.own_backend,
         default=RUN[task]["backend"],
         metavar="NAME",
-        help=f"what runs the network, of {', '.join(backends.OWN + backends.GPU)} (default: numba-cpu)",
+        help=f"what runs the network: {', '.join(backends.OWN + backends.GPU)} (default: numba-cpu)",
     )
     add("--dtype", "precision", type=values.name("dtype", ("float32", "float64")), metavar="NAME")
     parser.add_argument(
         "--epochs",
         type=values.number("--epochs", 0),
         metavar="N",
-        help=f"in all, those of a resumed training among them (default: {EPOCHS[task]}, or as many as that one was to have)",
+        help=f"in total, including those of a resumed training (default: {EPOCHS[task]}, or what that one was given)",
     )
-    add("--batch-size", "rows in a step", type=values.number("--batch-size"), metavar="N")
+    add("--batch-size", "rows per step", type=values.number("--batch-size"), metavar="N")
     add("--optimiser", "adam or sgd", type=values.name("optimiser", ("adam", "sgd")), metavar="NAME")
-    add("--learning-rate", "how far a step goes", type=values.real("--learning-rate", 0.001), metavar="X")
+    add("--learning-rate", "step size", type=values.real("--learning-rate", 0.001), metavar="X")
     add("--clip", "largest global norm of the gradients", type=values.real("--clip", 1), metavar="X")
     add(
         "--patience",
@@ -116,13 +116,13 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str) -> None
         type=values.number("--patience"),
         metavar="N",
     )
-    add("--seed", "of parameters, split and order", type=values.number("--seed", 0), metavar="N")
+    add("--seed", "seed of the parameters, the split and the order", type=values.number("--seed", 0), metavar="N")
     parser.add_argument(
         "--every", type=values.number("--every", 0), default=RUN[task]["every"], metavar="N", help=every_help
     )
     parser.add_argument("--save", metavar="FILE", help="write a checkpoint (.npz) after each epoch")
     parser.add_argument(
-        "--resume", metavar="FILE", help="go on from a checkpoint, with its settings, and keep it up to date"
+        "--resume", metavar="FILE", help="continue from a checkpoint, with its settings, and keep it up to date"
     )
     parser.add_argument("--metrics", metavar="FILE", help="write what was measured, as .csv or .json")
     parser.add_argument("--plot", metavar="FILE", help="draw the loss over the epochs, as .png, .svg or .pdf")

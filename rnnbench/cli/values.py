@@ -61,7 +61,7 @@ def number(what: str, lowest: int = 1) -> Callable[[str], int]:
 
 def _number(what: str, text: str, lowest: int = 1) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < lowest:
-        raise UsageError(f"{what} is a whole number from {lowest}; got {text!r}")
+        raise UsageError(f"{what} must be a whole number of at least {lowest}; got {text!r}")
     return int(text)
 
 
@@ -74,7 +74,7 @@ def real(what: str, example: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise UsageError(f"{what} is a number above 0, as {example:g}; got {text!r}")
+            raise UsageError(f"{what} must be a number above 0, such as {example:g}; got {text!r}")
         return value
 
     return parse
@@ -86,7 +86,7 @@ def fraction(what: str, example: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = real(what, example)(text)
         if value >= 1:
-            raise UsageError(f"{what} is a fraction below 1, as {example:g}; got {text!r}")
+            raise UsageError(f"{what} must be a fraction below 1, such as {example:g}; got {text!r}")
         return value
 
     return parse
@@ -95,7 +95,7 @@ def fraction(what: str, example: float) -> Callable[[str], float]:
 def machine(text: str) -> str:
     """What to call a machine: the name of a folder in the results' folder, and never a path out of it or below it."""
     if text.strip() in ("", ".", "..") or set(text) & set("/\\\0"):
-        raise UsageError(f"--machine names a folder of the results, such as my-desk, without / and \\; got {text!r}")
+        raise UsageError(f"--machine must be a folder's name, such as my-desk, without / or \\; got {text!r}")
     return text
 
 
