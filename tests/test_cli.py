@@ -102,7 +102,7 @@ def test_help_loads_nothing_heavy() -> None:
         ),
         (["run", "--machine", "a/b"], "got 'a/b'"),
         (["run", "--machine", ""], "got ''"),
-        (["backfill", "--since", "HEAD~1", "--machine", "a\\b"], "--machine names a folder"),
+        (["backfill", "--since", "HEAD~1", "--machine", "a\\b"], "--machine must be a folder's name"),
         (["compare", "--task", "words", "--layers", "1"], "does not take --layers; leave one of the two out"),
         (["compare", "--task", "words", "--direction", "forward"], "does not take --direction"),
         (["compare", "--task", "words", "--bidirectional"], "does not take --bidirectional"),

@@ -100,7 +100,7 @@ def test_words_may_stand_in_any_order_and_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("lstm H=x", "'H=x'; H is a whole number"),
+        ("lstm H=x", "'H=x'; H must be a whole number"),
         ("lstm H=0", "'H=0'; H must be a whole number of at least 1"),
         ("H=3", "names no cell; one is written as 'lstm numba-cpu forward"),
         ("lstm nmpy", "'nmpy', which is neither a cell, a backend nor a size; did you mean 'numpy'"),

@@ -239,7 +239,7 @@ def test_the_shortest_call_counts() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("float16", 1), "dtype is float32 or float64, not 'float16'"),
+        (("float16", 1), "dtype must be float32 or float64, not 'float16'"),
         (("float32", 0), "threads must be a whole number of at least 1, not 0"),
         (("float32", 1.5), "threads must be a whole number of at least 1, not 1.5"),
         (("float32", 1, 0), "seconds is above 0, not 0"),

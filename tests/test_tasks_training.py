@@ -237,9 +237,9 @@ def test_without_anything_held_out() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "no .npz file, or the end of it is missing"),
-        (lambda path: path.write_bytes(b""), "no .npz file"),
-        (lambda path: path.write_text("epoch,loss\n"), "no .npz file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not an .npz file, or the end of it is missing"),
+        (lambda path: path.write_bytes(b""), "not an .npz file"),
+        (lambda path: path.write_text("epoch,loss\n"), "not an .npz file"),
         (lambda path: np.savez(path, weights=np.zeros(3)), "no checkpoint of rnnbench train"),
         (lambda path: np.savez(path, **{checkpoint.ABOUT: np.array({"a": 1}, object)}), "more than plain arrays"),
         (lambda path: np.savez(path, **{checkpoint.ABOUT: np.array('{"version": 99}')}), "has version 99"),

@@ -52,7 +52,7 @@ class Case:
         for name in ("seq_len", "batch_size", "input_size", "hidden_size", "num_layers"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is a whole number from 1; got {value!r}")
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
         for name, allowed in (("dtype", DTYPES), ("direction", DIRECTIONS), ("lengths", LENGTHS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {' or '.join(allowed)}; got {getattr(self, name)!r}")

@@ -109,7 +109,7 @@ def copy_gbytes_per_s(threads: int = 1, seconds: float = 0.5) -> float:
 
 def _require_positive(threads: int, seconds: float) -> None:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads is a whole number from 1, not {threads!r}")
+        raise ValueError(f"threads must be a whole number of at least 1, not {threads!r}")
     if not seconds > 0:
         raise ValueError(f"seconds is above 0, not {seconds!r}")
 

@@ -27,7 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     named = arguments.backends or [backend for backend in known if backends.why_unavailable(backend) is None]
     for backend in named:
         if backend not in known:
-            raise UsageError(f"--task compares {', '.join(known)}; whole training steps on {backend} are not implemented")
+            raise UsageError(
+                f"--task compares {', '.join(known)}; whole training steps on {backend} are not implemented"
+            )
     cases = [
         training.WordCase(cell, "", dtype, seq_len=T, batch_size=B, hidden_size=H)
         for cell, dtype, H, B, T in itertools.product(

@@ -102,7 +102,9 @@ def _check(parser: Parser) -> None:
         default="both",
         help="inference, forward and backward, or both (default)",
     )
-    parser.add_argument("--seed", type=values.number("--seed", 0), default=0, metavar="N", help="seed of the data (default: 0)")
+    parser.add_argument(
+        "--seed", type=values.number("--seed", 0), default=0, metavar="N", help="data seed (default: 0)"
+    )
     parser.add_argument(
         "--against",
         type=values.backend_list,
@@ -180,7 +182,7 @@ def _report(parser: Parser) -> None:
     parser.add_argument("--format", choices=formats, default="table", help="default: table")
     parser.add_argument("--html", nargs="?", const=True, metavar="FILE", help="also write the page of tables and plots")
     parser.add_argument("--output", metavar="FILE", help="write the report to FILE instead of printing it")
-    parser.add_argument("--baseline", metavar="BACKEND", help="the backend that speed-ups are relative to (default: numpy)")
+    parser.add_argument("--baseline", metavar="BACKEND", help="what speed-ups are relative to (default: numpy)")
     parser.add_argument("--machine", metavar="NAME", help="only this machine's results")
     parser.add_argument("--commit", metavar="HASH", help="only this commit's results, or all")
     parser.add_argument("--results", metavar="DIR", help="where results are (default: results/)")
@@ -212,9 +214,8 @@ def _publish(parser: Parser) -> None:
 
 def _gate(parser: Parser) -> None:
     """Build two revisions of the checkout that contains this folder, and compare their kernels in pairs on one processor core:
-    verified against the reference, base and head in turn, workers restarted, with an interval for the ratio. A change counts only
-    if it recurs; if a control kernel that neither side can change shifts, or the interval is too wide, the verdict is
-    "inconclusive", never "pass".
+    verified against the reference, base and head in turn, workers restarted, with an interval for the ratio. A change must recur;
+    if a control kernel that neither side can change shifts, or the interval is too wide, the verdict is "inconclusive", not "pass".
 
       rnnbench gate --base main
       rnnbench gate --base HEAD~20 --head HEAD~1 --cases 'lstm B=1 H=128, gru train H=256' --markdown gate.md --json gate.json
@@ -226,16 +227,13 @@ def _gate(parser: Parser) -> None:
     Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive.
     """
     parser.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
-    parser.add_argument("--head", metavar="REV", help="the revision to judge (default: HEAD, without uncommitted changes)")
+    parser.add_argument("--head", metavar="REV", help="what to judge (default: HEAD, without uncommitted changes)")
     parser.add_argument(
         "--cases", type=values.parts("case"), metavar="CASE,...", help="default: those of pyproject.toml, or twelve"
     )
-    parser.add_argument(
-        "--threshold", type=values.fraction("--threshold", 0.03), metavar="X", help="smallest change that counts (default: 0.03)"
-    )
-    parser.add_argument(
-        "--budget", type=values.real("--budget", 6), metavar="MINUTES", help="minutes after which no new batch starts (default: 6)"
-    )
+    least, limit = "smallest change that counts (default: 0.03)", "minutes after which no new batch starts (default: 6)"
+    parser.add_argument("--threshold", type=values.fraction("--threshold", 0.03), metavar="X", help=least)
+    parser.add_argument("--budget", type=values.real("--budget", 6), metavar="MINUTES", help=limit)
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table", help="default: table")
     for flag in ("--markdown", "--json"):
         parser.add_argument(flag, metavar="FILE", help=f"also write the report as {flag[2:]} to FILE")
@@ -294,9 +292,8 @@ def _train(parser: Parser) -> None:
 
 
 def _gpu(parser: Parser) -> None:
-    """Run everything that needs a GPU and write it to a folder: every CUDA kernel against the reference, races, the measured
-    ceilings (copy, matrix products, the grid's barrier), and times next to PyTorch's cuDNN in IEEE float32, TF32, float16 and
-    bfloat16.
+    """Run everything that needs a GPU, into a folder: every CUDA kernel against the reference, races, the measured ceilings (copy,
+    matrix products, the grid's barrier), and times next to PyTorch's cuDNN in IEEE float32, TF32, float16 and bfloat16.
 
       rnnbench gpu results/h200
 
@@ -313,7 +310,8 @@ def _gpu(parser: Parser) -> None:
 
 
 def _completion(parser: Parser) -> None:
-    """Print a shell script that completes commands, options and the names of cells on Tab. To use it in each shell:
+    """Print a shell script that completes commands, options and the names of cells on Tab. How to use it in each
+    shell:
 
       bash   eval "$(rnnbench completion bash)"    in ~/.bashrc
       zsh    rnnbench completion zsh > _rnnbench   in a folder of fpath

@@ -66,7 +66,9 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     if arguments.resume is not None:
         if kept["digest"] != about["digest"]:
-            raise UsageError(f"{arguments.resume} was trained on data other than what is there now; train without --resume")
+            raise UsageError(
+                f"{arguments.resume} was trained on data other than what is there now; train without --resume"
+            )
         if kept.get("equations") != equations:
             raise UsageError(
                 f"{arguments.resume} was trained when the cell {settings['cell']} had other equations; train without --resume"

@@ -65,7 +65,10 @@ def words(parser: argparse.ArgumentParser) -> None:
         help="the N most frequent words, including the marks for start, end and unknown words (default: 8000, or all there are)",
     )
     parser.add_argument(
-        "--max-length", type=values.number("--max-length"), metavar="N", help="longest sentence in words; the rest is cut off (default: 60)"
+        "--max-length",
+        type=values.number("--max-length"),
+        metavar="N",
+        help="longest sentence in words; the rest is cut off (default: 60)",
     )
     parser.add_argument(
         "--sample",

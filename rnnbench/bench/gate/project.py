@@ -133,7 +133,7 @@ def parse(project: Project, text: str) -> Case:
         key, equals, value = word.partition("=")
         if equals and key in _SIZES:
             if not re.fullmatch("[1-9][0-9]*", value):
-                raise GateError(f"the case {text!r} has {word!r}; {key} is a whole number from 1")
+                raise GateError(f"the case {text!r} has {word!r}; {key} must be a whole number of at least 1")
             if about.setdefault(_SIZES[key], int(value)) != int(value):
                 raise GateError(f"the case {text!r} has two sizes {key}")
         elif word in DTYPES or word in DIRECTIONS:
