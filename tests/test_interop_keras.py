@@ -113,7 +113,7 @@ def test_weights_that_are_not_as_keras_makes_them_are_refused():
     layer = LSTM(H, name="mine")
     layer.built = True
     with pytest.raises(
-        InteropError, match=r"the layer mine does not convert: bias has the shape \(19,\); \(20,\) would do"
+        InteropError, match=r"the layer mine does not convert: bias has shape \(19,\), expected \(20,\)"
     ):
         from_keras(layer, "numpy")
 
@@ -121,7 +121,7 @@ def test_weights_that_are_not_as_keras_makes_them_are_refused():
 @pytest.mark.parametrize(
     ("convert", "sentence"),
     [
-        (lambda: from_keras(layers.Dense(3)), "Dense is no layer that an RNN here can be"),
+        (lambda: from_keras(layers.Dense(3)), "Dense is not a layer that rnnbench can convert"),
         (lambda: from_keras([]), "there is no layer to convert"),
         (lambda: from_keras(layers.LSTM(3)), "has no weights yet; call it, or layer.build"),
         (
@@ -139,12 +139,18 @@ def test_weights_that_are_not_as_keras_makes_them_are_refused():
             "the first reading forwards, the second back",
         ),
         (lambda: from_keras([built(layers.GRU(3)), built(layers.GRU(4), 3)]), "the layers differ in more than"),
-        (lambda: to_keras(RNN("lstm_peephole", I, H, backend="numpy")), "Keras has no equal for peepholes"),
-        (lambda: to_keras(RNN("lstm[clip=0.5]", I, H, backend="numpy")), "Keras has no equal for clip=0.5"),
+        (
+            lambda: to_keras(RNN("lstm_peephole", I, H, backend="numpy")),
+            "Keras has no equivalent of the cell's peepholes",
+        ),
+        (
+            lambda: to_keras(RNN("lstm[clip=0.5]", I, H, backend="numpy")),
+            "Keras has no equivalent of the cell's clip=0.5",
+        ),
         (lambda: to_keras(RNN("lstm", I, H, proj_size=2, backend="numpy")), "Keras has no projection"),
         (lambda: to_keras(RNN("lstm[output=relu]", I, H, backend="numpy")), "Keras has no activation for output=relu"),
         (lambda: to_keras(RNN("rnn[activation=elu:2]", I, H, backend="numpy")), "no activation for activation=elu:2"),
-        (lambda: to_keras(RNN("gru[clip=2]", I, H, backend="numpy")), "no equal for clip=2"),
+        (lambda: to_keras(RNN("gru[clip=2]", I, H, backend="numpy")), "no equivalent of the cell's clip=2"),
     ],
 )
 def test_what_has_no_equal_is_refused(convert, sentence):

@@ -56,9 +56,9 @@ def test_nan_and_infinity_are_weights_too(tmp_path):
 def test_a_users_cell_is_given_again_and_has_to_be_the_same(tmp_path):
     save_npz(RNN(own, 2, 3, backend="numpy"), tmp_path / "n")
     assert load_npz(tmp_path / "n", "numpy", cell=own).spec.cell is own
-    with pytest.raises(InteropError, match="user's cell 'own'; give the cell"):
+    with pytest.raises(InteropError, match="user-defined cell 'own'; pass the cell"):
         load_npz(tmp_path / "n", "numpy")
-    with pytest.raises(InteropError, match="other equations of the cell own than rnn_relu has now"):
+    with pytest.raises(InteropError, match="a cell own whose equations are not those of rnn_relu now"):
         load_npz(tmp_path / "n", "numpy", cell="rnn_relu")
 
 
@@ -68,7 +68,7 @@ def test_a_users_cell_called_as_a_built_in_one_is_asked_for(tmp_path):
         return tanh(x.a + R.a @ h)
 
     save_npz(RNN(lstm, 2, 3, backend="numpy"), tmp_path / "n")
-    with pytest.raises(InteropError, match=r"than lstm has now; if it is a cell of your own, .* load_npz\(path, cell="):
+    with pytest.raises(InteropError, match=r"those of lstm now; if it is a cell of your own, .* load_npz\(path, cell="):
         load_npz(tmp_path / "n", "numpy")
     assert load_npz(tmp_path / "n", "numpy", cell=lstm).spec.cell is lstm
 
@@ -104,9 +104,9 @@ def rewrite(path, about=(), **changed):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "is no .npz file, or the end of it is missing"),
-        (lambda p: p.write_bytes(b""), "is no .npz file"),
-        (lambda p: p.write_bytes(pickle.dumps({"weight_ih_l0": 1})), "is no .npz file"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not an .npz file, or the end of it is missing"),
+        (lambda p: p.write_bytes(b""), "is not an .npz file"),
+        (lambda p: p.write_bytes(pickle.dumps({"weight_ih_l0": 1})), "is not an .npz file"),
         (lambda p: p.write_bytes(p.read_bytes().replace(b"NUMPY", b"NOMPY")), "is damaged, or holds more than plain"),
         (lambda p: np.savez(p, **{ABOUT: np.array([{}], dtype=object)}), "holds more than plain arrays"),
         (lambda p: np.savez(p, weights=np.ones(3)), "was not written by save_npz"),
@@ -115,8 +115,8 @@ def rewrite(path, about=(), **changed):
         (lambda p: rewrite(p, **{ABOUT: np.array("[]")}), "was not written by save_npz"),
         (lambda p: rewrite(p, {"version": 2}), "has version 2 of the format; this rnnbench reads version 1"),
         (lambda p: rewrite(p, {"surprise": 2}), "does not load: .*surprise"),
-        (lambda p: rewrite(p, {"cell": "/tmp/evil.py:own"}), "a network of a user's cell '/tmp/evil.py:own'"),
-        (lambda p: rewrite(p, {"digest": "0"}), "was made with other equations of the cell gru"),
+        (lambda p: rewrite(p, {"cell": "/tmp/evil.py:own"}), "a network of a user-defined cell '/tmp/evil.py:own'"),
+        (lambda p: rewrite(p, {"digest": "0"}), "was made with a cell gru whose equations are not those of gru now"),
         (lambda p: rewrite(p, weight_ih_l0=None), "is damaged: .*weight_ih_l0"),
         (lambda p: rewrite(p, weight_hh_l0=None), "do not fit each other: the parameter 'weight_hh_l0' .* is missing"),
         (lambda p: rewrite(p, weight_hh_l0=np.ones((12, 3), "f4")), "do not fit each other: .*weight_hh_l0"),
@@ -145,7 +145,9 @@ def test_no_file_is_the_systems_error(tmp_path):
 
 
 def test_arguments_in_the_wrong_order_are_told(saved, tmp_path):
-    with pytest.raises(TypeError, match="is an rnnbench.RNN, the first argument; got PosixPath"):
+    with pytest.raises(
+        TypeError, match="the first argument must be the rnnbench.RNN to write or convert; got PosixPath"
+    ):
         save_npz(tmp_path / "other.npz", load_npz(saved, "numpy"))
     assert not (tmp_path / "other.npz").exists()
     with pytest.raises(TypeError, match="int"):

@@ -171,9 +171,7 @@ def test_defaults_are_onnx_runtimes_or_have_to_be_written_out(theirs, tmp_path):
     ours = activation(FROM_ONNX[theirs.lower()])(x)
     if FROM_ONNX[theirs.lower()] in EXPLICIT:
         assert np.abs(ours - expected).max() > 0.4
-        with pytest.raises(
-            InteropError, match=f"{theirs} is given no activation_alpha, for which ONNX Runtime takes 0"
-        ):
+        with pytest.raises(InteropError, match=f"{theirs} has no activation_alpha, for which ONNX Runtime uses 0"):
             load_onnx(path, "numpy")
     else:
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
@@ -198,7 +196,7 @@ def test_initial_states_that_are_constants(tmp_path):
     assert load_onnx_states(write(path, "GRU", arrays_of("GRU"))) == {}
     write(path, "LSTM", arrays_of("LSTM") | {"h_0": h[0]}, inputs=("X", "W", "R", "B", "", "h_0"))
     with pytest.raises(
-        InteropError, match=rf"initial_h of the node cell has the shape \({B}, {H}\); \(directions, batch"
+        InteropError, match=rf"initial_h of the node cell has shape \({B}, {H}\), expected \(directions, batch"
     ):
         load_onnx_states(path)
 
@@ -225,29 +223,34 @@ def test_a_pytorch_layer_goes_to_onnx_and_back(tmp_path):
 @pytest.mark.parametrize(
     ("operator", "change", "attributes", "sentence"),
     [
-        ("RNN", {"W": None}, {}, "the node cell gets its W from other nodes or from the model's user"),
+        ("RNN", {"W": None}, {}, "the node cell gets its W from other nodes or from the model's inputs"),
         ("RNN", {}, {"activations": ["Sinus"]}, "the node cell does not convert: unknown activation 'Sinus'"),
         ("RNN", {}, {"activations": ["Relu"] * 2}, r"it has 2 activations; an RNN in 1 direction\(s\) has 1"),
         ("RNN", {}, {"activations": ["Tanh"], "activation_alpha": [0.5]}, "have more values than Tanh take"),
-        ("RNN", {}, {"direction": "bidirectional"}, r"W and R are of \(1, 1\) directions, and direction is 'bidir"),
+        ("RNN", {}, {"direction": "bidirectional"}, r"W and R have \(1, 1\) directions, but direction is 'bidir"),
         (
             "RNN",
             {},
             {"activations": ["ScaledTanh"], "activation_alpha": [1.0]},
-            "takes 0 and rnnbench 1.0; write the number into the node's activation_beta",
+            "uses 0 and rnnbench 1.0; write the number into the node's activation_beta",
         ),
-        ("RNN", {}, {"activations": ["Affine"], "activation_beta": [0.5]}, "Affine is given no activation_alpha"),
-        ("RNN", {"R": np.ones((1, H, 3), "f4")}, {}, r"R has the shape \(1, 4, 3\); \(1, 4, 4\) would do"),
+        ("RNN", {}, {"activations": ["Affine"], "activation_beta": [0.5]}, "Affine has no activation_alpha"),
+        ("RNN", {"R": np.ones((1, H, 3), "f4")}, {}, r"R has shape \(1, 4, 3\), expected \(1, 4, 4\)"),
         (
             "LSTM",
             {"W": np.ones((1, 15, I), "f4")},
             {},
-            r"the node cell does not convert: W has the shape \(1, 15, 2\); \(1, 16, 2\) would do",
+            r"the node cell does not convert: W has shape \(1, 15, 2\), expected \(1, 16, 2\)",
         ),
-        ("LSTM", {"W": np.float32(1)}, {}, r"W has the shape \(\); \(1, 16, input_size\) would do"),
-        ("LSTM", {"B": np.ones((1, 31), "f4")}, {}, r"B has the shape \(1, 31\); \(1, 32\) would do"),
-        ("RNN", {}, {"direction": "backward"}, "has direction='backward'; there are forward, reverse, bidirectional"),
-        ("RNN", {}, {"hidden_size": 7}, "says hidden_size=7, its W has 4"),
+        ("LSTM", {"W": np.float32(1)}, {}, r"W has shape \(\), expected \(1, 16, input_size\)"),
+        ("LSTM", {"B": np.ones((1, 31), "f4")}, {}, r"B has shape \(1, 31\), expected \(1, 32\)"),
+        (
+            "RNN",
+            {},
+            {"direction": "backward"},
+            "has direction='backward', expected one of forward, reverse, bidirectional",
+        ),
+        ("RNN", {}, {"hidden_size": 7}, "says hidden_size=7, but its W has 4"),
         ("RNN", {}, {"clip": -1.0}, "clip is a number above 0, not -1.0"),
         ("GRU", {n: a.astype("f2") for n, a in arrays_of("GRU").items()}, {}, "the weights are float16"),
     ],
@@ -290,10 +293,10 @@ def test_a_damaged_model_is_refused_or_read_and_nothing_else(tmp_path):
 def test_what_is_no_model_is_refused(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"\xff" * 100)
-    with pytest.raises(InteropError, match="m.onnx is no ONNX model, or a damaged one"):
+    with pytest.raises(InteropError, match="m.onnx is not an ONNX model, or is damaged"):
         load_onnx(path)
     path.write_bytes(b"")
-    with pytest.raises(InteropError, match="m.onnx holds no RNN, GRU, LSTM node|is no ONNX model"):
+    with pytest.raises(InteropError, match="m.onnx holds no RNN, GRU, LSTM node|is not an ONNX model"):
         load_onnx(path)
     with pytest.raises(FileNotFoundError):
         load_onnx(tmp_path / "none.onnx")
@@ -302,10 +305,14 @@ def test_what_is_no_model_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "options", "sentence"),
     [
-        ("lstm[cell_clip=3]", {}, "ONNX has no equal for cell_clip=3"),
-        ("lstm[coupled]", {}, "ONNX has no equal for coupled"),
+        ("lstm[cell_clip=3]", {}, "ONNX has no equivalent of the cell's cell_clip=3"),
+        ("lstm[coupled]", {}, "ONNX has no equivalent of the cell's coupled"),
         ("lstm", {"proj_size": 2}, "ONNX's LSTM has no projection; this RNN has proj_size=2"),
-        ("rnn[clip=0.12345678901]", {"dtype": "float64"}, "ONNX keeps clip as a float32, which 0.12345678901 is not"),
+        (
+            "rnn[clip=0.12345678901]",
+            {"dtype": "float64"},
+            "ONNX keeps clip as a float32, which cannot hold 0.12345678901",
+        ),
         ("lstm", {"bias": False, "forget_bias": 1.0}, "make the RNN with bias=True"),
         (cell_zoo.CELLS[next(iter(cell_zoo.CELLS))], {}, "ONNX has no such operator: .* is a user's own"),
     ],

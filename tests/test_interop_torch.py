@@ -112,7 +112,7 @@ def test_a_reparametrised_module_is_refused_with_the_cure(change, cure, kind, na
 @pytest.mark.parametrize(
     ("convert", "sentence"),
     [
-        (lambda: from_torch(nn.Linear(2, 3)), "Linear is no RNN, LSTM or GRU of torch.nn"),
+        (lambda: from_torch(nn.Linear(2, 3)), "Linear is not an RNN, LSTM or GRU of torch.nn"),
         (lambda: from_torch(nn.GRU(I, H, 2, dropout=0.5)), r"dropout 0.5 .*; call module.eval\(\)"),
         (lambda: from_torch(nn.GRU(I, H, dtype=torch.bfloat16)), r"torch.bfloat16; convert it with module.float\(\)"),
         (lambda: from_torch(nn.LSTM(I, H, device="meta")), r'on the device "meta", .* module.to_empty\(device="cpu"\)'),
@@ -150,5 +150,5 @@ def test_tensors_that_record_gradients_are_their_numbers() -> None:
     rnn = RNN("lstm", 3, 4, backend="numpy")
     rnn.load(dict(module.named_parameters()))
     np.testing.assert_allclose(rnn(x)[0], module(x)[0].detach().numpy(), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match=r"^x is no array of numbers: .*BFloat16"):
+    with pytest.raises(ValueError, match=r"^x is not an array of numbers: .*BFloat16"):
         rnn(x.to(torch.bfloat16))

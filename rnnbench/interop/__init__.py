@@ -1,7 +1,7 @@
 """Weights and models in and out: PyTorch, Keras, TensorFlow 1, ONNX and plain .npz. No framework is imported until it is used.
 
-`layouts` says how each of them arranges the same matrices: permutations only, so that a round trip changes no bit. What has no
-equal on the other side is refused with the reason (`InteropError`).
+`layouts` says how each of them arranges the same matrices: permutations only, so that a round trip changes no bit. Anything
+that the target format cannot express is rejected, with the reason (`InteropError`).
 """
 
 from __future__ import annotations

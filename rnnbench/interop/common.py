@@ -1,4 +1,4 @@
-"""What every converter needs: an RNN from named arrays, a forget bias where others have none."""
+"""What every converter needs: an RNN from named arrays, and a forget bias for formats that have none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .layouts import Arrays, forget_bias_in_biases
 
 
 class InteropError(ValueError):
-    """Something has no equal on the other side, or a file holds something else; the message says what, and what would work."""
+    """Something that the other side cannot express, or a file that holds something else; the message says what would work."""
 
 
 def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **options: Any) -> RNN:
@@ -22,7 +22,7 @@ def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **option
 
     arrays: under PyTorch's names. backend: of the RNN. options: `num_layers`, `bidirectional`, `batch_first`, `reverse` and the
     cell's numbers.
-    Raises InteropError for a dtype that is not ours, for shapes that do not fit each other, and for options that an RNN refuses.
+    Raises InteropError for an unsupported dtype, for shapes that do not fit each other, and for options that RNN rejects.
     """
     weight = arrays["weight_ih_l0"]
     if weight.dtype.name not in DTYPES:
@@ -52,29 +52,33 @@ def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **option
 
 
 def spec_of(rnn: RNN) -> Spec:
-    """What the network is, for a converter that writes it. Raises TypeError for what is no RNN."""
+    """What the network is, for a converter that writes it. Raises TypeError for anything but an RNN."""
     if not isinstance(rnn, RNN):
-        raise TypeError(
-            f"what is written or converted is an rnnbench.RNN, the first argument; got {type(rnn).__name__}"
-        )
+        raise TypeError(f"the first argument must be the rnnbench.RNN to write or convert; got {type(rnn).__name__}")
     return rnn.spec
 
 
 def with_forget_bias(rnn: RNN) -> Arrays:
-    """The parameters, with the run-time forget_bias added to the forget gate's bias, for formats that know no other one.
+    """The parameters, with the run-time forget_bias added to the forget gate's bias, for formats that have no other.
 
     Raises InteropError where there is a forget_bias and no bias to add it to.
     """
-    spec = rnn.spec
-    if spec.numbers.get("forget_bias") and not spec.bias:
-        value = spec.numbers["forget_bias"]
-        raise InteropError(f"forget_bias {value} is stored in the biases there; make the RNN with bias=True")
-    return forget_bias_in_biases(spec, rnn.params)[1]
+    arrays, spec = dict(rnn.params), rnn.spec
+    value = spec.numbers.get("forget_bias", 0.0)
+    if value == 0:
+        return arrays
+    if not spec.bias:
+        raise InteropError(f"forget_bias {value} has to be stored in the biases; make the RNN with bias=True")
+    gate, H = spec.cell.input_gates.index("f"), spec.hidden_size
+    for _, _, suffix in spec.suffixes():
+        arrays[f"bias_ih{suffix}"] = arrays[f"bias_ih{suffix}"].copy()
+        arrays[f"bias_ih{suffix}"][gate * H : (gate + 1) * H] += value
+    return arrays
 
 
 def refuse(options: Mapping[str, Any], defaults: Mapping[str, Any], there: str, known: Sequence[str] = ()) -> None:
-    """Raise InteropError for the first option of a cell, not among `known`, that differs from its default: `there` has it not."""
+    """Raise InteropError for the first option of a cell, not among `known`, that differs from its default: `there` lacks it."""
     for name, value in options.items():
         if name not in known and value != defaults[name]:
             written = name if value is True else f"{name}={value}"
-            raise InteropError(f"{there} has no equal for {written} of the cell; it can be converted without it only")
+            raise InteropError(f"{there} has no equivalent of the cell's {written}; remove that option to convert it")

@@ -1,8 +1,8 @@
 """Keras 3's LSTM, GRU and SimpleRNN, alone, in `Bidirectional`, or several as layers of one network. `batch_first` both ways.
 
-Two things are the layer's and not the weights': a layer with `go_backwards` gives its outputs in the order in which it computes
-them, the last step's first, an RNN with `reverse` each at its own step; and `return_sequences` chooses among outputs that an RNN
-always gives all.
+Two things belong to the layer and not to its weights: a layer with `go_backwards` gives its outputs in the order in which it
+computes them, the last step's first, while an RNN with `reverse` gives each at its own step; and `return_sequences` chooses among
+outputs, all of which an RNN always gives.
 
 Source: https://keras.io/api/layers/recurrent_layers/
 """
@@ -47,9 +47,9 @@ ARGUMENTS = {
 def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> RNN:
     """An RNN with the parameters of a built Keras layer, or of several of one kind, the first one lowest.
 
-    Activations, `use_bias`, `reset_after`, `go_backwards`, `Bidirectional` and the dtype come along; backend: of the RNN.
-    Raises InteropError for other layers, activations that Keras alone has, dropout, another merge_mode than "concat", and weights
-    of other shapes than Keras makes.
+    Activations, `use_bias`, `reset_after`, `go_backwards`, `Bidirectional` and the dtype are kept; backend: of the RNN.
+    Raises InteropError for other layers, activations that only Keras has, dropout, a merge_mode other than "concat", and weights
+    whose shapes are not those that Keras makes.
     """
     convert_to_numpy = _keras().ops.convert_to_numpy
     stack: list[Any] = list(layers) if isinstance(layers, (list, tuple)) else [layers]
@@ -58,7 +58,7 @@ def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> R
     described = [_describe(layer) for layer in stack]
     if any(d != described[0] for d in described):
         raise InteropError(
-            "the layers differ in more than their weights; those of one RNN have one kind, size and activation"
+            "the layers differ in more than their weights; those of one RNN must share kind, size and activation"
         )
     cell, _, bidirectional, reverse = described[0]
     arrays: Arrays = {}
@@ -79,7 +79,7 @@ def _describe(layer: Layer) -> tuple[Cell, int, bool, bool]:
     if type(layer).__name__ == "Bidirectional":
         if layer.merge_mode != "concat":
             raise InteropError(
-                f"merge_mode {layer.merge_mode!r} combines the directions after the layer; an RNN here joins them (concat)"
+                f"merge_mode {layer.merge_mode!r} combines the directions after the layer; rnnbench's RNN joins them ('concat')"
             )
         (cell, units, _, backwards), other = _describe(layer.forward_layer), _describe(layer.backward_layer)
         if other != (cell, units, False, not backwards) or backwards:
@@ -90,7 +90,7 @@ def _describe(layer: Layer) -> tuple[Cell, int, bool, bool]:
     family = CLASSES.get(type(layer).__name__)
     if family is None:
         raise InteropError(
-            f"{type(layer).__name__} is no layer that an RNN here can be; it must be one of {', '.join(CLASSES)}"
+            f"{type(layer).__name__} is not a layer that rnnbench can convert; it must be one of {', '.join(CLASSES)}"
         )
     if not layer.built:
         raise InteropError(
@@ -100,7 +100,7 @@ def _describe(layer: Layer) -> tuple[Cell, int, bool, bool]:
     for name in ("dropout", "recurrent_dropout"):
         if config[name]:
             raise InteropError(
-                f"{name} {config[name]} acts in training, which an RNN here has not; set layer.cell.{name} = 0"
+                f"{name} {config[name]} acts in training, which rnnbench's RNN does not support; set layer.cell.{name} = 0"
             )
     options: dict[str, Any] = {
         ours: _activation(layer.name, config[theirs]) for ours, theirs in ARGUMENTS[family].items()
@@ -119,8 +119,8 @@ def _activation(layer: str, name: Any) -> str:
 def to_keras(rnn: RNN, **options: Any) -> list[Layer]:
     """The Keras layers that compute what `rnn` does, one for each of its layers, built, with copies of its parameters.
 
-    options: more arguments of the layers, such as `stateful=True`; they return sequences. A forget_bias is added to the biases.
-    Raises InteropError for peepholes, projections, clips, coupled gates, and for activations that Keras has under no name.
+    options: further arguments of the layers, such as `stateful=True`; they return sequences. A forget_bias is added to the biases.
+    Raises InteropError for peepholes, projections, clips, coupled gates, and for activations that Keras has no name for.
     """
     spec = spec_of(rnn)
     keras = _keras()

@@ -5,10 +5,10 @@ Ours (and PyTorch's) have a block of hidden_size rows for each gate, in the cell
 (G*H, H)`, and both biases. The tables below give the others' orders under our names of the gates, where g is what Keras and
 ONNX call c and TensorFlow j, n what Keras and ONNX call h, z what TensorFlow calls u.
 
-A gate that ONNX stores and a cell has not (the forget gate where it is 1 - i) is stored as zeros and dropped on the way back.
+A gate that ONNX stores but a cell lacks (the forget gate where it is 1 - i) is stored as zeros and dropped on the way back.
 Where the others have one bias, ours are added on the way out, and come back as `bias_ih` with a zero `bias_hh`.
 
-On the way back the arrays' shapes are checked first, so that what is cut or swapped is named as the others call it.
+On the way back the arrays' shapes are checked first, so that errors name a cut or swapped array as the other library does.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def family(cell: Cell) -> str:
         if set(cell.input_gates) | set(cell.recurrent_gates) <= set(gates):
             return name
     raise ValueError(
-        f"the gates {', '.join(cell.input_gates)} of the cell {cell.name} are those of no RNN, LSTM or GRU"
+        f"the gates {', '.join(cell.input_gates)} of the cell {cell.name} are not those of an RNN, LSTM or GRU"
     )
 
 
@@ -172,7 +172,7 @@ INPUT_SIDE, RECURRENT_SIDE = "candidate/input_projection", "candidate/hidden_pro
 
 
 def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") -> Arrays:
-    """The parameters under `suffix` as a TensorFlow 1 cell's variables, called as there below the cell's scope.
+    """The parameters under `suffix` as a TensorFlow 1 cell's variables, named as they are below the cell's scope.
 
     kernel and bias; w_i_diag, w_f_diag, w_o_diag for peepholes; projection/kernel; for a GRU gates/ and candidate/, of which
     the latter is split into input_projection and hidden_projection where the reset comes after (CudnnCompatibleGRUCell).
@@ -268,10 +268,10 @@ LETTERS = {"H": "hidden_size", "P": "proj_size", "I": "input_size", "D": "direct
 def _check_shapes(
     arrays: Mapping[str, np.ndarray], axes: Mapping[str, tuple[str, ...]], called: Mapping[str, str] | None = None
 ) -> None:
-    """Raise ValueError for the first array that does not fit the others, with its shape and the one that would do.
+    """Raise ValueError for the first array that does not fit the others, with its shape and the expected one.
 
     axes: name -> the size of each axis, a sum of such as "4H", "I" or "2". called: other names for the sentence. A size is what
-    most axes say that tell it, so that one array that is cut is not what the others are held against.
+    most of the axes that determine it say, so that the others are not judged by one array that is cut.
     """
     present = {name: (arrays[name].shape, sizes) for name, sizes in axes.items() if name in arrays}
     pairs = [
@@ -290,7 +290,7 @@ def _check_shapes(
         sums = [_sum(size, known) for size in sizes]
         if len(shape) != len(sizes) or not all(map(_fits, shape, sums)):
             needed = ", ".join(_written(rest, unknown) for rest, unknown in sums) + "," * (len(sizes) == 1)
-            raise ValueError(f"{(called or {}).get(name, name)} has the shape {shape}; ({needed}) would do")
+            raise ValueError(f"{(called or {}).get(name, name)} has shape {shape}, expected ({needed})")
 
 
 def _fits(length: int, total: tuple[int, dict[str, int]]) -> bool:

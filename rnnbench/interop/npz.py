@@ -40,8 +40,8 @@ def save_npz(rnn: RNN, path: str | os.PathLike[str]) -> None:
 def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cells.Cell | str | None = None) -> RNN:
     """The network that `save_npz` wrote to `path`.
 
-    backend: of the RNN. cell: the cell itself where it is a user's own, of which the file holds only the name and a hash.
-    Raises InteropError for a file that is damaged, pickled or another's, or made with other equations; OSError for none at all.
+    backend: of the RNN. cell: the cell itself if it is user-defined, because the file holds only its name and a hash.
+    Raises InteropError for a file that is damaged, pickled, not by `save_npz` or made with other equations; OSError for no file.
     """
     arrays = read_arrays(path)
     try:
@@ -54,12 +54,12 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
         raise InteropError(f"{path} has version {version} of the format; this rnnbench reads version {VERSION}")
     if cell is None and not (name in cells.BUILT_IN or cells.NAME.fullmatch(name)):
         raise InteropError(
-            f"{path} holds a network of a user's cell {name!r}; give the cell, as in load_npz(path, cell=...)"
+            f"{path} holds a network of a user-defined cell {name!r}; pass the cell, as in load_npz(path, cell=...)"
         )
     found = cells.find(name if cell is None else cell)
     if found.digest != digest:
-        own = "; if it is a cell of your own, give that, as in load_npz(path, cell=...)" if cell is None else ""
-        raise InteropError(f"{path} was made with other equations of the cell {name} than {found.name} has now{own}")
+        own = "; if it is a cell of your own, pass it, as in load_npz(path, cell=...)" if cell is None else ""
+        raise InteropError(f"{path} was made with a cell {name} whose equations are not those of {found.name} now{own}")
     try:
         return network(found, arrays, backend, **about, **numbers)
     except InteropError as error:
@@ -69,10 +69,10 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Every array of an .npz file, by name. Raises InteropError if it is no sound one of plain arrays, OSError if it is no file."""
+    """Every array of an .npz file, by name. Raises InteropError if it is damaged or holds other things, OSError if missing."""
     with open(os.fspath(path), "rb") as file:  # what is no file at all is the caller's OSError; a number is no path
         if not zipfile.is_zipfile(file):
-            raise InteropError(f"{path} is no .npz file, or the end of it is missing")
+            raise InteropError(f"{path} is not an .npz file, or the end of it is missing")
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as stored:

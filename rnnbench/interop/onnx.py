@@ -1,7 +1,7 @@
 """ONNX models: the RNN, GRU and LSTM nodes of a model as networks, and a network as a model.
 
 ONNX's `clip`, `input_forget`, peepholes and activations are variants of our cells. A number in a node is a float32; it is read as
-the shortest decimal that gives the same one, so that 0.01 is 0.01.
+the shortest decimal that gives the same float32, so that 0.01 is 0.01.
 
 Source: https://onnx.ai/onnx/operators/onnx__LSTM.html and its neighbours RNN and GRU, version 14 to 22.
 """
@@ -55,11 +55,11 @@ class _Node(NamedTuple):
 def load_onnx(path: str | os.PathLike[str], backend: str = "numba-cpu") -> dict[str, RNN]:
     """Node's name -> RNN of one layer, for every RNN, GRU and LSTM node in the main graph of the model at `path`.
 
-    A node without a name is called like its first output. Weights have to be constants of the model; lengths and initial states
-    are what an RNN is called with: `load_onnx_states` gives those that are constants. Our state is (directions, B, H) also for a
+    A node without a name is named after its first output. Weights have to be constants of the model; lengths and initial states
+    are arguments of an RNN's call: `load_onnx_states` gives those that are constants. Our state is (directions, B, H) also for a
     node with layout=1, and our output is (T, B, directions * H) where ONNX has (T, directions, B, H). backend: of the RNNs.
 
-    Raises InteropError for what is no ONNX model or has no such node, and for nodes that do not convert; OSError for no file.
+    Raises InteropError for anything but an ONNX model with such a node, and for nodes that do not convert; OSError for no file.
     """
     found = {}
     for node in _nodes(path):
@@ -82,8 +82,8 @@ def load_onnx_states(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarray
             for name in given:
                 if node.constants[name].ndim != 3:
                     raise InteropError(
-                        f"{name} of the node {node.name} has the shape {node.constants[name].shape}; "
-                        "(directions, batch_size, hidden_size) would do, or with layout=1 (batch_size, directions, hidden_size)"
+                        f"{name} of the node {node.name} has shape {node.constants[name].shape}, expected "
+                        "(directions, batch_size, hidden_size), or (batch_size, directions, hidden_size) with layout=1"
                     )
             major = (1, 0, 2) if node.attributes.get("layout") else (0, 1, 2)
             arrays = {name: np.ascontiguousarray(node.constants[name].transpose(major)) for name in given}
@@ -96,10 +96,10 @@ def save_onnx(rnn: RNN, path: str | os.PathLike[str], initial_state: bool = Fals
     """Write the network to `path` as an ONNX model, whole or not at all, with a node for each layer.
 
     rnn: its input is the model's input "x" and its results are the outputs "output", "h_n" and perhaps "c_n", all in the RNN's own
-    shapes, with any seq_len and batch_size. initial_state: whether the model also has the inputs "h_0" and perhaps "c_0"; they are
-    zero without. A forget_bias is added to the biases. ONNX Runtime runs float32 only; the reference evaluator both.
+    shapes, with any seq_len and batch_size. initial_state: whether the model also has the inputs "h_0" and perhaps "c_0"; without
+    them they are zero. A forget_bias is added to the biases. ONNX Runtime runs float32 only; the reference evaluator runs both.
 
-    Raises InteropError for what ONNX has no equal for: projections, cell_clip, coupled, users' cells.
+    Raises InteropError for what ONNX cannot express: projections, cell_clip, coupled, users' cells.
     """
     import onnx
 
@@ -120,7 +120,7 @@ def _nodes(path: str | os.PathLike[str]) -> Iterator[_Node]:
     except OSError:
         raise
     except Exception as error:  # protobuf's DecodeError, ONNX's ValidationError and others, without a common base
-        raise InteropError(f"{os.fspath(path)} is no ONNX model, or a damaged one: {error}") from error
+        raise InteropError(f"{os.fspath(path)} is not an ONNX model, or is damaged: {error}") from error
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found = 0
     names = [node.name for node in model.graph.node]
@@ -147,18 +147,18 @@ def _network(node: _Node, backend: str) -> RNN:
     computed = sorted(({"W", "R"} | node.given & {"B", "P"}) - node.constants.keys())
     if computed:
         raise InteropError(
-            f"the node {node.name} gets its {' and '.join(computed)} from other nodes or from the model's user; only weights that "
-            "are constants of the model convert"
+            f"the node {node.name} gets its {' and '.join(computed)} from other nodes or from the model's inputs; "
+            "only weights that are constants of the model can be converted"
         )
     direction = _text(node.attributes.get("direction", "forward"))
     if direction not in DIRECTIONS:
-        raise InteropError(f"the node {node.name} has direction={direction!r}; there are {', '.join(DIRECTIONS)}")
+        raise InteropError(f"the node {node.name} has direction={direction!r}, expected one of {', '.join(DIRECTIONS)}")
     directions = 2 if direction == "bidirectional" else 1
     try:
         # one without any axis is refused where the shapes are compared
         found = tuple(node.constants[name].shape[0] for name in ("W", "R") if node.constants[name].ndim)
         if any(number != directions for number in found):
-            raise ValueError(f"W and R are of {found} directions, and direction is {direction!r}")
+            raise ValueError(f"W and R have {found} directions, but direction is {direction!r}")
         cell = _cell(node, directions)
         rnn = network(
             cell,
@@ -172,7 +172,7 @@ def _network(node: _Node, backend: str) -> RNN:
         raise InteropError(f"the node {node.name} does not convert: {error}") from error
     hidden_size = node.attributes.get("hidden_size", rnn.spec.hidden_size)
     if hidden_size != rnn.spec.hidden_size:
-        raise InteropError(f"the node {node.name} says hidden_size={hidden_size}, its W has {rnn.spec.hidden_size}")
+        raise InteropError(f"the node {node.name} says hidden_size={hidden_size}, but its W has {rnn.spec.hidden_size}")
     return rnn
 
 
@@ -194,7 +194,7 @@ def _cell(node: _Node, directions: int) -> Cell:
 def _activations(node: _Node, directions: int) -> list[str]:
     """Our names of the activations of a direction, with parameters.
 
-    Raises ValueError where the directions' differ, and for a parameter that is left to a default on which runtimes disagree.
+    Raises ValueError where the directions' differ, and for a parameter left to a default that runtimes disagree on.
     """
     defaults = [*ROLES[node.operator].values()] * directions
     names = [_text(name) for name in node.attributes.get("activations", defaults)]
@@ -217,7 +217,7 @@ def _activations(node: _Node, directions: int) -> list[str]:
                 parameters[position] = _shortest(values.pop(0))
             elif position < EXPLICIT.get(name, 0):
                 raise ValueError(
-                    f"{theirs} is given no activation_{letter}, for which ONNX Runtime takes 0 and rnnbench "
+                    f"{theirs} has no activation_{letter}, for which ONNX Runtime uses 0 and rnnbench "
                     f"{parameters[position]}; write the number into the node's activation_{letter}"
                 )
         found.append(":".join([name, *map(repr, parameters)]))
@@ -331,5 +331,7 @@ def _node_of(rnn: RNN) -> tuple[str, dict[str, Any]]:
 def _float32(name: str, value: float, dtype: str) -> float:
     """The number, if a float32 says it as exactly as a network of this dtype uses it. Raises InteropError otherwise."""
     if dtype != "float32" and _shortest(value) != value:
-        raise InteropError(f"ONNX keeps {name} as a float32, which {value!r} is not; make the RNN with dtype='float32'")
+        raise InteropError(
+            f"ONNX keeps {name} as a float32, which cannot hold {value!r}; make the RNN with dtype='float32'"
+        )
     return value

@@ -1,6 +1,6 @@
 """TensorFlow 1's cells: their variables as arrays in and out. TensorFlow itself is not needed.
 
-What a cell is called and what its constructor was told besides its variables decides what they mean: `BasicLSTMCell` adds its
+What the variables mean depends on the cell's class and its constructor's arguments: `BasicLSTMCell` adds its
 forget_bias of 1 when it runs, so the number is not in the checkpoint. It stays a run-time number here, and no bit changes.
 
 Source: https://github.com/tensorflow/tensorflow/blob/v1.15.5/tensorflow/python/ops/rnn_cell_impl.py, and for the coupled gates
@@ -49,9 +49,9 @@ FORGET_BIAS = 1.0  # of the LSTM cells, unless their constructor is told another
 
 
 class TF1Cell(NamedTuple):
-    """A cell of TensorFlow 1: its class, its variables below its scope, and what its constructor is to be told besides.
+    """A cell of TensorFlow 1: its class, its variables below its scope, and its constructor's other arguments.
 
-    `from_tf1(cell.name, cell.variables, **cell.options)` is the RNN again.
+    `from_tf1(cell.name, cell.variables, **cell.options)` gives the RNN back.
     """
 
     name: str
@@ -71,16 +71,14 @@ def from_tf1(
     """An RNN of one layer with the variables of a TensorFlow 1 cell.
 
     cell_name: the class, one of `VARIABLES`. arrays: name -> array; a common scope and ":0" may be there, as in
-    "rnn/lstm_cell/kernel:0". Peepholes and a projection are known by their variables. forget_bias, activation, cell_clip: what the
-    cell's constructor was told; None for a forget bias of 1 and no clip. batch_first: True for a model whose input is not
+    "rnn/lstm_cell/kernel:0". Peepholes and a projection are recognised by their variables. forget_bias, activation, cell_clip: the
+    cell's constructor arguments; None for a forget bias of 1 and no clip. batch_first: True for a model whose input is not
     time_major. backend: of the RNN.
 
-    Raises InteropError for another cell, for variables that are missing, unknown or misshapen, and for options a cell has not.
+    Raises InteropError for another cell, for variables that are missing, unknown or misshapen, and for options a cell lacks.
     """
     if cell_name not in VARIABLES:
-        raise InteropError(
-            f"there is no conversion of the cell {cell_name!r}; there are those of {', '.join(VARIABLES)}"
-        )
+        raise InteropError(f"there is no conversion for the cell {cell_name!r}, only for {', '.join(VARIABLES)}")
     is_lstm = "LSTM" in cell_name
     if not is_lstm and forget_bias is not None:
         raise InteropError(f"forget_bias {forget_bias} is a number of LSTM cells; a {cell_name} has none")
@@ -93,7 +91,7 @@ def from_tf1(
         called = {here: there for there, here in ours.items()}
         params = layouts.from_tf1(cell, {ours[name]: array for name, array in variables.items()}, called=called)
     except ValueError as error:  # of shapes that do not fit each other, or an activation there is not
-        raise InteropError(f"the variables are those of no {cell_name} with these options: {error}") from error
+        raise InteropError(f"the variables do not fit {cell_name} with these options: {error}") from error
     numbers = {"forget_bias": FORGET_BIAS if forget_bias is None else forget_bias} if is_lstm else {}
     return network(cell, params, backend, batch_first=batch_first, **numbers)
 
@@ -101,8 +99,8 @@ def from_tf1(
 def to_tf1(rnn: RNN) -> TF1Cell:
     """The TensorFlow 1 cell that computes what `rnn`, a network of one layer in one direction, does.
 
-    Both biases are added, for TensorFlow has one; an RNN that came from there comes back bit by bit. An RNN without biases gets
-    zeros. Raises InteropError for what TensorFlow 1 has no cell for.
+    Both biases are added, because TensorFlow has one; an RNN that came from there comes back bit for bit. An RNN without biases
+    gets zeros. Raises InteropError for what TensorFlow 1 has no cell for.
     """
     spec = spec_of(rnn)
     if spec.num_layers > 1 or spec.bidirectional or spec.reverse:
@@ -129,7 +127,7 @@ def to_tf1(rnn: RNN) -> TF1Cell:
     if options.get("coupled"):
         if options["cell_clip"] is not None:
             raise InteropError(
-                "TensorFlow 1's LSTM cell with coupled gates has no cell_clip; its LSTMCell has, and couples none"
+                "TensorFlow 1's LSTM cell with coupled gates has no cell_clip; its LSTMCell has, but without coupled gates"
             )
         name, variables = COUPLED, {there: variables[here] for there, here in OF_COUPLED.items() if here in variables}
     return TF1Cell(name, variables, given)
@@ -147,7 +145,7 @@ def split_state(joined: np.ndarray, hidden_size: int) -> tuple[np.ndarray, np.nd
     joined: (..., 2H), or (..., H + P) with a projection. Raises InteropError where nothing is left for h.
     """
     if joined.shape[-1] <= hidden_size:
-        raise InteropError(f"the joined state is {joined.shape}; c alone is {hidden_size} wide, and h comes behind it")
+        raise InteropError(f"the joined state is {joined.shape}; c alone is {hidden_size} wide, and h comes after it")
     return joined[..., hidden_size:], joined[..., :hidden_size]
 
 
@@ -179,7 +177,7 @@ def _variables(cell_name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np
         path = full.removesuffix(":0")
         name = max((n for n in known if path == n or path.endswith(f"/{n}")), key=len, default=None)
         if name is None:
-            raise InteropError(f"a {cell_name} has no variable {full!r}; it has {', '.join(known)}")
+            raise InteropError(f"{cell_name} has no variable {full!r}; it has {', '.join(known)}")
         scopes.add(path.removesuffix(name))
         try:
             found[name] = as_array(f"the variable {full!r}", array)
@@ -190,5 +188,5 @@ def _variables(cell_name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np
     with_peepholes = any(name.endswith("_diag") for name in found)
     needed = [n for n in known if n in VARIABLES[cell_name] or (n.endswith("_diag") and with_peepholes)]
     if missing := [name for name in needed if name not in found]:
-        raise InteropError(f"the variable {missing[0]!r} of the {cell_name} is missing; given are {', '.join(arrays)}")
+        raise InteropError(f"the variable {missing[0]!r} of {cell_name} is missing; given are {', '.join(arrays)}")
     return found

@@ -23,22 +23,22 @@ CELLS = {"LSTM": "lstm", "GRU": "gru"}
 def from_torch(module: torch.nn.Module, backend: str = "numba-cpu") -> RNN:
     """An RNN with the parameters of `torch.nn.RNN`, `LSTM` or `GRU`, or of one of their cells.
 
-    Layers, directions, biases, `batch_first`, `nonlinearity`, `proj_size` and the dtype come along; backend: of the RNN.
+    Layers, directions, biases, `batch_first`, `nonlinearity`, `proj_size` and the dtype are kept; backend: of the RNN.
     Raises InteropError for another module, for dropout that would act, for a parameter that is reparametrised or on the device
-    "meta", and for other dtypes than float32 and float64.
+    "meta", and for dtypes other than float32 and float64.
     """
     from torch import nn
 
     kinds = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
     kind = next((k for k in kinds if isinstance(module, k)), None)
     if kind is None:
-        raise InteropError(f"{type(module).__name__} is no RNN, LSTM or GRU of torch.nn, nor one of their cells")
+        raise InteropError(f"{type(module).__name__} is not an RNN, LSTM or GRU of torch.nn, nor one of their cells")
     single = kind.__name__.endswith("Cell")
     family = kind.__name__.removesuffix("Cell")
     if not single and module.dropout > 0 and module.training and module.num_layers > 1:
         raise InteropError(
-            f"dropout {module.dropout} between the layers acts in training, which an RNN here has not; call module.eval() "
-            "to convert what it computes without"
+            f"dropout {module.dropout} between the layers acts in training, which rnnbench's RNN does not support; call "
+            "module.eval() to convert the module without it"
         )
     _refuse_reparametrised(module)
     cell = cells.find(CELLS.get(family) or f"rnn_{module.nonlinearity}")
@@ -60,17 +60,29 @@ def from_torch(module: torch.nn.Module, backend: str = "numba-cpu") -> RNN:
 def to_torch(rnn: RNN) -> torch.nn.Module:
     """The `torch.nn.RNN`, `LSTM` or `GRU` that computes what `rnn` does, with copies of its parameters, on the CPU.
 
-    A forget_bias is added to the biases. Raises InteropError for a cell that PyTorch has not, for `reverse`, and for a projection
-    of another cell than the LSTM or to hidden_size units.
+    A forget_bias is added to the biases. Raises InteropError for a cell that PyTorch lacks, for `reverse`, and for a projection
+    of a cell other than the LSTM or to hidden_size units.
     """
     import torch
 
     spec = spec_of(rnn)
-    reason = why_not_in_torch(spec)
-    if reason:
-        raise InteropError(reason)
-    kind, options = TORCH[spec.cell.name]
-    module = getattr(torch.nn, kind)(
+    if spec.cell is not cells.BUILT_IN.get(spec.cell.name) or spec.cell.name not in LAYERS:
+        raise InteropError(f"PyTorch has no layer for the cell {spec.cell.name}; it has those for {', '.join(LAYERS)}")
+    if spec.reverse:
+        raise InteropError(
+            "PyTorch reads sequences forwards or both ways; it has no layer that reads them backwards only"
+        )
+    if spec.proj_size and spec.cell.name != "lstm":
+        raise InteropError(
+            f"PyTorch projects the output of an LSTM only; this RNN of the cell {spec.cell.name} has proj_size={spec.proj_size}"
+        )
+    if spec.proj_size == spec.hidden_size:
+        raise InteropError(
+            f"PyTorch projects to fewer units than hidden_size {spec.hidden_size}; this RNN has proj_size={spec.proj_size}; make "
+            "it with a smaller one"
+        )
+    options = {"nonlinearity": spec.cell.name.removeprefix("rnn_")} if spec.cell.name.startswith("rnn") else {}
+    module = getattr(torch.nn, LAYERS[spec.cell.name])(
         spec.input_size,
         spec.hidden_size,
         num_layers=spec.num_layers,
@@ -113,7 +125,7 @@ def _refuse_reparametrised(module: torch.nn.Module) -> None:
 def _array(parameter: torch.Tensor) -> np.ndarray:
     if parameter.is_meta:
         raise InteropError(
-            'the module is on the device "meta", which keeps no numbers; make it on the CPU, as with '
+            'the module is on the device "meta", which holds no data; create it on the CPU, as with '
             'module.to_empty(device="cpu"), and load its weights'
         )
     if str(parameter.dtype) not in ("torch.float32", "torch.float64"):  # NumPy has no bfloat16 to say it later
