@@ -2,8 +2,8 @@
 
     from rnnbench import RNN, cell, sigmoid, tanh
 
-`RNN` runs a cell; `cell` makes one of an equation; the functions beside it are what an equation may use. Names are loaded when they
-are first asked for: `import rnnbench` alone loads nothing, not even NumPy.
+`RNN` runs a cell; `cell` makes one from an equation; the functions beside it are what an equation may use. Names are loaded on
+first use: `import rnnbench` alone loads nothing, not even NumPy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are there whole or as they were before: what every part of the project writes results with."""
+"""Write files completely or leave them as they were: what every part of the project writes results with."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import IO
 
 
 def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that it is there whole or, if writing fails, as it was before.
+    """Write a file so that it is complete or, if writing fails, as it was before.
 
-    path: of the file; of a link, what it points to is written, and a device or a pipe is written into as it is. write: gets it
-    open.
+    path: of the file; if it is a link, its target is written, and a device or a pipe is written to directly. write: is called
+    with the open file.
 
-    Raises what it raises, and OSError for a full disk, a folder that cannot be written and a path that is a folder; its `filename`
-    is the path that was given.
+    Raises what `write` raises, and OSError for a full disk, a folder that cannot be written and a path that is a folder; its
+    `filename` is the path that was given.
     """
     target = _target(path)
     if _is_special(target):

@@ -25,7 +25,7 @@ DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Spec:
-    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for what cannot be.
+    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for values that make no network.
 
     reverse: one direction, which reads each sequence from its end. proj_size: P, the width that the new h is projected to by
     one more matrix before it is output and handed on (Sak, Senior, Beaufays, arXiv:1402.1128); 0 for none.
@@ -47,10 +47,12 @@ class Spec:
             object.__setattr__(self, name, whole(name, getattr(self, name), 1))
         dtype = getattr(self.dtype, "__name__", str(self.dtype))  # np.float32 and np.dtype("float32") are welcome
         if dtype not in DTYPES:
-            raise ValueError(f"dtype is {' or '.join(DTYPES)}, not {dtype!r}")
+            raise ValueError(f"dtype must be {' or '.join(DTYPES)}, not {dtype!r}")
         object.__setattr__(self, "dtype", dtype)
         if self.reverse and self.bidirectional:
-            raise ValueError("a bidirectional network reads both ways; reverse is for one of a single direction")
+            raise ValueError(
+                "a bidirectional network reads both ways; reverse is for a network with a single direction"
+            )
         self._check_projection()
         numbers = dict(self.cell.numbers)
         for name, value in self.numbers.items():
@@ -128,24 +130,24 @@ def whole(name: str, value: Any, least: int) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value` as a bool; raises ValueError with the name for what is none: bias="no" would have biases."""
+    """`value` as a bool; raises ValueError with the name for anything else: bias="no" would have biases."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, not {value!r}")
     return bool(value)
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """`value` as an array; raises ValueError with the name for what is none, such as rows of different lengths, and for a masked
-    array, whose mask nothing here would heed. Of a tensor that records gradients, the numbers alone.
+    """`value` as an array; raises ValueError with the name if it is not one, such as rows of different lengths, and for a masked
+    array, whose mask would be ignored here. Of a tensor that records gradients, only the numbers are taken.
     """
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ndarray) and hasattr(value, "mask"):
-        raise ValueError(f"{name} is a masked array; fill it with .filled(0), and tell rows' ends by lengths")
+        raise ValueError(f"{name} is a masked array; fill it with .filled(0), and give the rows' ends as lengths")
     try:
         return np.asarray(value.detach() if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} is no array of numbers: {error}") from error
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
 
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
@@ -189,11 +191,13 @@ def _count(spec: Spec) -> tuple[int, int]:
 def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Copies of `params` in the network's dtype and order. Raises ValueError for a wrong name, shape or dtype."""
     if not isinstance(params, Mapping):
-        raise TypeError(f"parameters are a dict of names to arrays, not {type(params).__name__}")
+        raise TypeError(f"parameters must be a dict of names to arrays, not {type(params).__name__}")
     wanted = shapes(spec)
     for name in params:
         if name not in wanted:
-            raise ValueError(unknown("parameter", name, wanted))
+            near = difflib.get_close_matches(str(name), wanted, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(wanted)}"
+            raise ValueError(f"there is no parameter {name!r}; {hint}")
     result = {}
     for name, shape in wanted.items():
         if name not in params:
@@ -202,7 +206,7 @@ def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         if array.dtype.kind not in "fiu":
             raise ValueError(f"the parameter {name!r} holds {array.dtype}, not real numbers")
         if array.shape != shape:
-            raise ValueError(f"the parameter {name!r} has the shape {array.shape}; {shape} is needed")
+            raise ValueError(f"the parameter {name!r} has shape {array.shape}, expected {shape}")
         try:
             with np.errstate(over="raise"):
                 result[name] = np.array(array, dtype=spec.dtype, order="C")

@@ -1,4 +1,4 @@
-"""`RNN`, the one object that a user holds: validates what comes in, asks a backend to do the work, keeps the conventions."""
+"""`RNN`, the one object that users work with: it validates input, hands the work to a backend and keeps the conventions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .spelling import did_you_mean
 
 
 class Tape:
-    """What a forward pass kept for backpropagation through time. `nbytes` counts it, without input and output."""
+    """What a forward pass kept for backpropagation through time. `nbytes` is its size, without input and output."""
 
     def __init__(
         self, owner: object, network: Network, native: Any, seq_len: int, batch_size: int, on_device: bool = False
@@ -40,9 +40,9 @@ class RNN:
     cell: the name of a built-in cell, "path/to/file.py:name", or a function made with `@cell`. input_size I, hidden_size H,
     num_layers, bidirectional (D = 2 directions, else 1). batch_first: x and output are (B, T, ...) instead of (T, B, ...).
     bias: whether the layers have biases. backend: "numpy", "numba-cpu" or, on a GPU, "numba-cuda". dtype: "float32" or "float64".
-    seed: of the initial parameters, U(+-1/sqrt(H)). reverse: one direction, from each sequence's end to its start. proj_size: P, to
-    which weight_hr (P, H) projects the new h, for cells whose h enters by products alone; h and output are P wide then; 0 for none.
-    numbers: the cell's run-time numbers, such as forget_bias=1.0.
+    seed: of the initial parameters, U(+-1/sqrt(H)). reverse: one direction, from each sequence's end to its start. proj_size: P,
+    the width to which weight_hr (P, H) projects the new h, for cells that use h only in recurrent products; h and output are then
+    P wide; 0 for none. numbers: the cell's run-time numbers, such as forget_bias=1.0.
 
     Raises ValueError for an unknown cell, backend, number or size, BackendUnavailable where a library is missing, MemoryError where
     the parameters would not fit.
@@ -124,7 +124,7 @@ class RNN:
         state of the cell, zeros if None. lengths: (B,) whole numbers from 0 to T, T if None. Returns output (T, B, D*H), zero
         past a row's end, and the final state, a tuple like `state`, of each row's last valid step.
 
-        With backend="numba-cuda", x and state may be arrays on the device (CuPy's, PyTorch's, whatever has
+        With backend="numba-cuda", x and state may be arrays on the device (CuPy's, PyTorch's or any other with
         `__cuda_array_interface__`), C-contiguous in the RNN's dtype; they are not copied, and if x is one, so are the results.
         stream: Numba's, CuPy's or PyTorch's, on which work on device arrays is then only enqueued; None waits for the results.
 
@@ -136,7 +136,7 @@ class RNN:
     def forward(
         self, x: Any, state: Any = None, lengths: Any = None, stream: Any = None
     ) -> tuple[Any, tuple[Any, ...], Tape]:
-        """As `__call__`, and the tape that `backward` needs. The tape may hold x itself: leave it as it is until then."""
+        """Like `__call__`, and also the tape that `backward` needs. The tape may hold x itself: do not change it until then."""
         reason = self._module.why_unsupported(self.spec, "train")
         if reason is not None:
             raise ValueError(f"the backend {self.backend} cannot train this network: {reason}")
@@ -148,15 +148,15 @@ class RNN:
     def backward(self, tape: Tape, doutput: Any, dstate: Any = None, stream: Any = None) -> dict[str, Any]:
         """Backpropagation through time.
 
-        tape: of a `forward` of this RNN; its parameters are those of that pass even if others are loaded since. doutput: the
+        tape: from a `forward` of this RNN; its parameters are those of that pass even if others were loaded since. doutput: the
         gradient of the loss with respect to output, in its shape; None for zeros. dstate: likewise for the final state.
-        stream: as in `__call__`. Returns gradients under the parameters' names, and "x", "h_0" (and "c_0", ...), shaped as what
+        stream: as in `__call__`. Returns gradients under the parameters' names, and "x", "h_0" (and "c_0", ...), shaped like what
         they belong to, on the device if x was there.
         """
         if not isinstance(tape, Tape):
             raise TypeError(f"tape must be what forward returned, not {type(tape).__name__}")
         if tape._owner is not self._identity:
-            raise ValueError("the tape is another RNN's; only the one whose forward returned it can go backward on it")
+            raise ValueError("the tape belongs to another RNN; call backward on the one whose forward returned it")
         spec, network = self.spec, self._on(stream, tape._network)
         T, B = tape.seq_len, tape.batch_size
         if doutput is not None:
@@ -191,7 +191,7 @@ class RNN:
         if stream is None:
             return network
         if not hasattr(network, "on_stream"):
-            raise ValueError(f"stream is for backends on a CUDA device; {self.backend} has none")
+            raise ValueError(f"stream is for backends on a CUDA device, which {self.backend} is not")
         return network.on_stream(stream)
 
     def _array(self, name: str, value: Any, shape: tuple[int, ...] | None = None) -> Any:
@@ -228,7 +228,7 @@ class RNN:
             largest = np.nanmax(np.abs(array[np.isfinite(array)]))
             raise ValueError(
                 f"an array of {array.dtype} holds {largest:g}, beyond what the RNN's {self._dtype} can hold; "
-                'RNN(..., dtype="float64") computes with it'
+                'use RNN(..., dtype="float64")'
             ) from error
 
     def _state(self, name: str, value: Any, batch_size: int, network: Network) -> tuple[Any, ...] | None:

@@ -90,7 +90,7 @@ def test_digits(capsys: pytest.CaptureFixture[str]) -> None:
     example("digits").main(epochs=5, backend="numpy")
     told = capsys.readouterr().out
     assert "step   40: loss" in told and number_after(told, "epoch   5: held out: accuracy") > 75
-    assert "held-out pictures are read wrongly" in told
+    assert "held-out pictures are misread" in told
 
 
 def test_words(capsys: pytest.CaptureFixture[str]) -> None:

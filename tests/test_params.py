@@ -90,7 +90,7 @@ def test_a_dtype_in_any_form(dtype):
 
 @pytest.mark.parametrize("dtype", ["float16", "f4", float, int, "int32", None, np.dtype(">f4"), np.complex64])
 def test_other_dtypes_are_refused(dtype):
-    with pytest.raises(ValueError, match="^dtype is float32 or float64, not '"):
+    with pytest.raises(ValueError, match="^dtype must be float32 or float64, not '"):
         Spec(LSTM, 1, 1, dtype=dtype)
 
 
@@ -158,12 +158,12 @@ def test_validate_copies_even_what_needs_no_conversion():
     ("changed", "message"),
     [
         ({"weigth_ih_l0": 0}, "unknown parameter 'weigth_ih_l0'; did you mean 'weight_ih_l0'?"),
-        ({"xyz": 0}, "unknown parameter 'xyz'; choose from weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"),
-        ({3: 0}, "unknown parameter 3; choose from "),
+        ({"xyz": 0}, "unknown parameter 'xyz'; expected one of weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"),
+        ({3: 0}, "there is no parameter 3; expected one of "),
         ({"weight_ih_l1": 0}, "unknown parameter 'weight_ih_l1'; did you mean 'weight_ih_l0'?"),
-        ({"weight_hh_l0": np.ones((2, 6))}, "the parameter 'weight_hh_l0' has the shape (2, 6); (6, 2) is needed"),
-        ({"bias_hh_l0": 1.0}, "the parameter 'bias_hh_l0' has the shape (); (6,) is needed"),
-        ({"bias_hh_l0": np.ones((1, 6))}, "the parameter 'bias_hh_l0' has the shape (1, 6); (6,) is needed"),
+        ({"weight_hh_l0": np.ones((2, 6))}, "the parameter 'weight_hh_l0' has shape (2, 6), expected (6, 2)"),
+        ({"bias_hh_l0": 1.0}, "the parameter 'bias_hh_l0' has shape (), expected (6,)"),
+        ({"bias_hh_l0": np.ones((1, 6))}, "the parameter 'bias_hh_l0' has shape (1, 6), expected (6,)"),
         ({"bias_hh_l0": np.ones(6, complex)}, "the parameter 'bias_hh_l0' holds complex128, not real numbers"),
         ({"bias_hh_l0": np.ones(6, bool)}, "the parameter 'bias_hh_l0' holds bool, not real numbers"),
         ({"bias_hh_l0": ["a"] * 6}, "the parameter 'bias_hh_l0' holds <U1, not real numbers"),
@@ -172,7 +172,7 @@ def test_validate_copies_even_what_needs_no_conversion():
             {"bias_hh_l0": [1, 2, 3, 4, -1e300, np.inf]},
             "the parameter 'bias_hh_l0' holds 1e+300, beyond what float32 can hold",
         ),
-        ({"bias_hh_l0": [[1], [2, 3]]}, "the parameter 'bias_hh_l0' is no array of numbers: "),
+        ({"bias_hh_l0": [[1], [2, 3]]}, "the parameter 'bias_hh_l0' is not an array of numbers: "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -190,7 +190,7 @@ def test_validate_misses_what_is_missing():
     with pytest.raises(ValueError, match=r"the parameter 'bias_hh_l0' \(6,\) is missing"):
         validate(SPEC, wanted)
     for thing in (None, [1], "weights", 3):
-        with pytest.raises(TypeError, match="parameters are a dict of names to arrays, not "):
+        with pytest.raises(TypeError, match="parameters must be a dict of names to arrays, not "):
             validate(SPEC, thing)
 
 

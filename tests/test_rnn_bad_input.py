@@ -35,7 +35,7 @@ def refused(error: type[Exception], sentence: str, call, *arguments, **options) 
             ValueError,
             "unknown backend 'nunpy'; did you mean 'numpy'? choose from numpy, numba-cpu, numba-cuda",
         ),
-        ({"dtype": "float23"}, ValueError, "dtype is float32 or float64, not 'float23'"),
+        ({"dtype": "float23"}, ValueError, "dtype must be float32 or float64, not 'float23'"),
         ({"hidden_size": 0}, ValueError, "hidden_size must be a whole number of at least 1, not 0"),
         ({"hidden_size": -5}, ValueError, "hidden_size must be a whole number of at least 1, not -5"),
         ({"input_size": 2.5}, ValueError, "input_size must be a whole number of at least 1, not 2.5"),
@@ -94,7 +94,7 @@ def test_a_number_that_is_called_like_an_argument_is_not_silently_lost():
         (None, TypeError, "x holds object; "),
         ("x", TypeError, "x holds <U1; "),
         ([[[1, 2]]], TypeError, "x holds int64; "),
-        ([[[1.0, 2.0], [1.0]]], ValueError, "x is no array of numbers: "),
+        ([[[1.0, 2.0], [1.0]]], ValueError, "x is not an array of numbers: "),
         (np.full((T, B, I), 1e300), ValueError, "an array of float64 holds 1e+300, beyond what the RNN's float32"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) > 9 else "",
@@ -151,7 +151,7 @@ def test_a_state_that_cannot_be(state, error, sentence):
         (["1", "2", "3"], TypeError, "lengths holds <U1, not whole numbers"),
         ([], TypeError, "lengths holds float64, not whole numbers"),
         ([None] * 3, TypeError, "lengths holds object, not whole numbers"),
-        ([[1], [2, 3]], ValueError, "lengths is no array of numbers: "),
+        ([[1], [2, 3]], ValueError, "lengths is not an array of numbers: "),
         ([10**30] * 3, TypeError, "lengths holds object, not whole numbers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -191,8 +191,8 @@ def test_numpys_own_flags_will_do():
 def test_a_tape_that_is_not_ones_own():
     rnn, other = make(), make()
     output, final, tape = other.forward(X)
-    refused(ValueError, "the tape is another RNN's", rnn.backward, tape, output)
-    refused(ValueError, "the tape is another RNN's", copy.copy(other).backward, tape, output)
+    refused(ValueError, "the tape belongs to another RNN", rnn.backward, tape, output)
+    refused(ValueError, "the tape belongs to another RNN", copy.copy(other).backward, tape, output)
     refused(TypeError, "tape must be what forward returned, not ndarray", rnn.backward, output, output)
     refused(TypeError, "tape must be what forward returned, not tuple", rnn.backward, rnn.forward(X), output)
     refused(TypeError, "tape must be what forward returned, not NoneType", rnn.backward, None, output)
