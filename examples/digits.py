@@ -2,7 +2,7 @@
 
 python examples/digits.py
 
-`rnnbench train digits` is the same as a command, with MNIST from files, other cells, checkpoints and curves.
+`rnnbench train digits` is the same program as a command, with MNIST from files, other cells, checkpoints and curves.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def main(epochs=20, cell="lstm", backend="numba-cpu"):
 
     answers = model.predict(test.images.swapaxes(0, 1)).argmax(axis=1)  # time-major: rows, pictures, columns
     wrong = np.flatnonzero(answers != test.labels)
-    print(f"{len(wrong)} of {len(answers)} held-out pictures are read wrongly")
+    print(f"{len(wrong)} of {len(answers)} held-out pictures are misread")
     for k in wrong[:1]:
         print(f"this {test.labels[k]} as {answers[k]}:")
         for row in test.images[k]:

@@ -2,7 +2,7 @@
 
 python examples/dynamic_rnn.py
 
-What is loaded here are made-up numbers under the names that a BasicLSTMCell's variables have.
+The numbers loaded here are made up; their names are those of a BasicLSTMCell's variables.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def sigmoid(x):
 
 
 def one_step(kernel, bias, x, c, h):
-    """BasicLSTMCell, as its source has it: gates i, j, f, o of one product, and 1 added to the forget gate when it runs."""
+    """BasicLSTMCell, as in its source: gates i, j, f, o of one product, and 1 added to the forget gate when it runs."""
     i, j, f, o = np.split(np.concatenate([x, h], axis=1) @ kernel + bias, 4, axis=1)
     c = c * sigmoid(f + 1.0) + sigmoid(i) * np.tanh(j)
     return c, np.tanh(c) * sigmoid(o)

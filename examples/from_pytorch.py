@@ -1,9 +1,9 @@
-"""A recurrent layer from PyTorch: the same numbers here, both timed, and a file that needs no PyTorch any more.
+"""A recurrent layer from PyTorch: the same numbers from rnnbench, both timed, and a file that no longer needs PyTorch.
 
 python examples/from_pytorch.py
 
 The two are timed in turn, so that what slows the machine down slows both; `rnnbench compare --backends numba-cpu,torch` measures
-with more care.
+more carefully.
 """
 
 import tempfile

@@ -2,7 +2,7 @@
 
 python examples/text_classifier.py
 
-What counts is the order of the words, so nothing that only counts words could do it. `rnnbench example text-classifier` learns to
+Only the order of the words tells the classes apart, so counting words would not work. `rnnbench example text-classifier` learns to
 tell which package of Python's standard library a docstring is from.
 """
 
@@ -19,7 +19,7 @@ ENDS = ["cold Monday", "long and rainy afternoon", "train", "old train with open
 
 
 def reviews(count, rng):
-    """As many that end well as badly, from the same words."""
+    """Equally many that end well and badly, made of the same words."""
     for _ in range(count):
         good_last = rng.random() < 0.5
         first, last = ("bad", "good") if good_last else ("good", "bad")

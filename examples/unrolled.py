@@ -2,8 +2,8 @@
 
 python examples/unrolled.py
 
-The loop below is truncated backpropagation through time in full. `rnnbench example unrolled` runs it on a random source of which
-the best possible loss is known.
+The loop below is truncated backpropagation through time in full. `rnnbench example unrolled` runs it on a random source whose
+best possible loss is known.
 """
 
 import time

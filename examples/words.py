@@ -2,7 +2,7 @@
 
 python examples/words.py [FILE]
 
-`rnnbench train words` is the same as a command, with CSV files, other optimisers, checkpoints and curves.
+`rnnbench train words` is the same program as a command, with CSV files, other optimisers, checkpoints and curves.
 """
 
 import sys
