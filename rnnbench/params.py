@@ -195,9 +195,7 @@ def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     wanted = shapes(spec)
     for name in params:
         if name not in wanted:
-            near = difflib.get_close_matches(str(name), wanted, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(wanted)}"
-            raise ValueError(f"there is no parameter {name!r}; {hint}")
+            raise ValueError(unknown("parameter", name, wanted))
     result = {}
     for name, shape in wanted.items():
         if name not in params:

@@ -158,8 +158,8 @@ def test_validate_copies_even_what_needs_no_conversion():
     ("changed", "message"),
     [
         ({"weigth_ih_l0": 0}, "unknown parameter 'weigth_ih_l0'; did you mean 'weight_ih_l0'?"),
-        ({"xyz": 0}, "unknown parameter 'xyz'; expected one of weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"),
-        ({3: 0}, "there is no parameter 3; expected one of "),
+        ({"xyz": 0}, "unknown parameter 'xyz'; choose from weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0"),
+        ({3: 0}, "unknown parameter 3; choose from "),
         ({"weight_ih_l1": 0}, "unknown parameter 'weight_ih_l1'; did you mean 'weight_ih_l0'?"),
         ({"weight_hh_l0": np.ones((2, 6))}, "the parameter 'weight_hh_l0' has shape (2, 6), expected (6, 2)"),
         ({"bias_hh_l0": 1.0}, "the parameter 'bias_hh_l0' has shape (), expected (6,)"),

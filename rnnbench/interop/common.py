@@ -63,17 +63,11 @@ def with_forget_bias(rnn: RNN) -> Arrays:
 
     Raises InteropError where there is a forget_bias and no bias to add it to.
     """
-    arrays, spec = dict(rnn.params), rnn.spec
-    value = spec.numbers.get("forget_bias", 0.0)
-    if value == 0:
-        return arrays
-    if not spec.bias:
+    spec = rnn.spec
+    if spec.numbers.get("forget_bias") and not spec.bias:
+        value = spec.numbers["forget_bias"]
         raise InteropError(f"forget_bias {value} has to be stored in the biases; make the RNN with bias=True")
-    gate, H = spec.cell.input_gates.index("f"), spec.hidden_size
-    for _, _, suffix in spec.suffixes():
-        arrays[f"bias_ih{suffix}"] = arrays[f"bias_ih{suffix}"].copy()
-        arrays[f"bias_ih{suffix}"][gate * H : (gate + 1) * H] += value
-    return arrays
+    return forget_bias_in_biases(spec, rnn.params)[1]
 
 
 def refuse(options: Mapping[str, Any], defaults: Mapping[str, Any], there: str, known: Sequence[str] = ()) -> None:

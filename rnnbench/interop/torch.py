@@ -66,23 +66,11 @@ def to_torch(rnn: RNN) -> torch.nn.Module:
     import torch
 
     spec = spec_of(rnn)
-    if spec.cell is not cells.BUILT_IN.get(spec.cell.name) or spec.cell.name not in LAYERS:
-        raise InteropError(f"PyTorch has no layer for the cell {spec.cell.name}; it has those for {', '.join(LAYERS)}")
-    if spec.reverse:
-        raise InteropError(
-            "PyTorch reads sequences forwards or both ways; it has no layer that reads them backwards only"
-        )
-    if spec.proj_size and spec.cell.name != "lstm":
-        raise InteropError(
-            f"PyTorch projects the output of an LSTM only; this RNN of the cell {spec.cell.name} has proj_size={spec.proj_size}"
-        )
-    if spec.proj_size == spec.hidden_size:
-        raise InteropError(
-            f"PyTorch projects to fewer units than hidden_size {spec.hidden_size}; this RNN has proj_size={spec.proj_size}; make "
-            "it with a smaller one"
-        )
-    options = {"nonlinearity": spec.cell.name.removeprefix("rnn_")} if spec.cell.name.startswith("rnn") else {}
-    module = getattr(torch.nn, LAYERS[spec.cell.name])(
+    reason = why_not_in_torch(spec)
+    if reason:
+        raise InteropError(reason)
+    kind, options = TORCH[spec.cell.name]
+    module = getattr(torch.nn, kind)(
         spec.input_size,
         spec.hidden_size,
         num_layers=spec.num_layers,
