@@ -63,6 +63,16 @@ def test_a_gradient_that_is_not_a_number_is_wrong_wherever_it_stands(place: int)
     assert math.isnan(agreement.error)
 
 
+@pytest.mark.parametrize(("found", "error"), [(0.0, 0.0), (1e-30, math.inf)])
+def test_a_gradient_that_should_be_zero_has_to_be(found: float, error: float) -> None:
+    judge, session = Judge(SMALL), WordSession(SMALL)
+    gradients, name = session.first_gradients(), next(iter(judge._gradients))
+    judge._gradients = {name: np.zeros_like(judge._gradients[name])}
+    gradients[name] = np.full_like(judge._gradients[name], found)
+    session.first_gradients = lambda: gradients
+    assert judge.look(session).error == error
+
+
 def test_an_error_that_float32_may_have_is_wrong_in_float64() -> None:
     case = replace(SMALL, dtype="float64")
     judge, session = Judge(case), WordSession(case)

@@ -328,10 +328,13 @@ def sanitized(tool: str, seconds: float) -> tuple[bool, str]:
         "    found = verified(kernel, case); print(kernel, found.status, found.reason)\n"
     )
     options = ["--tool", tool, "--print-limit", "20", "--error-exitcode", str(_FOUND)]
-    process = subprocess.Popen(
-        [command, *options, sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    try:
+        process = subprocess.Popen(
+            [command, *options, sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        return True, f"{tool} cannot be started: {error.strerror}"
     try:
         said = process.communicate(timeout=max(1.0, seconds))[0].strip()
     except subprocess.TimeoutExpired:
