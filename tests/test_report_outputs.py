@@ -354,7 +354,7 @@ def test_what_cannot_be_written_or_is_unknown_is_one_sentence(good: Path) -> Non
     for options in ({"output": "."}, {"html": good}):
         with pytest.raises(report.ReportError, match=r"cannot be written: .*Is a directory"):
             report.main(good, format="markdown", stream=io.StringIO(), **options)
-    with pytest.raises(report.ReportError, match="no report format 'pdf': there are table, markdown, csv"):
+    with pytest.raises(report.ReportError, match="no report format 'pdf'; known are table, markdown, csv"):
         report.main(good, format="pdf")
     with pytest.raises(report.ReportError, match="baseline 'torch'"):
         report.main(good, baseline="torch", format="html")

@@ -107,7 +107,7 @@ def test_a_later_run_of_other_cases_leaves_the_percentages_of_those_that_it_did_
     assert sum(measured) == 1 and ratios[measured].to_list() == pytest.approx([0.5])
     assert set(ratios[[not new for new in measured]]) == {1.0}
     (caption,) = {table.caption for table in report.tables(results) if table.title == "Percent of peak, train"}
-    assert "each case's by its own run; the last: float32 240 GFLOP/s" in caption
+    assert "each case's peak is its own run's; the last: float32 240 GFLOP/s" in caption
 
 
 def test_a_case_before_any_machine_record_has_the_peak_of_the_one_there_is(root: Path) -> None:
@@ -223,9 +223,9 @@ def test_the_newest_commit_of_each_machine_is_the_default_and_all_can_be_reached
     assert found(commit="all") == {("desk", OLD), ("desk", NEW), ("laptop", OLD)}
     assert found(commit="aaaa") == {("desk", OLD), ("laptop", OLD)}
     assert found(machine="desk", commit=OLD) == {("desk", OLD)}
-    with pytest.raises(report.ReportError, match=r"machine 'desktop'.* there are desk, laptop\.$"):
+    with pytest.raises(report.ReportError, match=r"machine 'desktop'.* there are results for desk, laptop\.$"):
         report.read(tmp_path, machine="desktop")
-    with pytest.raises(report.ReportError, match=r"commit 'cc'.* there are aaaaaaaa, bbbbbbbb\.$"):
+    with pytest.raises(report.ReportError, match=r"commit 'cc'.* there are results for aaaaaaaa, bbbbbbbb\.$"):
         report.read(tmp_path, commit="cc")
 
 
@@ -325,7 +325,7 @@ def test_records_with_parts_of_the_wrong_kind_are_named(root: Path) -> None:
     with record_of(root).open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in wrong)
     results = report.read(root)
-    assert len(results.problems) == 1 and "and 2 more are not a record" in results.problems[0]
+    assert len(results.problems) == 1 and "and 2 more are not records" in results.problems[0]
     assert set(times(results.frame)["status"]) == {"ok"}
 
 

@@ -95,7 +95,7 @@ def test_another_baseline_turns_the_speed_up_over(tmp_path: Path) -> None:
     frame = frame_of(tmp_path)
     over_numpy, over_numba = (views.speedup_summary(frame, name) for name in ("numpy", "numba-cpu"))
     assert over_numba["speedup"].to_numpy() == pytest.approx(1 / over_numpy["speedup"].to_numpy())
-    with pytest.raises(report.ReportError, match=r"baseline 'torch': there are numba-cpu, numpy\.$"):
+    with pytest.raises(report.ReportError, match=r"baseline 'torch'; there are results for numba-cpu, numpy\.$"):
         report.tables(report.read(tmp_path), baseline="torch")
 
 

@@ -26,7 +26,7 @@ first characters, or "all": then trends over the commits come first, with the st
 machine and the best of all; of more than six runs only the newest of each machine are shown in detail. Files that cannot be used
 are named in `Results.problems` and in every output.
 
-**The tidy frame** has one row a measurement and the columns of `report.COLUMNS`, whose meanings and units are in
+**The tidy frame** has one row per measurement and the columns of `report.COLUMNS`, whose meanings and units are in
 `report.MEANINGS`. `metric` is "time" (seconds a call),
 "steps_per_second" (seq_len * batch_size / time), "gflops", "percent_of_peak", "workspace_bytes",
 "training_workspace_bytes", "tape_bytes", "peak_bytes", "empty_process_bytes",

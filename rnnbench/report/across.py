@@ -86,14 +86,16 @@ def _best(results: Results) -> Iterator[Table]:
             "commit": found["commit"].str[:8], "ahead of the next": found["ahead"].map(ratio),
         }
     ).set_index(pd.MultiIndex.from_frame(found[keys]))  # fmt: skip
-    caption = f"the least time of each case in {results.which}; ahead: the next best backend's best time divided by it"
+    caption = (
+        f"the shortest time of each case in {results.which}; ahead: the next best backend's best time divided by it"
+    )
     caption += _rest(found)
     title = sections(results)["best"]
     yield text_table(results.which, "best", title, caption, shown.head(SHOWN), detail=len(found) > 20)
 
 
 def _rest(found: pd.DataFrame) -> str:
-    return f"; {SHOWN} of {len(found)} shown, the whole is in `report.load`" if len(found) > SHOWN else ""
+    return f"; {SHOWN} of {len(found)} shown, all of them are in `report.load`" if len(found) > SHOWN else ""
 
 
 def trends(results: Results) -> list[Plot]:
@@ -120,7 +122,7 @@ def _trend(frame: pd.DataFrame, part: pd.DataFrame, words: list[str]) -> Plot:
         )
     axes.axhline(1, color=TOKENS["grid"], linewidth=1)
     low, high = part["relative"].min(), part["relative"].max()
-    axes.set(ylim=(min(0.9, low / 1.03), max(1.1, high * 1.03)), ylabel="time, as usual = 1")
+    axes.set(ylim=(min(0.9, low / 1.03), max(1.1, high * 1.03)), ylabel="time, median = 1")
     shown = sorted({0, len(commits) // 2, len(commits) - 1})
     axes.set_xticks(shown, [commits[k][:8] for k in shown], parse_math=False)
     title = ", ".join(words)

@@ -29,7 +29,7 @@ MEANINGS = {
     "batch_size": "B, rows",
     "input_size": "I, units",
     "hidden_size": "H, units",
-    "threads": "threads that it was allowed, a number",
+    "threads": "number of threads that it was allowed",
     "metric": "what was measured, one of UNITS",
     "value": "the number, in the row's unit",
     "unit": "of value, lower and upper: seconds, steps/s, GFLOP/s, percent, bytes or relative error",
@@ -39,13 +39,13 @@ MEANINGS = {
     "status": "ok, skipped, failed, wrong (disagrees with the reference) or unverified (no record of a check)",
     "reason": "a sentence, where the status is not ok",
     "error": "largest error against the reference, relative, of the tensor that uses most of its tolerance",
-    "tolerance": "what that error may be, relative",
+    "tolerance": "how large that error may be, relative",
     "flops": "floating-point operations of the matrix products of one call",
     "commit": "hash of the commit that was measured",
     "date": "when that commit was made, UTC",
     "machine": "name of the machine",
-    "environment": "asv's name of Python and library versions",
-    "benchmark": "asv's name of the benchmark",
+    "environment": "asv's name for the Python and library versions",
+    "benchmark": "asv's name for the benchmark",
 }
 UNITS = {
     "time": "seconds",
@@ -92,7 +92,7 @@ class MissingLibrary(ReportError):
 class Results:
     """What was found in a results directory.
 
-    frame: one row a measurement, columns `COLUMNS`. machines: one dict a run, with at least the keys of `RUN`, "label"
+    frame: one row per measurement, columns `COLUMNS`. machines: one dict per run, with at least the keys of `RUN`, "label"
     (how tables name the run), "date" (of the commit) and whatever is known of the machine. problems: one sentence for
     each file, line or benchmark that could not be used. which: what these runs are, in words; ALL_RUNS if none was left out.
     """
@@ -104,7 +104,7 @@ class Results:
 
     @property
     def hint(self) -> str:
-        """A sentence for who reads several runs as if they were all; empty where they are."""
+        """A sentence for readers who might take several runs for all of them; empty where they are all."""
         left_out = len(self.machines) > 1 and not self.which.startswith(ALL_RUNS)
         return f"This is about {self.which}; rnnbench report --commit all reads the others too." if left_out else ""
 

@@ -20,7 +20,7 @@ NOT_ASV_RESULTS = {"machine.json"}
 
 
 def load(results_dir: str | Path = "results", machine: str | None = None, commit: str | None = None) -> pd.DataFrame:
-    """The tidy frame alone, one row a measurement with the columns `COLUMNS`; see `read`."""
+    """The tidy frame alone, one row per measurement with the columns `COLUMNS`; see `read`."""
     return read(results_dir, machine, commit).frame
 
 
@@ -88,7 +88,7 @@ def _runs(root: Path, described: dict[str, dict[str, Any]], problems: list[str])
         try:
             run = AsvResults.load(str(path), machine_name=path.parent.name)
             if not isinstance(run.commit_hash, str) or not isinstance(run.env_name, str):
-                raise ValueError("its commit_hash or env_name is not a text")
+                raise ValueError("its commit_hash or env_name is not a string")
             date(run)
             ours = is_rnnbench(run, described)
         except DAMAGED as error:
@@ -110,7 +110,9 @@ def _select(
     names = sorted({run.params["machine"] for run in runs})
     if machine is not None:
         if machine not in names:
-            raise ReportError(f"No results of machine {machine!r} in {root}: there are {', '.join(names)}.")
+            raise ReportError(
+                f"No results for machine {machine!r} in {root}; there are results for {', '.join(names)}."
+            )
         runs = [run for run in runs if run.params["machine"] == machine]
     runs.sort(key=lambda run: (run.params["machine"], date(run), _last_start(run)))
     if commit == "all":
@@ -119,7 +121,7 @@ def _select(
         chosen = [run for run in runs if run.commit_hash.startswith(commit) or commit.startswith(run.commit_hash)]
         if not commit or not chosen:
             known = ", ".join(dict.fromkeys(run.commit_hash[:8] for run in runs))
-            raise ReportError(f"No results of commit {commit!r} in {root}: there are {known}.")
+            raise ReportError(f"No results for commit {commit!r} in {root}; there are results for {known}.")
         return chosen
     newest = {run.params["machine"]: run.commit_hash for run in runs}
     return [run for run in runs if run.commit_hash == newest[run.params["machine"]]]

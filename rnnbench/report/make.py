@@ -38,7 +38,7 @@ def main(
     missing or a file cannot be written.
     """
     if format not in FORMATS:
-        raise ReportError(f"There is no report format {format!r}: there are {', '.join(FORMATS)}.")
+        raise ReportError(f"There is no report format {format!r}; known are {', '.join(FORMATS)}.")
     stream = stream or sys.stdout
     results = read(results_dir, machine, commit)
     pages = [Path(results_dir) / FILES["html"] if html is True else Path(html)] if html else []

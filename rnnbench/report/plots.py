@@ -33,7 +33,7 @@ WIDTH_INCHES = 4.0
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture: svg to be put into a page, title for its caption, alt for who cannot see it.
+    """One picture: svg to be put into a page, title for its caption, alt for those who cannot see it.
 
     backends, batch_sizes: whose lines or points it has, which is what its legend has to explain.
     """

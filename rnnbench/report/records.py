@@ -65,7 +65,9 @@ def read(path: Path, problems: list[str]) -> Records:
     records.several = any(run and run is not records.machine for run in runs.values())
     if bad:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        problems.append(f"{path}: line {shown} {'is' if len(bad) == 1 else 'are'} not a record and left out.")
+        problems.append(
+            f"{path}: line {shown} {'is not a record and is' if len(bad) == 1 else 'are not records and are'} left out."
+        )
     return records
 
 

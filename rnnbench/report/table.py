@@ -86,7 +86,7 @@ def of_run(rows: pd.DataFrame, machine: dict[str, Any], baseline: str | None) ->
     yield from _speedup_tables(rows, run, baseline)
     known = ", ".join(f"{dtype} {peak:.4g} GFLOP/s" for dtype, peak in machine.get("peak_gflops", {}).items())
     if known and machine.get("several_peaks"):  # of several runs on one commit, each with its own cases
-        known = f"each case's by its own run; the last: {known}"
+        known = f"each case's peak is its own run's; the last: {known}"
     peak = f"% of the matrix-product rate measured here ({known}, {machine.get('threads')} threads)" if known else "%"
     yield from _pivots(rows, run, "percent_of_peak", "hidden_size", "peak", "Percent of peak", peak, significant)
     yield from _memory_table(rows, run)
@@ -134,7 +134,7 @@ def _speedup_tables(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Tab
     if summary.empty:
         return
     title = f"Speed-up over {baseline}"
-    how = "geometric mean over the cases both have; interval: every case at the far end of its 99% interval"
+    how = "geometric mean over the cases that both have; interval: every case at the far end of its 99% interval"
     frame = pd.DataFrame(
         {
             "mean": summary["speedup"].map(ratio), "interval": summary.apply(interval, axis=1),
@@ -170,7 +170,7 @@ def _memory_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
     }  # fmt: skip
     wide = wide[[name for name in names if name in wide]].rename(columns=names)
     empty = rows.loc[rows["metric"] == "empty_process_bytes", "value"].dropna()
-    what = "workspace: the buffers of a call, of a training step; tape: what that keeps; process peak: everything, Python included"
+    what = "workspace: the buffers of a call or a training step; tape: what that step keeps; process peak: everything, with Python"
     what += f"; an empty process: {size(empty.iloc[0])}" if len(empty) else ""
     yield text_table(run, "memory", "Memory", what, wide.map(size))
 
@@ -223,7 +223,7 @@ def _start_up_table(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Tab
     }  # fmt: skip
     frame = pd.DataFrame({title: wide[name].map(show) for name, (title, show) in names.items() if name in wide})
     imports = rows.loc[rows["metric"] == "import_seconds", "value"].dropna()
-    what = f"fewest, median, most: inference calls until the time won over {baseline} has repaid the compilation"
+    what = f"fewest, median, most: inference calls until the time saved over {baseline} has repaid the compilation"
     what += f"; import rnnbench takes {seconds(imports.iloc[0])}" if len(imports) else ""
     yield text_table(run, "start-up", "Start-up and break-even", what, frame)
 
@@ -233,7 +233,7 @@ def _left_out_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
     if len(frame):
         text = frame.replace("", NOTHING)
         text["status"] = [name if name == "skipped" else name.upper() for name in text["status"]]
-        caption = "wrong, failed and skipped ones are in no other table and no plot"
+        caption = "cases that are wrong, failed or skipped are in no other table or plot"
         yield Table(run, "left out", "Not measured or not verified", caption, text, len(text.columns))
 
 

@@ -50,7 +50,7 @@ def choose_baseline(rows: pd.DataFrame, baseline: str | None) -> str:
     if baseline is None:
         return "numpy" if "numpy" in names or not names else names[0]
     if baseline not in names:
-        raise ReportError(f"No results of the baseline {baseline!r}: there are {', '.join(names)}.")
+        raise ReportError(f"No results for the baseline {baseline!r}; there are results for {', '.join(names)}.")
     return baseline
 
 
