@@ -16,7 +16,7 @@ kept = []
 
 
 def numpys_tanh(x, R, h):
-    return np.tanh(x.i + R.i @ h)  # says: NumPy's has no meaning for a value of an equation; use rnnbench's
+    return np.tanh(x.i + R.i @ h)  # says: NumPy function does not work on a value of an equation; use rnnbench's
 
 
 def maths_exp(x, R, h):
@@ -175,7 +175,7 @@ def infinite_later(x, R, h):
 
 
 def no_name(x, R, h):
-    return getattr(x, "1 + 1")  # says: x is asked for '1 + 1', which is no name of Python's
+    return getattr(x, "1 + 1")  # says: x is asked for '1 + 1', which is not a Python name
 
 
 def foreign(x, R, h):
@@ -219,9 +219,9 @@ def test_the_error_names_file_line_source_and_what_is_allowed(equation):
         ("x, R, h, c", "x.i", "has 2 state(s) (h, c) and returns 1 value(s); return the new h, c in this order"),
         ("x, R, h", "x.i, h", "has 1 state(s) (h) and returns 2 value(s)"),
         ("x, R, h", "()", "returns 0 value(s)"),
-        ("x, R, h", "'h' + str(type(x.i))[:0]", "returns something that is no value: str 'h' is not a value"),
-        ("x, R, h", "x.i > h", "returns something that is no value: a comparison is used as a number"),
-        ("x, R, h, c", "x.i, None", "returns something that is no value: NoneType None"),
+        ("x, R, h", "'h' + str(type(x.i))[:0]", "returns something that is not a value: str 'h' is not a value"),
+        ("x, R, h", "x.i > h", "returns something that is not a value: a comparison is used as a number"),
+        ("x, R, h, c", "x.i, None", "returns something that is not a value: NoneType None"),
         ("x, R, h, c", "x.i, float('nan')", "the constant nan is not finite"),
         ("x, R, h", "tanh(R.i @ h)", "mine never uses its input; at least one x.gate must reach a result"),
         ("x, R, h", "0 * x.i + h", "never uses its input"),

@@ -184,9 +184,9 @@ def test_gradients_stay_finite_far_out(name):
         ("rn[clip=1]", "unknown family of cells 'rn'; did you mean 'rnn'"),
         ("rnn_tanh[clip=1]", "unknown family of cells 'rnn_tanh'; did you mean 'rnn'"),
         ("lstm[clip]", "clip needs a value, as in clip=0.5"),
-        ("lstm[clip=-1]", "clip is a number above 0, not -1"),
-        ("lstm[clip=x]", "'x' is no finite number"),
-        ("lstm[cell_clip=inf]", "'inf' is no finite number"),
+        ("lstm[clip=-1]", "clip must be a number above 0, not -1"),
+        ("lstm[clip=x]", "'x' is not a finite number"),
+        ("lstm[cell_clip=inf]", "'inf' is not a finite number"),
         ("lstm[peepholes=1]", "peepholes is written without a value, not peepholes=1"),
         ("gru[reset=befor]", "unknown reset 'befor'; did you mean 'before'"),
         ("rnn[activation=Tanh]", "unknown activation 'Tanh'; did you mean 'tanh'"),
@@ -205,5 +205,5 @@ def test_a_users_cell_has_no_options():
     def own(x, R, h):
         return cells.tanh(x.h + R.h @ h)
 
-    with pytest.raises(ValueError, match="own is a user's own, not a variant of rnn, lstm, gru"):
+    with pytest.raises(ValueError, match="own is user-defined, not a variant of rnn, lstm, gru"):
         variants.options_of(own)

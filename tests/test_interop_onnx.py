@@ -251,7 +251,7 @@ def test_a_pytorch_layer_goes_to_onnx_and_back(tmp_path):
             "has direction='backward', expected one of forward, reverse, bidirectional",
         ),
         ("RNN", {}, {"hidden_size": 7}, "says hidden_size=7, but its W has 4"),
-        ("RNN", {}, {"clip": -1.0}, "clip is a number above 0, not -1.0"),
+        ("RNN", {}, {"clip": -1.0}, "clip must be a number above 0, not -1.0"),
         ("GRU", {n: a.astype("f2") for n, a in arrays_of("GRU").items()}, {}, "the weights are float16"),
     ],
 )
@@ -314,7 +314,7 @@ def test_what_is_no_model_is_refused(tmp_path):
             "ONNX keeps clip as a float32, which cannot hold 0.12345678901",
         ),
         ("lstm", {"bias": False, "forget_bias": 1.0}, "make the RNN with bias=True"),
-        (cell_zoo.CELLS[next(iter(cell_zoo.CELLS))], {}, "ONNX has no such operator: .* is a user's own"),
+        (cell_zoo.CELLS[next(iter(cell_zoo.CELLS))], {}, "ONNX has no such operator: .* is user-defined"),
     ],
 )
 def test_what_onnx_has_not_is_refused(cell, options, sentence, tmp_path):

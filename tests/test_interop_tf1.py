@@ -103,7 +103,7 @@ LSTM = layouts.to_tf1(CELLS["softsign"].spec, CELLS["softsign"].params)
         (lambda: from_tf1("GRUCell", LSTM), "GRUCell has no variable 'kernel'; it has gates/kernel"),
         (lambda: from_tf1("GRUCell", {}, forget_bias=1), "a GRUCell has none"),
         (lambda: from_tf1("BasicLSTMCell", LSTM, cell_clip=3), "cell_clip 3 is an option of LSTMCell"),
-        (lambda: from_tf1("LSTMCell", LSTM, cell_clip=-3), "cell_clip is a number above 0, not -3"),
+        (lambda: from_tf1("LSTMCell", LSTM, cell_clip=-3), "cell_clip must be a number above 0, not -3"),
         (lambda: from_tf1("LSTMCell", LSTM, activation="swish"), "unknown activation 'swish'"),
         (lambda: from_tf1("LSTMCell", LSTM | {"w_i_diag": np.ones(H)}), "the variable 'w_f_diag' .* is missing"),
         (lambda: from_tf1("LSTMCell", {"a/kernel": 1, "b/bias": 2}), "of several cells, a/, b/; give those of one"),

@@ -106,7 +106,7 @@ def test_reverse_is_forward_over_each_sequence_turned_round(backend):
 
 
 def test_what_cannot_be_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match="gru cannot be projected: its h must enter by recurrent products"):
+    with pytest.raises(ValueError, match="gru cannot be projected: its h must be used in recurrent products only"):
         RNN("gru", I, H, proj_size=P)
     with pytest.raises(ValueError, match="proj_size 7 must not be larger than hidden_size 6"):
         RNN("lstm", I, H, proj_size=7)
@@ -147,9 +147,9 @@ def takes_the_name(x, R, h):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        (multiplies_c, "R.a multiplies something else than h"),
-        (multiplies_twice, "R.a multiplies something else than h"),
-        (keeps_h, "its h must enter by recurrent products and by nothing else"),
+        (multiplies_c, "R.a multiplies something other than h"),
+        (multiplies_twice, "R.a multiplies something other than h"),
+        (keeps_h, "its h must be used in recurrent products only"),
         (takes_the_name, "the projection is called R.weight_hr; rename that gate"),
     ],
 )

@@ -68,7 +68,7 @@ def find(name: str | Cell) -> Cell:
         if isinstance(registered, Cell):
             return registered
         raise ValueError(
-            f"{name!r} is registered as a cell and is a {type(registered).__name__}; make it one with @cell"
+            f"{name!r} is registered as a cell but is a {type(registered).__name__}; make it a cell with @cell"
         )
     others = plugins.names(plugins.CELLS)
     raise ValueError(
@@ -121,7 +121,7 @@ def _module_of(path: Path) -> ModuleType:
             if isinstance(error, SystemExit):  # it would end the command that wants the cell, with nothing checked
                 raise CellError(
                     f"{path} ends the program while it is read for its cells (sys.exit({error.code!r})); "
-                    'keep that below if __name__ == "__main__"'
+                    'put that below if __name__ == "__main__"'
                 ) from error
             raise
     return sys.modules[name]
@@ -134,7 +134,7 @@ def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_siz
     gradient of its matrix, the gradient of its operand). Pointwise work is not counted, as is the custom.
     """
     if direction not in ("forward", "train"):
-        raise ValueError(f"direction is 'forward' or 'train', not {direction!r}")
+        raise ValueError(f"direction must be 'forward' or 'train', not {direction!r}")
     products = sum(len(operand.pre) for operand in program(cell, False).operands)
     columns = len(cell.input_gates) * input_size + products * hidden_size
     return 2 * seq_len * batch_size * hidden_size * columns * (3 if direction == "train" else 1)

@@ -1,8 +1,8 @@
 """Functions that a variant of a cell may use for its gates, its candidate or its output, by name.
 
 They are ONNX's; a name carries parameters behind colons: `leaky_relu:0.2`. Left out, they are the defaults of the ONNX operator of
-that name, as in ONNX Runtime. Three are not as there, where alpha of `affine` and `thresholded_relu` and both parameters of
-`scaled_tanh` are 0: here `affine` is the identity and `scaled_tanh` tanh, of which ONNX has no operators, and `thresholded_relu`
+that name, as in ONNX Runtime. Three differ from it, where alpha of `affine` and `thresholded_relu` and both parameters of
+`scaled_tanh` are 0: here `affine` is the identity and `scaled_tanh` tanh, for which ONNX has no operators, and `thresholded_relu`
 cuts at 1 as ONNX's does. At a kink the derivative is that of the side below, as PyTorch and TensorFlow have it.
 
 Source: the operators RNN, GRU and LSTM of ONNX 22, https://onnx.ai/onnx/operators/onnx__RNN.html
@@ -92,7 +92,7 @@ def number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is no finite number")
+        raise ValueError(f"{text!r} is not a finite number")
     return value
 
 

@@ -120,7 +120,7 @@ class Graph:
         return self.constant(number)
 
     def number(self, value: Any) -> Node:
-        """`value` as a node that is no comparison. Raises CellError likewise."""
+        """`value` as a node that is not a comparison. Raises CellError likewise."""
         node = self.lift(value)
         if node.op in CONDITIONS:
             raise CellError("a comparison is used as a number; use where(a < b, 1.0, 0.0)")
@@ -262,12 +262,12 @@ class Node:
 
     def __bool__(self) -> bool:
         raise CellError(
-            "a value has no truth while the equation is traced; use where(condition, a, b) instead of if, "
+            "a traced value cannot be used as True or False; use where(condition, a, b) instead of if, "
             "and where(a > 0, where(b > 0, u, v), v) instead of `a > 0 and b > 0`"
         )
 
     def __float__(self) -> float:
-        raise CellError("a value is no number while the equation is traced; use rnnbench's functions, not math's")
+        raise CellError("a traced value is not a number; use rnnbench's functions, not math's")
 
     def __iter__(self) -> Any:
         raise CellError("a value cannot be taken apart or iterated over; it stands for one number per hidden unit")

@@ -104,8 +104,8 @@ class Program:
 
     @cached_property
     def key(self) -> str:
-        """What kernels made from the program are found again by: the cell's name, a hash of its mathematics, and one of the places
-        of its values, which hang on the order of the equation's lines as well.
+        """What identifies kernels made from the program: the cell's name, a hash of its mathematics, and one of the places of its
+        values, which also depend on the order of the equation's lines.
         """
         at: dict[Node | None, int] = {node: i for i, node in enumerate(self.cell.order)}
         pre = [(at[p.node], p.level, p.input, p.recurrent, at.get(p.operand)) for p in self.pre]
@@ -161,7 +161,7 @@ class Program:
     # ---- what is saved
 
     def _uses(self) -> tuple[dict[Node, int], set[Node]]:
-        """For each node that is dear to compute: the first stage that needs it; and those that several stages need."""
+        """For each node that is expensive to compute, the first stage that needs it; and the nodes that several stages need."""
         first: dict[Node, int] = {}
         carried: set[Node] = set()
         for level in range(self.last + 1):

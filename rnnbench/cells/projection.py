@@ -36,19 +36,19 @@ class Projected(Cell):
 def projected(cell: Cell) -> Cell:
     """`cell` with its new h projected.
 
-    Raises ValueError where h meets hidden units one by one, as in a GRU, or becomes another state: a projected h is narrower than
-    they are; where something else is multiplied, as wide as they are, for all recurrent matrices are as wide as h; and where a
-    gate has the projection's own name.
+    Raises ValueError where h meets hidden units one by one, as in a GRU, or becomes another state, because a projected h is
+    narrower than they are; where something else, as wide as they are, is multiplied, because all recurrent matrices are as wide as
+    h; and where a gate has the projection's own name.
     """
     h = cell.graph.node("state", "h")
     elsewhere = [*cell.outputs, *(a for n in cell.order if n.op != "product" for a in n.inputs)]
     if not cell.recurrent_gates or any(node is h for node in elsewhere):
-        raise ValueError(f"{cell.name} cannot be projected: its h must enter by recurrent products and by nothing else")
+        raise ValueError(f"{cell.name} cannot be projected: its h must be used in recurrent products only")
     others = [n for n in cell.order if n.op == "product" and n.inputs[0] is not h]
     if others:
         raise ValueError(
-            f"{cell.name} cannot be projected: R.{others[0].args[0]} multiplies something else than h, "
-            "and recurrent matrices are as narrow as a projected h"
+            f"{cell.name} cannot be projected: R.{others[0].args[0]} multiplies something other than h, "
+            "but recurrent matrices are only as wide as a projected h"
         )
     if PROJECTION in cell.recurrent_gates:
         raise ValueError(f"{cell.name} cannot be projected: the projection is called R.{PROJECTION}; rename that gate")

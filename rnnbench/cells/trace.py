@@ -5,7 +5,7 @@
         return tanh(x.h + R.h @ h)
 
 `x.g` is gate g's projection of the input, `R.g @ v` its recurrent product. The positional arguments after `R` are the
-states, `h` first, and are returned in the same order; one called `p` is no state but the namespace of per-unit parameter
+states, `h` first, and are returned in the same order; one called `p` is not a state but the namespace of per-unit parameter
 vectors (`p.i`). Keyword-only arguments are numbers given at run time; each needs a default.
 """
 
@@ -37,7 +37,7 @@ class _Namespace:
         if name.startswith("_"):
             raise CellError(f"{self._letter}.{name}: a name after {self._letter} may not begin with an underscore")
         if not name.isidentifier():
-            raise CellError(f"{self._letter} is asked for {name!r}, which is no name of Python's")
+            raise CellError(f"{self._letter} is asked for {name!r}, which is not a Python name")
         return self._names.setdefault(name, self._make(name))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -70,8 +70,8 @@ class Cell:
     Attributes: `name`; `states`, the states' names, the output h first; `input_gates` and `recurrent_gates` in the order of
     first use (the order of the blocks in weight_ih and weight_hh); `vectors`, the names of per-unit parameters; `numbers`,
     run-time numbers with their defaults; `outputs`, the new states' nodes; `labels`, the equation's own names for nodes;
-    `equations`, the source text; `digest`, a hash that changes when the mathematics does. Copied and pickled as a function
-    is: as the name of what its module holds.
+    `equations`, the source text; `digest`, a hash that changes when the mathematics does. Copied and pickled like a
+    function: by the name under which its module holds it.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
@@ -117,7 +117,7 @@ class Cell:
             raise CellError(f"{self._where()}: {self.name} takes *args or **kwargs; name every state and number")
         if any(q.kind is kinds.POSITIONAL_ONLY for q in parameters):
             raise CellError(
-                f"{self._where()}: {self.name} has a / among its arguments, which are handed over by name; leave it out"
+                f"{self._where()}: {self.name} has a / among its arguments, which are passed by name; leave it out"
             )
         for q in parameters:
             if q.kind is not kinds.KEYWORD_ONLY and q.default is not q.empty:
@@ -155,7 +155,7 @@ class Cell:
         try:
             return tuple(self.graph.number(v) for v in values)
         except CellError as error:
-            raise CellError(f"{self._where()}: {self.name} returns something that is no value: {error}") from None
+            raise CellError(f"{self._where()}: {self.name} returns something that is not a value: {error}") from None
 
     def _used(self, op: str, names: dict[str, Any]) -> tuple[str, ...]:
         used = {node.args[0] for node in self.order if node.op == op}
@@ -187,7 +187,7 @@ class Cell:
 def cell(fn: Callable[..., Any] | None = None) -> Cell:
     """Make a cell of an equation.
 
-    fn: a function `fn(x, R, h, ...)` as the module's docstring tells. It is run once, now, on symbols.
+    fn: a function `fn(x, R, h, ...)` as the module's docstring describes. It is run once, now, on symbols.
     Raises CellError, naming the line, for an equation that cannot be a cell.
     """
     if fn is None:  # what @cell() says
@@ -235,7 +235,7 @@ def _explain(fn: Callable[..., Any], error: Exception) -> CellError:
     source = linecache.getline(code.co_filename, line).strip()
     reason = str(error) if isinstance(error, CellError) else f"{type(error).__name__}: {error}"
     if isinstance(error, TypeError) and "does not support ufuncs" in reason:
-        reason = "a function of NumPy's has no meaning for a value of an equation; use rnnbench's of that name"
+        reason = "a NumPy function does not work on a value of an equation; use rnnbench's function of that name"
     return CellError(
         f"{code.co_filename}, line {line}: {fn.__name__}: `{source}`: {reason}. An equation may use x.gate, "
         f"R.gate @ value, its states, p.vector, its numbers, and {ALLOWED}."

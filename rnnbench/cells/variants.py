@@ -4,7 +4,7 @@
     lstm[clip=0.5,peepholes]
     gru[candidate=relu,gate=hard_sigmoid:0.2:0.5,reset=before]
 
-A variant is a cell as any other: its equation below is traced once, with the options as constants. A name says one thing in one
+A variant is a cell like any other: its equation below is traced once, with the options as constants. A name says one thing in one
 way (options sorted, defaults left out, an activation's parameters written out) and stands for one object; what equals a built-in
 cell is that cell: `lstm[peepholes]` is `lstm_peephole`.
 
@@ -134,7 +134,7 @@ class Variant(Cell):
 def variant(name: str) -> Cell:
     """The cell called `name`, as `family[option,option=value]`.
 
-    Raises ValueError, with what would work, for a family, an option or a value that there is not.
+    Raises ValueError, with what would work, for an unknown family, option or value.
     """
     return make(*_read(name))
 
@@ -142,7 +142,7 @@ def variant(name: str) -> Cell:
 def options_of(cell: Cell) -> tuple[str, Options]:
     """The family of a cell and all its options: numbers, flags, and names of activations with their parameters.
 
-    Raises ValueError for a cell of a user's, of which only its equation is known.
+    Raises ValueError for a user-defined cell, of which only the equation is known.
     """
     if isinstance(cell, Variant):
         return cell.family, dict(cell.options)
@@ -150,7 +150,7 @@ def options_of(cell: Cell) -> tuple[str, Options]:
         if cell is built_in:
             family, given = _read(name)
             return family, FAMILIES[family][1] | given
-    raise ValueError(f"the cell {cell.name} is a user's own, not a variant of {', '.join(FAMILIES)}")
+    raise ValueError(f"the cell {cell.name} is user-defined, not a variant of {', '.join(FAMILIES)}")
 
 
 def _read(name: str) -> tuple[str, Options]:
@@ -206,7 +206,7 @@ def _value(option: str, text: str) -> Any:
     if option in ("clip", "cell_clip"):
         bound = activations.number(text)
         if bound <= 0:
-            raise ValueError(f"{option} is a number above 0, not {text}")
+            raise ValueError(f"{option} must be a number above 0, not {text}")
         return bound
     if option == "reset":
         return _one_of("reset", text, ("before", "after"))
