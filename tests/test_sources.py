@@ -112,7 +112,7 @@ def test_the_floor_of_copy_memory_is_the_loss_of_guessing() -> None:
         (lambda: Markov(order=0), "not 4, 0, 0.3"),
         (lambda: Markov(concentration=float("nan")), "not 4, 2, nan"),
         (lambda: Markov().entropy_rate(3), "between 0 and the order 2, not 3"),
-        (lambda: adding(1, 2, 0), "seq_len is at least 2, not 1"),
+        (lambda: adding(1, 2, 0), "seq_len must be at least 2, not 1"),
         (lambda: copy_memory(0, 2, 0), "at least 1, not 0"),
     ],
 )

@@ -44,5 +44,5 @@ def test_windows_go_on_where_the_last_one_ended() -> None:
         [[0, 11], [1, 12], [2, 13]], [[3, 14], [4, 15], [5, 16]], [[6, 17], [7, 18], [8, 19]]
     ]  # fmt: skip
     assert [w.tolist() for w in windows(np.arange(12), 2, 3)] == [[[0, 6], [1, 7], [2, 8]], [[3, 9], [4, 10], [5, 11]]]
-    with pytest.raises(DataError, match="5 steps are too few for 2 rows of 3; 6 would do"):
+    with pytest.raises(DataError, match="5 steps are too few for 2 rows of 3; at least 6 are needed"):
         list(windows(np.arange(5), 2, 3))

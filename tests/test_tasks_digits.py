@@ -112,7 +112,10 @@ def replace(path: Path, start: int, new: bytes) -> None:
             lambda i, l: l.write_bytes(i.read_bytes()),
             r"starts with 0x00000803, as images do; labels \(0x00000801\) were",
         ),
-        (lambda i, l: i.write_bytes(b"\x89PNG" + bytes(90)), "starts with 0x89504e47, which is no idx file of bytes"),
+        (
+            lambda i, l: i.write_bytes(b"\x89PNG" + bytes(90)),
+            "starts with 0x89504e47, which is not an idx file of bytes",
+        ),
         (lambda i, l: replace(i, 4, b"\0\0\0\x13"), "goes on after its end"),
         (lambda i, l: replace(i, 4, b"\xff\xff\xff\xff"), "is truncated"),
         (lambda i, l: replace(l, 10, b"\x0b"), "has the label 11 at place 2; digits go from 0 to 9"),

@@ -128,7 +128,7 @@ def test_the_twin_refuses_what_it_is_no_twin_of() -> None:
     pytest.importorskip("torch")
     from rnnbench.tasks.torch_twin import TorchTwin
 
-    with pytest.raises(ValueError, match="no layer that is lstm with {'forget_bias': 1.0}"):
+    with pytest.raises(ValueError, match="no layer for lstm with {'forget_bias': 1.0}"):
         TorchTwin(words_model(forget_bias=1.0))
     with pytest.raises(ValueError, match="a prediction at every step"):
         TorchTwin(words_model(every_step=False))

@@ -240,10 +240,10 @@ def test_without_anything_held_out() -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:-200]), "not an .npz file, or the end of it is missing"),
         (lambda path: path.write_bytes(b""), "not an .npz file"),
         (lambda path: path.write_text("epoch,loss\n"), "not an .npz file"),
-        (lambda path: np.savez(path, weights=np.zeros(3)), "no checkpoint of rnnbench train"),
+        (lambda path: np.savez(path, weights=np.zeros(3)), "not a checkpoint of rnnbench train"),
         (lambda path: np.savez(path, **{checkpoint.ABOUT: np.array({"a": 1}, object)}), "more than plain arrays"),
         (lambda path: np.savez(path, **{checkpoint.ABOUT: np.array('{"version": 99}')}), "has version 99"),
-        (lambda path: checkpoint.save(path, {"about": {}}, {}), "no checkpoint of this training"),
+        (lambda path: checkpoint.save(path, {"about": {}}, {}), "not a checkpoint of this training"),
         (lambda path: flip(path), "is damaged"),
     ],
 )
@@ -269,9 +269,9 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="embedding.weight is float64 .* there, float32"):
         training(dtype="float32").restore(tmp_path / "run.npz")
     other = Training(words_model(num_layers=2), Few(), Adam(0.02))
-    with pytest.raises(CheckpointError, match="rnn.bias_hh_l1.* are in one of them only"):
+    with pytest.raises(CheckpointError, match="rnn.bias_hh_l1.* are in only one of them"):
         other.restore(tmp_path / "run.npz")
-    with pytest.raises(CheckpointError, match="no checkpoint of this training: KeyError"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this training: KeyError"):
         training(optimiser=SGD(0.1)).restore(tmp_path / "run.npz")
     with pytest.raises(FileNotFoundError):
         training().restore(tmp_path / "missing.npz")

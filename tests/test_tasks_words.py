@@ -33,7 +33,7 @@ def test_sentences_and_tokens() -> None:
         (b"", "is empty; a text with some sentences is needed"),
         (b" \n\t\n", "is empty"),
         (b"\x7fELF\x02\x01\x01\x00abc", "is binary: byte 7 is zero; a text file is needed"),
-        ("Grüße".encode("latin-1"), "is no UTF-8 text: byte 0xfc at 2; convert it, as with iconv -t utf-8"),
+        ("Grüße".encode("latin-1"), "is not UTF-8 text: byte 0xfc at 2; convert it, as with iconv -t utf-8"),
     ],
 )
 def test_files_that_are_no_text(content: bytes, message: str, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_column_of_a_csv_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the column 'body' of .* is empty"):
         text.read_column(path, "body")
     path.write_text('author,body\nann,"never closed\n')
-    with pytest.raises(DataError, match="is no sound CSV"):
+    with pytest.raises(DataError, match="is not valid CSV"):
         text.read_column(path, "body")
     path.write_text("body\n" + "word " * 40_000 + "\nanother\n")  # beyond the csv module's own limit, which stays
     assert text.read_column(path, "body").count("word") == 40_000 and csv.field_size_limit() == 131_072

@@ -8,5 +8,5 @@ model        what is trained: parameters in one flat dict, a loss, its gradients
 training     the loop: progress, early stop, checkpoints, metrics
 digits, words   the two programs that `rnnbench train` runs
 by_hand, text_classifier, dynamic_rnn, unrolled   those that `rnnbench example` runs
-sources      made-up data of which the best possible loss is known
+sources      synthetic data whose best possible loss is known
 """

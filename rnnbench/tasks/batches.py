@@ -8,7 +8,7 @@ import numpy as np
 
 
 class DataError(ValueError):
-    """Data that cannot be learnt from; the message says what is wrong with it, and what would do."""
+    """Data that cannot be learnt from; the message says what is wrong with it, and what would work."""
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def windows(sequence: np.ndarray, batch_size: int, seq_len: int) -> Iterator[np.
     steps = len(sequence) // batch_size
     if steps < seq_len:
         raise DataError(
-            f"{len(sequence)} steps are too few for {batch_size} rows of {seq_len}; {batch_size * seq_len} would do"
+            f"{len(sequence)} steps are too few for {batch_size} rows of {seq_len}; at least {batch_size * seq_len} are needed"
         )
     rows = sequence[: steps * batch_size].reshape(batch_size, steps, *sequence.shape[1:]).swapaxes(0, 1)
     for start in range(0, steps - seq_len + 1, seq_len):

@@ -19,7 +19,7 @@ Groups = dict[str, dict[str, np.ndarray]]
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint, is damaged, or belongs to something else; the message says what, and what would work."""
+    """A file is not a checkpoint, is damaged, or belongs to something else; the message says what, and what would work."""
 
 
 def save(
@@ -51,7 +51,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Groups]:
         version = about.pop("version")
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
-            f"{path} is no checkpoint of rnnbench train: its entry {ABOUT!r} is missing or damaged"
+            f"{path} is not a checkpoint of rnnbench train: its entry {ABOUT!r} is missing or damaged"
         ) from error
     if version != VERSION:
         raise CheckpointError(f"{path} has version {version} of the format; this rnnbench reads version {VERSION}")

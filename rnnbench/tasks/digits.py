@@ -51,7 +51,7 @@ class Digits:
     def __init__(self, train: Pictures, test: Pictures, batch_size: int = 128, seed: int = 0) -> None:
         if not len(train.labels) or not len(test.labels):
             raise DataError(
-                f"{len(train.labels)} pictures to learn from and {len(test.labels)} held out are too few; there must be some"
+                f"{len(train.labels)} pictures to learn from and {len(test.labels)} held out are too few; both must have some"
             )
         if train.images.shape[1:] != test.images.shape[1:]:
             raise DataError(
@@ -91,7 +91,7 @@ def mnist(folder: str | os.PathLike[str], dtype: str = "float32", seed: int = 0)
     """
     if not Path(folder).is_dir():
         raise DataError(
-            f"{folder} is no folder; it is where train-images-idx3-ubyte and its companions are, plain or .gz"
+            f"{folder} is not a folder; name the one with train-images-idx3-ubyte and its companions, plain or .gz"
         )
     pairs = [idx.find(folder, part) for part in ("train", "t10k")]
     if pairs[0] is None:

@@ -93,7 +93,7 @@ def dynamic_rnn(
     cell and a state of the wrong form, and whatever `RNN` raises.
     """
     if cell.spec.num_layers * cell.spec.num_directions > 1:
-        raise ValueError(f"a cell is an RNN of one layer in one direction, not {cell}")
+        raise ValueError(f"a cell must be an RNN of one layer in one direction, not {cell}")
     arrays = np.asarray(inputs)
     swap = bool(time_major) == cell.batch_first and arrays.ndim == 3  # any other shape is for the RNN to refuse
     state = None if initial_state is None else _from_tensorflow(cell, initial_state, state_is_tuple)
@@ -114,7 +114,7 @@ def _from_tensorflow(cell: RNN, state: State, state_is_tuple: bool) -> tuple[np.
     if len(widths) == 2 and state_is_tuple:
         if not isinstance(state, (tuple, list)) or len(state) != 2:
             raise ValueError(
-                f"the state of an LSTM is a tuple (c, h) unless state_is_tuple is False, not {_form(state)}"
+                f"the state of an LSTM must be a tuple (c, h) unless state_is_tuple is False, not {_form(state)}"
             )
         c, h = (np.asarray(part) for part in state)
         return h[None], c[None]

@@ -52,7 +52,7 @@ def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) ->
     pictures, digits = read_idx(images, IMAGES), read_idx(labels, LABELS)
     if len(pictures) != len(digits):
         raise DataError(
-            f"{images} has {len(pictures)} images and {labels} {len(digits)} labels; they have to be of one set"
+            f"{images} has {len(pictures)} images and {labels} {len(digits)} labels; they must belong together"
         )
     if digits.max() > 9:
         place = int(np.argmax(digits > 9))
@@ -81,4 +81,4 @@ def find(folder: str | os.PathLike[str], part: str) -> tuple[Path, Path] | None:
 def _guess(magic: int, path: str | os.PathLike[str]) -> str:
     if magic in _MEANING:
         return f", as {_MEANING[magic].partition(' ')[0]} do"
-    return ", which is no idx file of bytes"
+    return ", which is not an idx file of bytes"

@@ -85,8 +85,8 @@ class Dense:
 class Embedding:
     """A row of `{name}.weight` (words, width) for each word's number.
 
-    That is the product of W (width, words), the weights transposed, with a one-hot vector, done as what it amounts to: looking up
-    a column. Its gradient touches the rows of the words that occurred and no other.
+    That is the product of W (width, words), the weights transposed, with a one-hot vector, done as a look-up of
+    a column, which is the same. Its gradient touches the rows of the words that occurred and no other.
     """
 
     def __init__(self, name: str, words: int, width: int) -> None:

@@ -109,12 +109,12 @@ def mean_squared_error(
 
 def _check(logits: np.ndarray, targets: np.ndarray, lengths: np.ndarray | None) -> None:
     if logits.dtype not in (np.float32, np.float64):
-        raise TypeError(f"logits are float32 or float64, not {logits.dtype}")
+        raise TypeError(f"logits must be float32 or float64, not {logits.dtype}")
     if np.asarray(targets).dtype.kind not in "iu":
-        raise ValueError(f"targets are the numbers of classes, whole numbers, not {np.asarray(targets).dtype}")
+        raise ValueError(f"targets must be class numbers, whole numbers, not {np.asarray(targets).dtype}")
     if np.shape(targets) != logits.shape[:-1]:
         raise ValueError(
-            f"targets for logits {logits.shape} have the shape {logits.shape[:-1]}, not {np.shape(targets)}"
+            f"targets for logits {logits.shape} must have shape {logits.shape[:-1]}, not {np.shape(targets)}"
         )
     if lengths is not None and (logits.ndim != 3 or np.shape(lengths) != (logits.shape[1],)):
         raise ValueError(

@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, Any]]
 def check_path(path: str | os.PathLike[str]) -> None:
     """Raise ValueError unless `path` ends as `write_rows` can write."""
     if Path(path).suffix not in (".csv", ".json"):
-        raise ValueError(f"metrics are written as .csv or .json, not to {str(path)!r}")
+        raise ValueError(f"metrics can be written as .csv or .json, not to {str(path)!r}")
 
 
 def write_rows(rows: Rows, path: str | os.PathLike[str], columns: Sequence[str] = ()) -> None:

@@ -25,7 +25,7 @@ class Optimiser(Protocol):
     learning_rate: float
 
     def step(self, params: Params, gradients: Gradients) -> None:
-        """Change `params` in place. Gradients of names that params has not are refused with a KeyError."""
+        """Change `params` in place. Gradients under names that params lacks raise a KeyError."""
 
     def end_of_epoch(self, loss: float) -> None:
         """Told the mean training loss of each epoch, before the next one starts."""

@@ -1,8 +1,8 @@
-"""Made-up data of which the best possible loss is known exactly, so that training can be checked against a number.
+"""Synthetic data whose best possible loss is known exactly, so that training can be checked against a number.
 
 Markov         the entropy rate: no model predicts its symbols better, and an LSTM has to come close
 adding         1/6, the mean squared error of the best constant answer: below it something has been remembered
-copy_memory    10 ln 8 / (T + 20), the loss of a model that knows when to answer and not what
+copy_memory    10 ln 8 / (T + 20), the loss of a model that knows when to answer but not what
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Markov:
     def __init__(self, symbols: int = 4, order: int = 2, seed: int = 0, concentration: float = 0.3) -> None:
         if symbols < 2 or order < 1 or not concentration > 0:
             raise ValueError(
-                f"a source has at least 2 symbols, order 1 and a concentration above 0, not {symbols}, {order}, {concentration}"
+                f"a source needs at least 2 symbols, order 1 and a concentration above 0, not {symbols}, {order}, {concentration}"
             )
         self.symbols, self.order = symbols, order
         rng = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ class Markov:
         """
         known = self.order if seen is None else seen
         if not 0 <= known <= self.order:
-            raise ValueError(f"seen lies between 0 and the order {self.order}, not {seen}")
+            raise ValueError(f"seen must lie between 0 and the order {self.order}, not {seen}")
         joint = self.stationary()[:, None] * self.transition
         # the newest symbols are the last digits, so older ones are summed over along the first axis
         joint = joint.reshape(-1, self.symbols**known, self.symbols).sum(axis=0)
@@ -85,7 +85,7 @@ def adding(seq_len: int, batch_size: int, seed: int, dtype: str = "float32") -> 
     arXiv:1511.06464. Raises ValueError for fewer than two steps.
     """
     if seq_len < 2:
-        raise ValueError(f"two numbers are marked, so seq_len is at least 2, not {seq_len}")
+        raise ValueError(f"two numbers are marked, so seq_len must be at least 2, not {seq_len}")
     rng = np.random.default_rng(seed)
     x = np.zeros((seq_len, batch_size, 2), dtype)
     x[:, :, 0] = rng.random((seq_len, batch_size))
@@ -104,7 +104,7 @@ def copy_memory(delay: int, batch_size: int, seed: int) -> tuple[np.ndarray, np.
     Raises ValueError for a delay below 1.
     """
     if delay < 1:
-        raise ValueError(f"the delimiter takes one step of the delay, which is at least 1, not {delay}")
+        raise ValueError(f"the delimiter takes one step of the delay, which must be at least 1, not {delay}")
     shown = np.random.default_rng(seed).integers(BLANK, size=(COPY_SYMBOLS, batch_size))
     symbols = np.full((delay + 20, batch_size), BLANK)
     symbols[:COPY_SYMBOLS] = shown

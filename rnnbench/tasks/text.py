@@ -29,7 +29,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is no UTF-8 text: byte 0x{content[error.start]:02x} at {error.start}; convert it, as with iconv -t utf-8"
+            f"{path} is not UTF-8 text: byte 0x{content[error.start]:02x} at {error.start}; convert it, as with iconv -t utf-8"
         ) from error
     if not text.strip():
         raise DataError(f"{path} is empty; a text with some sentences is needed")
@@ -50,7 +50,7 @@ def read_column(path: str | os.PathLike[str], column: str) -> str:
             raise DataError(f"{path} has no column {column!r}; it has {', '.join(map(repr, names))}")
         cells = [row[column] or "" for row in reader]
     except csv.Error as error:
-        raise DataError(f"{path} is no sound CSV: {error}") from error
+        raise DataError(f"{path} is not valid CSV: {error}") from error
     finally:
         csv.field_size_limit(limit)
     if not any(cell.strip() for cell in cells):
@@ -93,7 +93,7 @@ class Dictionary:
         self.words = (*MARKS, *words)
         self._numbers = {word: k for k, word in enumerate(self.words)}
         if len(self._numbers) != len(self.words):
-            raise ValueError("a dictionary has each word once, and none that is called like a mark")
+            raise ValueError("a dictionary must have each word once, and none that is spelt like a mark")
         self.start, self.end, self.unknown = range(3)
 
     @classmethod

@@ -36,9 +36,11 @@ class TorchTwin:
         torch.set_num_threads(threads.get_threads())
         spec, first = model.recurrent.rnn.spec, model.first
         if spec.cell.name not in TORCH or any(spec.numbers.values()):
-            raise ValueError(f"PyTorch has no layer that is {spec.cell.name} with {dict(spec.numbers)}")
+            raise ValueError(f"PyTorch has no layer for {spec.cell.name} with {dict(spec.numbers)}")
         if not model.every_step or not isinstance(first, Embedding) or spec.bidirectional or spec.reverse:
-            raise ValueError("the twin is of models with an embedding, one direction and a prediction at every step")
+            raise ValueError(
+                "the twin only supports models with an embedding, one direction and a prediction at every step"
+            )
         sparse = optimiser == "sgd" and clip is None
         kind, options = TORCH[spec.cell.name]
         dtype = getattr(torch, spec.dtype)

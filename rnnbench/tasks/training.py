@@ -1,4 +1,4 @@
-"""The training loop: epochs of batches, a measured row now and then, early stop, and checkpoints that go on to the same curve."""
+"""The training loop: epochs of batches, a measured row now and then, early stop, checkpoints that continue the same curve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 class Diverged(ArithmeticError):
-    """The loss or a gradient is no finite number any more; the message says when, with which rate, and what to try."""
+    """The loss or a gradient is no longer finite; the message says when, with which rate, and what to try."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -231,18 +231,18 @@ class Training:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"{path} is no checkpoint of this training: {error!r}") from error
+            raise CheckpointError(f"{path} is not a checkpoint of this training: {error!r}") from error
 
     def _take(self, arrays: Mapping[str, Any]) -> None:
         """Copy `arrays` into the model's parameters."""
         params = self.model.params
         if arrays.keys() != params.keys():
             names = ", ".join(sorted(arrays.keys() ^ params.keys()))
-            raise CheckpointError(f"the checkpoint is another model's: {names} are in one of them only")
+            raise CheckpointError(f"the checkpoint belongs to another model: {names} are in only one of them")
         for name, array in arrays.items():
             if array.shape != params[name].shape or array.dtype != params[name].dtype:
                 raise CheckpointError(
-                    f"the checkpoint is another model's: {name} is {array.dtype} {array.shape} there, "
+                    f"the checkpoint belongs to another model: {name} is {array.dtype} {array.shape} there, "
                     f"{params[name].dtype} {params[name].shape} here"
                 )
         for name, array in arrays.items():

@@ -49,7 +49,7 @@ class Corpus:
         if exact and len(self.dictionary) < size:
             raise DataError(
                 f"a dictionary of {size} is larger than the corpus, which has {len(self.dictionary) - len(MARKS)} different "
-                f"words to learn from; with the marks {len(self.dictionary)} would do"
+                f"words to learn from; with the marks, {len(self.dictionary)} is the largest possible"
             )
         self._train, self._test = ([self.dictionary.encode(s) for s in part] for part in (learnt, kept))
         self.batch_size, self.seed = batch_size, seed
@@ -126,7 +126,7 @@ def sample(
         return []
     embedding = model.first
     if not isinstance(embedding, Embedding):
-        raise ValueError("a model that speaks has an embedding, as those of language_model do")
+        raise ValueError("only a model with an embedding can make sentences, such as those of language_model")
     rng = np.random.default_rng(seed)
     tokens = np.full(count, dictionary.start)
     state, drawn = None, []
