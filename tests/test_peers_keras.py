@@ -141,7 +141,7 @@ if backends.why_unavailable("keras") is None:
 
 
 @pytest.mark.parametrize(
-    ("library", "says"), [("torch", "on torch"), ("numpy", "runs on jax or torch, and Keras is set to numpy")]
+    ("library", "says"), [("torch", "on torch"), ("numpy", "runs on jax or torch, but Keras is set to numpy")]
 )
 def test_the_other_back_ends(library: str, says: str) -> None:
     pytest.importorskip(library, reason=f"the package {library} is not installed")

@@ -221,5 +221,5 @@ def test_in_16_bits_there_is_no_float64(narrow: str) -> None:
     found = verify(Case("lstm", narrow, "float64"))
     assert found.status == "skipped"
     assert found.reason.endswith(
-        f"a float32 network is what is computed in {SIXTEEN[narrow]} here, and the dtype is float64"
+        f"only float32 networks are computed in {SIXTEEN[narrow]} here, but the dtype is float64"
     )

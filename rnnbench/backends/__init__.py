@@ -1,6 +1,6 @@
-"""Backends by name: our own, and the peers that they are compared with. `base` tells what a backend promises.
+"""Backends by name: our own, and the peers that they are compared with. `base` says what a backend promises.
 
-Each is imported at the first use of its name, so a peer's library is only loaded by who asks for it.
+Each is imported at the first use of its name, so a peer's library is only loaded when asked for.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ NAMES = OWN + GPU + PEERS
 
 
 class BackendUnavailable(RuntimeError):
-    """The backend exists, and its library or device cannot be used here; the message says why."""
+    """The backend exists, but its library or device cannot be used here; the message says why."""
 
 
 def load(name: str) -> Backend:

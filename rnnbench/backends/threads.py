@@ -26,7 +26,7 @@ def available_threads() -> int:
 
 
 def allowed_threads(environment: Mapping[str, str]) -> float:
-    """The least that one of VARIABLES in `environment` allows, infinity where none does. What is no number is no limit."""
+    """The least that one of VARIABLES in `environment` allows, infinity where none does. Anything but a number is no limit."""
     # OpenMP's may be a list, "4,2", whose first number is that of the outermost level
     texts = [environment.get(name, "").partition(",")[0].strip() for name in VARIABLES]
     return min([math.inf, *(int(text) for text in texts if text.isdecimal() and int(text) > 0)])

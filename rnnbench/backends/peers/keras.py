@@ -60,7 +60,7 @@ def why_unavailable() -> str | None:
     """That Keras runs on a back end with which this peer cannot train, in a sentence; None if it does not."""
     if BACKEND in ("jax", "torch"):
         return None
-    return f"the backend keras runs on jax or torch, and Keras is set to {BACKEND}: set KERAS_BACKEND"
+    return f"the backend keras runs on jax or torch, but Keras is set to {BACKEND}: set KERAS_BACKEND"
 
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:

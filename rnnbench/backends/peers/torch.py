@@ -81,7 +81,7 @@ class TorchBackend:
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
         """None, or which of a network's features PyTorch lacks; see `base.Backend.why_unsupported`."""
         if _PRECISIONS[self.precision].narrow and spec.dtype != "float32":
-            return f"a float32 network is what is computed in {self.precision} here, and the dtype is {spec.dtype}"
+            return f"only float32 networks are computed in {self.precision} here, but the dtype is {spec.dtype}"
         return why_not_in_torch(spec)
 
     def prepare(self, spec: Spec, params: Mapping[str, np.ndarray]) -> TorchNetwork:
