@@ -21,10 +21,10 @@ PEERS ?= ".[peers]"
 help:
 	@echo "make bench    verify and time every cell and backend, then show the table and the page (SUITE=quick)"
 	@echo "make test     the tests (ARGS=\"-k name\" for some of them)"
-	@echo "make peers    install PyTorch, ONNX Runtime, JAX and Keras, which tests and comparisons use where they are there"
+	@echo "make peers    install PyTorch, ONNX Runtime, JAX and Keras, which tests and comparisons use if they are installed"
 	@echo "make cuda     install numba-cuda, with which the tests compile the CUDA kernels for real devices"
 	@echo "make lint     ruff and mypy"
-	@echo "make format   let ruff format and mend the sources"
+	@echo "make format   let ruff format and fix the sources"
 	@echo "make gpu      check and measure the CUDA kernels on a GPU, ten minutes (OUT=folder)"
 	@echo "make smoke    every benchmark once, tiny, keeping no numbers"
 	@echo "make clean    remove .venv and everything else that can be made again; results/ stays"
@@ -88,7 +88,7 @@ ifneq ($(shell $(RUN)python -c "print('runs')" 2>/dev/null),runs)
 .PHONY: $(MADE)
 endif
 
-# Exit 0 where this Python will do. ensurepip: Debian and Ubuntu keep it in the package python3-venv.
+# Exit 0 where this Python will work. ensurepip: Debian and Ubuntu keep it in the package python3-venv.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 # A name on the PATH proves nothing (pyenv leaves shims of versions that are switched off), so each candidate is run.

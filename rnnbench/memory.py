@@ -70,7 +70,7 @@ def _cached_files(stat: str) -> int:
 
 
 def require(needed: int, what: str, *values: object) -> None:
-    """Raise MemoryError if `needed` bytes for `what` are more than there are. values: what `what` is formatted with, if any.
+    """Raise MemoryError if `needed` bytes for `what` are more than are available. values: what `what` is formatted with, if any.
 
     Below _ALWAYS_THERE the system is not asked: that takes a part of a millisecond, as long as a small network runs.
     """

@@ -99,7 +99,7 @@ def test_a_dry_run_only_tells(history: Path, capsys: pytest.CaptureFixture[str])
 def test_bad_tags_are_told(
     history: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert backfill("nope") == 2 and "'nope' is no commit before HEAD" in capsys.readouterr().err
+    assert backfill("nope") == 2 and "'nope' is not a commit before HEAD" in capsys.readouterr().err
     assert backfill("HEAD") == 2 and "there is no commit after 'HEAD'" in capsys.readouterr().err
     git(tmp_path, "clone", "--quiet", "--depth", "1", history.as_uri(), "shallow")
     monkeypatch.chdir(tmp_path / "shallow")
@@ -174,7 +174,7 @@ def test_a_machine_keeps_the_name_that_it_was_given(history: Path, capsys: pytes
         with pytest.raises(SystemExit):
             cli.main([command, "--help"])
         help_ = " ".join(capsys.readouterr().out.split())
-        assert "default: the only name that asv knows, as of an earlier --machine, or else its host name" in help_
+        assert "default: the name asv knows, if only one, e.g. an earlier --machine; else the host name" in help_
 
 
 @pytest.mark.parametrize("command", [["run"], ["backfill", "--since", "HEAD~1"], ["publish"]])

@@ -132,7 +132,7 @@ def test_what_pytorch_has_no_twin_of_is_skipped() -> None:
     pytest.importorskip("torch")
     rows = training.compare(replace(SMALL, cell="gru_reset_before"), ["numpy", "torch"], turns=2)
     assert [row["status"] for row in rows] == ["ok", "skipped"]
-    assert "PyTorch has no layer that is gru_reset_before" in rows[1]["reason"]
+    assert "PyTorch has no layer for gru_reset_before" in rows[1]["reason"]
 
 
 def test_the_time_to_a_goal() -> None:

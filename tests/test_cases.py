@@ -18,7 +18,7 @@ from rnnbench.bench.cases import DTYPES, PARAM_NAMES, SUITES, Case, Grid, grid
         ({"batch_size": -1}, "batch_size"),
         ({"hidden_size": 2.0}, "hidden_size"),
         ({"num_layers": True}, "num_layers"),
-        ({"dtype": "float16"}, "dtype is float32 or float64; got 'float16'"),
+        ({"dtype": "float16"}, "dtype must be float32 or float64; got 'float16'"),
         ({"direction": "backward"}, "forward or train"),
         ({"lengths": "long"}, "full or ragged"),
     ],

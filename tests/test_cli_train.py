@@ -118,7 +118,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "words", "--temperature", "0"], "--temperature must be a number above 0, such as 0.8; got '0'"),
         (["train", "words", "--clip", "-1"], "--clip must be a number above 0, such as 1; got '-1'"),
         (["train", "words", "--optimiser", "adm"], "unknown optimiser 'adm'; did you mean 'adam'?"),
-        (["train", "words", "--metrics", "m.txt"], "metrics are written as .csv or .json, not to 'm.txt'"),
+        (["train", "words", "--metrics", "m.txt"], "metrics can be written as .csv or .json, not to 'm.txt'"),
         (["train", "words", "--plot", "p.docx"], "matplotlib cannot draw into 'p.docx'"),
         (["train", "words", "--save", "nowhere/run.npz"], "nowhere/run.npz cannot be written: there is no folder"),
         (["train", "words", "--resume", "no.npz"], "no.npz: No such file or directory"),

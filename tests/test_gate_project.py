@@ -60,10 +60,10 @@ def test_what_the_documentation_shows_is_what_is_read(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("[tool.rnnbench]\ncell = {}", "has the unknown key 'cell'; did you mean 'cells'"),
-        ("[tool.rnnbench]\ncells = ['a']", "cells in .* is a table"),
-        ("[tool.rnnbench]\ncases = 'lstm'", "cases in .* is a list of texts such as 'lstm"),
-        ("[tool.rnnbench]\ncases = []", "is a list"),
-        ("[tool.rnnbench]\nthreshold = 3", "threshold in .* is a fraction such as 0.03; got 3"),
+        ("[tool.rnnbench]\ncells = ['a']", "cells in .* must be a table"),
+        ("[tool.rnnbench]\ncases = 'lstm'", "cases in .* must be a list of strings such as 'lstm"),
+        ("[tool.rnnbench]\ncases = []", "must be a list"),
+        ("[tool.rnnbench]\nthreshold = 3", "threshold in .* must be a fraction such as 0.03; got 3"),
         ("[tool.rnnbench]\nbudget = 0", "budget in .* minutes above 0; got 0"),
         ("[tool.rnnbench", "cannot be read"),
     ],
@@ -102,7 +102,7 @@ def test_words_may_stand_in_any_order_and_be_left_out() -> None:
     [
         ("lstm H=x", "'H=x'; H must be a whole number"),
         ("lstm H=0", "'H=0'; H must be a whole number of at least 1"),
-        ("H=3", "names no cell; one is written as 'lstm numba-cpu forward"),
+        ("H=3", "names no cell; write it like 'lstm numba-cpu forward"),
         ("lstm nmpy", "'nmpy', which is neither a cell, a backend nor a size; did you mean 'numpy'"),
         ("lstm gru", "names two cells, lstm and gru"),
         ("lstm lstm", "names two cells, lstm and lstm"),

@@ -319,7 +319,7 @@ def test_kernels_from_elsewhere_are_refused(small: Path, monkeypatch: Any, capsy
     table = TABLE.replace("[tool.rnnbench]\n", '[tool.rnnbench]\nbackends = { fast = "json" }\n')
     commit(small, {"pyproject.toml": table})
     told = refusal(small, monkeypatch, capsys, "--base", "before")
-    assert "json comes from" in told and "not from what was built" in told
+    assert "json comes from" in told and "not from the build of this revision" in told
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")

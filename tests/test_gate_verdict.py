@@ -179,7 +179,7 @@ def test_pairs_of_one_restart_do_not_count_as_independent() -> None:
     bounds = interval(list(ratios))
     assert bounds.lower < 0.97 and bounds.upper > 1.04
     judgement = judge([Batch(ratios, np.ones((4, 3)))], most=1)
-    assert judgement.verdict == "inconclusive" and "does not tell" in judgement.reason
+    assert judgement.verdict == "inconclusive" and "does not show" in judgement.reason
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -209,7 +209,7 @@ def test_the_same_numbers_always_give_the_same_bounds() -> None:
     [
         (np.ones((0, 3)), np.ones((1, 1)), "at least one"),
         (np.ones(3), np.ones((1, 1)), "restarts x pairs"),
-        (np.array([[1.0, np.nan]]), np.ones((1, 1)), "nan, which is no ratio"),
+        (np.array([[1.0, np.nan]]), np.ones((1, 1)), "nan, which is not a ratio"),
         (np.ones((1, 1)), np.array([[0.0]]), "control holds 0.0"),
     ],
 )

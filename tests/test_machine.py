@@ -242,8 +242,8 @@ def test_the_shortest_call_counts() -> None:
         (("float16", 1), "dtype must be float32 or float64, not 'float16'"),
         (("float32", 0), "threads must be a whole number of at least 1, not 0"),
         (("float32", 1.5), "threads must be a whole number of at least 1, not 1.5"),
-        (("float32", 1, 0), "seconds is above 0, not 0"),
-        (("float32", 1, math.nan), "seconds is above 0, not nan"),
+        (("float32", 1, 0), "seconds must be above 0, not 0"),
+        (("float32", 1, math.nan), "seconds must be above 0, not nan"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[object, ...], sentence: str) -> None:

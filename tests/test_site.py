@@ -123,7 +123,7 @@ def no_numbers(folder: Path) -> None:
         (lambda folder: (folder / "index.json").write_text("{"), "index.json of the site cannot be read"),
         (lambda folder: (folder / "index.json").write_text("{}"), "is not an index of asv's"),
         (lambda folder: (folder / "regressions.json").unlink(), "regressions.json of the site cannot be read"),
-        (regressions_of_another, "tells of 'speed.Gone.time_it\\(1\\)', which is no benchmark"),
+        (regressions_of_another, "lists 'speed.Gone.time_it\\(1\\)', which is not a benchmark"),
         (a_revision_too_many, "has a point at revision 99"),
         (a_line_too_few, "has 2 lines and, at revision 5, 1 numbers"),
         (no_numbers, "shows no number at all"),

@@ -50,7 +50,7 @@ def cases(
 
 
 def against(case: Case, ours: Sequence[str], peers: Sequence[str]) -> Iterator[tuple[str, str, Verification]]:
-    """Run one case everywhere: (our backend, peer, how they compare). A peer that cannot train is held against inference.
+    """Run one case everywhere: (our backend, peer, how they compare). A peer that cannot train is compared in inference.
 
     ours, peers: names of backends that can be used. A peer gets weights as ours stores them. A verification's case names our
     backend, and `runs` the peer's own words.

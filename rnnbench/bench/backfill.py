@@ -1,4 +1,4 @@
-"""Histories backwards: the benchmarks of earlier commits, each as it was, on this machine and with the libraries of today.
+"""Histories measured afterwards: the benchmarks of earlier commits, each as it was, on this machine with today's libraries.
 
 Every commit is checked out as a git worktree in a temporary folder and runs its own `rnnbench run` there, into the results of
 this checkout. So a number is that of the commit's kernels and of its own benchmarks; where a benchmark has changed since, its
@@ -30,12 +30,8 @@ def commits(root: Path, since: str, every: int = 1) -> list[str]:
         git(root, "rev-parse", "--verify", "--quiet", f"{since}^{{commit}}")
         git(root, "merge-base", "--is-ancestor", since, "HEAD")
     except SuiteError:
-        hint = (
-            "this clone is shallow, so `git fetch --unshallow` may help"
-            if shallow
-            else "a tag or commit before it would do"
-        )
-        raise SuiteError(f"{since!r} is no commit before HEAD in {root}; {hint}") from None
+        hint = "this clone is shallow, so try `git fetch --unshallow`" if shallow else "use a tag or commit before it"
+        raise SuiteError(f"{since!r} is not a commit before HEAD in {root}; {hint}") from None
     newest_first = git(root, "rev-list", "--first-parent", f"{since}..HEAD").splitlines()
     if not newest_first:
         raise SuiteError(f"there is no commit after {since!r}: it is HEAD")

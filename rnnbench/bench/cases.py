@@ -55,7 +55,7 @@ class Case:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
         for name, allowed in (("dtype", DTYPES), ("direction", DIRECTIONS), ("lengths", LENGTHS)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {' or '.join(allowed)}; got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {' or '.join(allowed)}; got {getattr(self, name)!r}")
 
     @property
     def spec(self) -> Spec:

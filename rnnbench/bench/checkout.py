@@ -107,10 +107,10 @@ def publish(root: Path, results_dir: Path, html_dir: str | None = None) -> Path:
 
 
 def _require_a_place_for_a_site(folder: Path) -> None:
-    """Raise SuiteError for what asv would delete, and is no site that it made."""
+    """Raise SuiteError for files that asv would delete and that are not a site it made."""
     if folder.exists() and not folder.is_dir():
         raise SuiteError(f"{folder} is a file; the site needs a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "asv.js").is_file():
         raise SuiteError(
-            f"{folder} holds files that are no site of asv's, and making one would delete them; name a new or an empty folder"
+            f"{folder} holds files that are not a site of asv's, and making one would delete them; name a new or an empty folder"
         )

@@ -1,4 +1,4 @@
-"""The programs of `rnnbench example` as benchmarks. Each is first held against the same program in float64 on NumPy, then timed.
+"""The programs of `rnnbench example` as benchmarks. Each is first checked against the same program in float64 on NumPy, then timed.
 
 The data are random: a step's time does not depend on them, and no corpus has to be there. Rates are of whole training steps (look
 tokens up, the network, the loss, all gradients, the optimiser, handing the weights on), of calls of `dynamic_rnn`, or of the two

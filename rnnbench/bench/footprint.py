@@ -14,7 +14,7 @@ from rnnbench.bench.session import Session
 
 
 def workspace_bytes(case: Case) -> int:
-    """The peak of what one first run of the case allocates on the host, in training the way there and back, without its results
+    """The peak of what one first run of the case allocates on the host, in training forward and backward, without its results
     and without the tape; of a backend that computes on a device what it keeps there for its runs.
 
     Verify this very case before: that compiles and loads everything, which allocates far more. The network is a new one, so

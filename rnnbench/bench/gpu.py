@@ -1,7 +1,7 @@
-"""Everything that a GPU is needed for, in one run within a time: is it right there, what are the ceilings, how fast is it.
+"""Everything that needs a GPU, in one run within a time limit: is it right there, what are the ceilings, how fast is it.
 
-What runs on the device runs in other processes (`isolated`): a kernel that hangs or spoils its process costs one case. The folder
-is written anew after each part and each case, see `gpu_report`. `rnnbench gpu FOLDER` and `make gpu OUT=FOLDER` run it.
+What runs on the device runs in other processes (`isolated`): a kernel that hangs or corrupts its process costs one case. The folder
+is rewritten after each part and each case, see `gpu_report`. `rnnbench gpu FOLDER` and `make gpu OUT=FOLDER` run it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class NoGpu(RuntimeError):
 def run(folder: Path, minutes: float, say: Say) -> int:
     """Run all parts and return how many cases are wrong or failed.
 
-    folder: where the results go. minutes: after which no new case begins. say: told each part.
+    folder: where the results go. minutes: after which no new case begins. say: called with each part's name.
 
     Raises NoGpu before anything is written, and `gpu_report.WriteError` where nothing can be.
     """
@@ -83,7 +83,7 @@ def run(folder: Path, minutes: float, say: Say) -> int:
     say("first contact")
     _touch(results)
     if not any(v.ok for v in results.verifications):
-        say("no kernel gives right results, so nothing else was run")
+        say("no kernel gives correct results, so nothing else was run")
         return results.bad
     say("ceilings")
     _measure_ceilings(results)
@@ -134,7 +134,7 @@ def _compare(results: Results, until: float) -> None:
     with Isolated(compared) as elsewhere:
         for case in grid():
             if monotonic() > until:
-                results.skipped.append(f"{case}: the time was over")
+                results.skipped.append(f"{case}: time ran out")
             elif case.flops > MOST_FLOPS:
                 results.skipped.append(f"{case}: the float64 reference would take too long on the host")
             else:
@@ -193,7 +193,7 @@ def verifications(cases: list[tuple[str, Case]], until: float) -> Iterator[Verif
 
     def one(kernel: str, case: Case) -> Verification:
         if monotonic() > until:
-            reason = "the time for conformance was over"
+            reason = "the time for conformance ran out"
             return Verification(case, "skipped", reason=reason, runs=f"kernel {kernel}")
         elsewhere = idle.get()
         try:
@@ -256,7 +256,7 @@ def conformance() -> list[tuple[str, Case]]:
 
 
 def grid() -> list[Case]:
-    """The cases that are compared, in an order in which each beginning is a sample of all. PyTorch gets ragged batches packed."""
+    """The cases that are compared, in an order in which any first part is a sample of all. PyTorch gets ragged batches packed."""
     directions = ("forward", "train")
     full = {
         Case(cell, "", "float32", direction, SEQ_LENS[t], BATCH_SIZES[b], HIDDEN_SIZES[h], HIDDEN_SIZES[h]): t
@@ -303,10 +303,10 @@ def compiled(until: float) -> list[str]:
     for _, error in startup.compile_kernels([list(cases.values()) for cases in groups.values()], until):
         done += 1
         if error:
-            notes.append(f"not compiled ahead: {error}")
+            notes.append(f"not compiled in advance: {error}")
         if monotonic() > until:
             notes.append(
-                f"{len(groups) - done} of {len(groups)} groups of kernels were not compiled ahead: the time was over"
+                f"{len(groups) - done} of {len(groups)} groups of kernels were not compiled in advance: time ran out"
             )
             break
     return notes
@@ -321,7 +321,7 @@ def sanitized(tool: str, seconds: float) -> tuple[bool, str]:
     """
     command = shutil.which("compute-sanitizer")
     if command is None:
-        return True, "compute-sanitizer is not on the PATH, so faults were looked for by fresh inputs alone"
+        return True, "compute-sanitizer is not on the PATH, so faults were only looked for with fresh inputs"
     program = (
         "from rnnbench.bench.gpu import thorough, verified\n"
         "for kernel, case in thorough():\n"

@@ -76,7 +76,7 @@ def peak_gflops(dtype: str, threads: int, seconds: float = 1.0) -> float:
     Raises ValueError for another dtype, threads below 1 or no time.
     """
     if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype is float32 or float64, not {dtype!r}")
+        raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
     _require_positive(threads, seconds)
     random = np.random.default_rng(0)
     best = 0.0
@@ -111,7 +111,7 @@ def _require_positive(threads: int, seconds: float) -> None:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads must be a whole number of at least 1, not {threads!r}")
     if not seconds > 0:
-        raise ValueError(f"seconds is above 0, not {seconds!r}")
+        raise ValueError(f"seconds must be above 0, not {seconds!r}")
 
 
 def _shortest(work: Callable[[], object], seconds: float) -> float:

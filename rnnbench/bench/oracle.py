@@ -261,7 +261,7 @@ _STEPS = (1e-4, 1e-4, 1e-5, 1e-6)
 
 
 def confirm_gradients(case: Case, directions: int = 2) -> None:
-    """Hold the NumPy backend's float64 gradients against the equation itself, in random directions of every tensor.
+    """Check the NumPy backend's float64 gradients against the equation itself, in random directions of every tensor.
 
     The loss is <doutput, output> + <dstate, final state>. Along a direction v its derivative is <gradient, v>, and
     (loss(+h v) - loss(-h v)) / 2h up to h^2; the same with h / 2 gives an error a quarter as large, so their

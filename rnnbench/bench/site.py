@@ -45,7 +45,7 @@ def check(folder: Path) -> Site:
     """
     for page in PAGES:
         if not (folder / page).is_file():
-            raise SuiteError(f"the site in {folder} lacks {page}; make it again with rnnbench publish")
+            raise SuiteError(f"the site in {folder} lacks {page}; build it again with rnnbench publish")
     index = _json(folder / "index.json")
     try:
         benchmarks, commits = index["benchmarks"], index["revision_to_hash"]
@@ -74,7 +74,7 @@ def check(folder: Path) -> Site:
     found = _json(folder / "regressions.json").get("regressions", [])
     for entry in found:
         if entry[0].partition("(")[0] not in benchmarks:
-            raise SuiteError(f"{folder / 'regressions.json'} tells of {entry[0]!r}, which is no benchmark of the site")
+            raise SuiteError(f"{folder / 'regressions.json'} lists {entry[0]!r}, which is not a benchmark of the site")
     site.regressions = len(found)
     return site
 

@@ -4,8 +4,8 @@ A step is what `training.Training` does with a batch: look words up, the recurre
 gradients, clipping, the optimiser, and handing the new weights to the network. Sentences are of random words drawn by Zipf's law:
 a step's time does not depend on which words they are, and no corpus has to be there.
 
-Nothing is timed before its gradients agree with those of the same model in float64 on NumPy, which tests hold against differences,
-and before three steps have gone the same way.
+Nothing is timed before its gradients agree with those of the same model in float64 on NumPy, which tests check against differences,
+and three steps have given the same losses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is a backend right? Every case is held against the oracle before anything is timed.
+"""Is a backend right? Every case is checked against the oracle before anything is timed.
 
 Two numbers are looked at for each tensor: the normwise relative error ||got - expected|| / ||expected||, and the
 largest absolute error. Both have tolerances that follow from the dtype and the sizes (see `tolerance`). A tensor that
@@ -133,7 +133,7 @@ def compare(
     extra = set(got) - set(expected)
     if extra:
         return Verification(
-            case, "wrong", math.inf, 0.0, min(extra), f"the backend returns {min(extra)}, which is no result"
+            case, "wrong", math.inf, 0.0, min(extra), f"the backend returns {min(extra)}, which is not a result"
         )
     worst = (-1.0, math.nan, math.nan, "")
     for name, right in expected.items():

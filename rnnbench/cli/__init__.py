@@ -1,8 +1,8 @@
 """The command `rnnbench`.
 
 Exit status: 0 all is well; 1 something disagrees with the reference or failed; 2 the command was used wrongly. And as
-shells have it: 130 after Ctrl-C or a request to terminate (SIGTERM), which a job that is called off gets; 141 when the reader of
-a pipe has gone.
+usual in shells: 130 after Ctrl-C or a request to terminate (SIGTERM), which a cancelled job gets; 141 when the reader of a pipe
+has gone.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _ours(arguments: argparse.Namespace) -> list[str]:
-    """The backends named, else our own, without what they are held against: a backend always agrees with itself."""
+    """The backends named, else our own, without those they are compared with: a backend always agrees with itself."""
     same = [name for name in arguments.backends or () if name in arguments.against]
     if same:
         raise UsageError(f"--against {same[0]} would compare {same[0]} with itself; leave it out of --backends")

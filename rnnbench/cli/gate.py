@@ -28,7 +28,7 @@ STATUS = {
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Hold the gate and print what it found: 0 pass, 1 regression or wrong, 3 inconclusive; GateError is wrong usage, 2."""
+    """Run the gate and print what it found: 0 pass, 1 regression or wrong, 3 inconclusive; GateError is wrong usage, 2."""
     try:
         for path in filter(None, (arguments.markdown, arguments.json)):
             require_writable(path)  # now, and not after minutes of measuring

@@ -26,7 +26,8 @@ def paint(text: str, status: str, stream: TextIO) -> str:
 def never_fail(stream: object) -> None:
     """Have a text stream write something for what its encoding lacks, such as the × of a ratio in ASCII or – in Latin-1.
 
-    A stream that was told what to do instead (PYTHONIOENCODING=ascii:replace) stays so; one that is no file of Python's, too.
+    A stream that was told what to do instead (PYTHONIOENCODING=ascii:replace) stays so, as does one that is
+    not a file of Python's.
     """
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         codecs.register_error("rnnbench.plain", _plain)

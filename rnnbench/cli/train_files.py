@@ -12,7 +12,7 @@ from rnnbench.tasks import checkpoint, metrics
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuse files that cannot be written, one that is to be two, and to write a checkpoint over what is none.
+    """Refuse files that cannot be written, one file for two purposes, and a checkpoint over a file that is not a checkpoint.
 
     Raises UsageError, and the OSError of a file that was named.
     """

@@ -68,7 +68,7 @@ def words(parser: argparse.ArgumentParser) -> None:
         "--max-length",
         type=values.number("--max-length"),
         metavar="N",
-        help="longest sentence in words; the rest is cut off (default: 60)",
+        help="words after which a sentence is split (default: 60)",
     )
     parser.add_argument(
         "--sample",

@@ -118,7 +118,7 @@ def cell_list(text: str) -> list[str]:
 
 
 def backend_list(text: str) -> list[str]:
-    """Comma-separated backends. One that is named and cannot be used is an error: nothing was measured by mistake."""
+    """Comma-separated backends. One that is named but cannot be used is an error, so that nothing is left out by mistake."""
     found = _parts("backend", text)
     for backend in found:
         try:

@@ -102,7 +102,7 @@ def test_where_nothing_works_nothing_else_is_tried(
     monkeypatch.setattr(gpu, "verify", lambda case: found(case, "failed", "no attribute 'row_stack'"))
     assert cli.main(["gpu", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "no kernel gives right results, so nothing else was run" in said.err and "compare" not in said.err
+    assert "no kernel gives correct results, so nothing else was run" in said.err and "compare" not in said.err
     assert "3 failed" in said.out and "no attribute 'row_stack'" in said.out
     assert [row["runs"] for row in rows(tmp_path / "conformance.csv")] == [f"kernel {k}" for k in gpu.KERNELS]
 
@@ -163,8 +163,8 @@ def test_a_process_whose_device_may_be_unusable_is_not_asked_again(monkeypatch: 
 def test_what_there_was_no_time_for_is_named(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert gpu.run(tmp_path, 1e-9, print) == 0
     text = (tmp_path / "report.md").read_text()
-    assert "Not timed: 4 cases." in text and "T=2 B=2 I=3 H=3: the time was over" in text
-    assert {row["reason"] for row in rows(tmp_path / "conformance.csv")} == {"", "the time for conformance was over"}
+    assert "Not timed: 4 cases." in text and "T=2 B=2 I=3 H=3: time ran out" in text
+    assert {row["reason"] for row in rows(tmp_path / "conformance.csv")} == {"", "the time for conformance ran out"}
 
 
 def test_the_grid_is_the_issues_and_its_beginning_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,8 +202,8 @@ def test_kernels_are_compiled_ahead_once_each(monkeypatch: pytest.MonkeyPatch) -
     assert {case.direction for case in asked[0]} == {"forward", "train"} and asked[0][0].seq_len == gpu.SEQ_LENS[0]
     tf32 = [case for group in asked for case in group if case.backend == "numba-cuda-tf32"]
     assert {(case.seq_len, case.batch_size) for case in tf32} == set(itertools.product(gpu.SEQ_LENS, gpu.BATCH_SIZES))
-    assert notes[0] == "not compiled ahead: out of memory"
-    assert notes[1] == f"{len(asked) - 1} of {len(asked)} groups of kernels were not compiled ahead: the time was over"
+    assert notes[0] == "not compiled in advance: out of memory"
+    assert notes[1] == f"{len(asked) - 1} of {len(asked)} groups of kernels were not compiled in advance: time ran out"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Outcome:
     restarts: int = 0
     memory: dict[str, tuple[int, int]] = field(default_factory=dict)
     compile: Pair = (math.nan, math.nan)
-    reason: str = "not measured: the budget had ended"
+    reason: str = "not measured: the budget was used up"
     missing_on: str = ""
 
     @property

@@ -43,12 +43,12 @@ _KEYS = ("cells", "backends", "cases", "threshold", "budget")
 
 
 class GateError(Exception):
-    """The gate cannot be held; the message says in a sentence why, and what would help. Exit status 2."""
+    """The gate cannot be run; the message says in a sentence why, and what would help. Exit status 2."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """A checkout that the gate is held in.
+    """A checkout that the gate is run in.
 
     root: its top folder. name: the package's name in pyproject.toml, or "". cells, backends: name -> where it is. cases: those
     that are gated unless others are asked for. threshold: the change that matters. budget: in minutes.
@@ -83,7 +83,9 @@ def read(root: Path) -> Project:
     }
     wanted = table.get("cases", list(HEADLINE))
     if not isinstance(wanted, list) or not all(isinstance(text, str) for text in wanted) or not wanted:
-        raise GateError(f"{path}: cases in [tool.rnnbench] is a list of texts such as {HEADLINE[0]!r}; got {wanted!r}")
+        raise GateError(
+            f"{path}: cases in [tool.rnnbench] must be a list of strings such as {HEADLINE[0]!r}; got {wanted!r}"
+        )
     return Project(
         root,
         about.get("name", ""),
@@ -98,20 +100,20 @@ def read(root: Path) -> Project:
 def _strings(path: Path, key: str, table: Any) -> dict[str, str]:
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise GateError(
-            f'{path}: {key} in [tool.rnnbench] is a table such as {{ name = "module:object" }}; got {table!r}'
+            f'{path}: {key} in [tool.rnnbench] must be a table such as {{ name = "module:object" }}; got {table!r}'
         )
     return table
 
 
 def _fraction(path: Path, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise GateError(f"{path}: threshold in [tool.rnnbench] is a fraction such as 0.03; got {value!r}")
+        raise GateError(f"{path}: threshold in [tool.rnnbench] must be a fraction such as 0.03; got {value!r}")
     return float(value)
 
 
 def _minutes(path: Path, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise GateError(f"{path}: budget in [tool.rnnbench] is a number of minutes above 0; got {value!r}")
+        raise GateError(f"{path}: budget in [tool.rnnbench] must be a number of minutes above 0; got {value!r}")
     return float(value)
 
 
@@ -122,7 +124,7 @@ def cases(project: Project, texts: Iterable[str]) -> list[Case]:
 
 def parse(project: Project, text: str) -> Case:
     """The case of a text, in any order of its words: a cell, and where they are not the usual ones a backend (numba-cpu), a
-    dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged" and "both ways".
+    dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged" or "both ways".
 
     project: whose cells and backends may be named. `str(case)` is such a text. Raises GateError for a word without meaning,
     and for words that contradict each other.
@@ -164,7 +166,7 @@ def parse(project: Project, text: str) -> Case:
                 )
             )
     if "cell" not in about:
-        raise GateError(f"the case {text!r} names no cell; one is written as {HEADLINE[0]!r}")
+        raise GateError(f"the case {text!r} names no cell; write it like {HEADLINE[0]!r}")
     about.setdefault("input_size", about.get("hidden_size", Case.hidden_size))
     return Case(**about)
 

@@ -77,7 +77,7 @@ def resolve(root: Path, revision: str) -> str:
             f"the revision {revision!r} is not in this shallow clone; fetch it with `git fetch --unshallow` "
             "(on GitHub Actions: actions/checkout with fetch-depth: 0)"
         )
-    raise GateError(f"there is no revision {revision!r} in {root}; a branch, a tag or a commit's hash would do")
+    raise GateError(f"there is no revision {revision!r} in {root}; use a branch, a tag or a commit's hash")
 
 
 def check_clean(root: Path) -> None:
@@ -121,7 +121,7 @@ def _side(project: Project, name: str, revision: str, folder: Path) -> Side:
 
 
 def _build(side: Side) -> None:
-    """Wheel, then installation; nothing for a project that is no package."""
+    """Wheel, then installation; nothing for a project that is not a package."""
     path = side.checkout / "pyproject.toml"
     try:
         about = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -47,10 +47,10 @@ class Batch:
         for name in ("ratios", "control"):
             array = np.asarray(getattr(self, name), dtype=float)
             if array.ndim != 2 or array.size == 0:
-                raise ValueError(f"{name} needs restarts x pairs, at least one of each; got the shape {array.shape}")
+                raise ValueError(f"{name} needs restarts x pairs, at least one of each; got shape {array.shape}")
             if not (np.isfinite(array) & (array > 0)).all():
                 raise ValueError(
-                    f"{name} holds {array[~(np.isfinite(array) & (array > 0))][0]}, which is no ratio of times"
+                    f"{name} holds {array[~(np.isfinite(array) & (array > 0))][0]}, which is not a ratio of times"
                 )
             object.__setattr__(self, name, array)
 
@@ -81,7 +81,7 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
     if not batches:
         raise ValueError("a verdict needs at least one batch of pairs")
     if not 0 < threshold < 1:
-        raise ValueError(f"the threshold is a fraction above 0 and below 1, such as 0.03; got {threshold!r}")
+        raise ValueError(f"the threshold must be a fraction above 0 and below 1, such as 0.03; got {threshold!r}")
     whole = [batch for batch in batches if len(batch.ratios) >= restarts]
     ratio = interval([row for batch in whole or batches for row in batch.ratios])
     control = estimate([row for batch in whole or batches for row in batch.control])
@@ -108,7 +108,7 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
     if 1 / (1 + threshold) <= ratio.lower and ratio.upper <= 1 + threshold:
         return found("same")
     span = f"the ratio is between {ratio.lower:.3f} and {ratio.upper:.3f}"
-    return found("inconclusive", False, f"{span}, which does not tell whether it has changed by {threshold:.1%}")
+    return found("inconclusive", False, f"{span}, which does not show whether it has changed by {threshold:.1%}")
 
 
 def _beyond(lower: float, upper: float, threshold: float) -> str:

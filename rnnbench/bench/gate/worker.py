@@ -1,6 +1,6 @@
 """The process of one side: `python -m rnnbench.bench.gate.worker`, one JSON request a line in, one JSON answer a line out.
 
-It runs the harness of the rnnbench that holds the gate on the kernels of its own side. What it is asked:
+It runs the harness of the rnnbench that runs the gate on the kernels of its own side. What it is asked:
 
     start     pin to a processor core, register the project's cells and backends; tells where the package comes from
     first     seconds of the first call of a case in a new session: the compilation, where its kernels are not on disk

@@ -64,7 +64,7 @@ class Worker:
         except WorkerDied as error:
             self.close()
             raise GateError(
-                f"{side}: this rnnbench cannot run its kernels ({error}); choose a revision that is nearer"
+                f"{side}: this rnnbench cannot run its kernels ({error}); choose a revision closer to it"
             ) from error
         except BaseException:
             self.close()
@@ -78,7 +78,7 @@ class Worker:
             if origin is not None and not any(
                 Path(origin).resolve().is_relative_to(folder.resolve()) for folder in inside
             ):
-                raise GateError(f"{self.side}: {name} comes from {origin} and not from what was built of this revision")
+                raise GateError(f"{self.side}: {name} comes from {origin} and not from the build of this revision")
 
     def ask(self, question: str, patience: float = PATIENCE_SECONDS, **details: Any) -> dict[str, Any]:
         """The answer to one question of `worker`. Raises WorkerDied where there is none within `patience` seconds."""
