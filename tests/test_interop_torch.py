@@ -127,7 +127,7 @@ def test_a_reparametrised_module_is_refused_with_the_cure(change, cure, kind, na
         ),
         (lambda: to_torch(RNN("gru_reset_before", I, H, backend="numpy")), "no layer for the cell gru_reset_before"),
         (lambda: to_torch(RNN("lstm[clip=1]", I, H, backend="numpy")), r"no layer for the cell lstm\[clip=1\]"),
-        (lambda: to_torch(RNN("lstm", I, H, reverse=True, backend="numpy")), "not backwards alone"),
+        (lambda: to_torch(RNN("lstm", I, H, reverse=True, backend="numpy")), "not backwards only"),
         (
             lambda: to_torch(RNN("lstm", I, H, bias=False, forget_bias=1.0, backend="numpy")),
             "make the RNN with bias=True",

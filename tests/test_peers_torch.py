@@ -75,7 +75,7 @@ def test_nothing_in_the_padding_is_used() -> None:
         (("lstm_peephole",), "PyTorch has no layer for the cell lstm_peephole; it has rnn_tanh, rnn_relu, lstm, gru"),
         ((f"{users_cells.__file__}:slstm",), "PyTorch has no layer for the cell slstm"),
         (("lstm[clip=0.5]",), "no layer for the cell lstm[clip=0.5]"),
-        (("gru", {"reverse": True}), "not backwards alone"),
+        (("gru", {"reverse": True}), "not backwards only"),
         (
             ("rnn_tanh", {"proj_size": 3}),
             "PyTorch projects the output of an LSTM only, and the cell is rnn_tanh with proj_size 3",

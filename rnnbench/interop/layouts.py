@@ -44,7 +44,7 @@ def why_not_in_torch(spec: Spec) -> str | None:
     if spec.cell is not BUILT_IN.get(name) or name not in TORCH:
         return f"PyTorch has no layer for the cell {name}; it has {', '.join(TORCH)}"
     if spec.reverse:
-        return "PyTorch's layers read forwards or both ways, not backwards alone"
+        return "PyTorch's layers read forwards or both ways, not backwards only"
     if spec.proj_size and name != "lstm":
         return f"PyTorch projects the output of an LSTM only, and the cell is {name} with proj_size {spec.proj_size}"
     if spec.proj_size == spec.hidden_size:
