@@ -149,7 +149,7 @@ def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
 
 
 def test_parts_that_differ_and_folders_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         digits.mnist(tmp_path / "nowhere")
     good(tmp_path)
     write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((2, 8, 8), np.uint8), idx.IMAGES)

@@ -123,7 +123,7 @@ def test_the_gradient_may_take_the_place_of_the_logits() -> None:
     ("targets", "lengths", "message"),
     [
         (np.zeros((4, 3)), None, "whole numbers, not float64"),
-        (np.zeros((4, 2), int), None, r"have the shape \(4, 3\), not \(4, 2\)"),
+        (np.zeros((4, 2), int), None, r"must have shape \(4, 3\), not \(4, 2\)"),
         (np.full((4, 3), 5), None, "between 0 and 4; they span 5 to 5"),
         (np.full((4, 3), -1), None, "they span -1 to -1"),
         (np.zeros((4, 3), int), np.array([4, 4]), r"these are \(2,\)"),

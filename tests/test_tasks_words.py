@@ -119,7 +119,10 @@ def test_the_dictionary_is_made_of_what_is_learnt_from() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 12, "exact": True}, "a dictionary of 12 is larger than the corpus, which has 8 .* with the marks 11"),
+        (
+            {"size": 12, "exact": True},
+            "a dictionary of 12 is larger than the corpus, which has 8 .* with the marks, 11",
+        ),
         ({"held_out": 0.001}, "a text of 200 sentences is too short to hold 0% of it out"),
     ],
 )
