@@ -79,7 +79,7 @@ def test_gates_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="an LSTM's gates are input, forget, candidate, output, not reset"):
         join_gates({"reset": gates["input"]})
     small = Gate(*(part[:-1] for part in gates["output"]))
-    with pytest.raises(ValueError, match=r"the output gate's W, U and b are \(\(4, 5\), \(4, 5\), \(4,\)\)"):
+    with pytest.raises(ValueError, match=r"the output gate's W, U and b have shapes \(\(4, 5\), \(4, 5\), \(4,\)\)"):
         join_gates(gates | {"output": small})
 
 

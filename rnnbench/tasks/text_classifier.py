@@ -166,9 +166,7 @@ def join_gates(gates: Mapping[str, Gate]) -> Params:
     for name in GATES:
         shapes = tuple(np.shape(part) for part in gates[name])
         if shapes != ((H, I), (H, H), (H,)):
-            raise ValueError(
-                f"the {name} gate's W, U and b have shapes {shapes}, expected {((H, I), (H, H), (H,))} is needed"
-            )
+            raise ValueError(f"the {name} gate's W, U and b have shapes {shapes}, expected {((H, I), (H, H), (H,))}")
     W, U, b = (np.concatenate([gates[name][part] for name in GATES]) for part in range(3))
     b[H : 2 * H] -= 1
     return {"rnn.weight_ih_l0": W, "rnn.weight_hh_l0": U, "rnn.bias_ih_l0": b, "rnn.bias_hh_l0": np.zeros_like(b)}
