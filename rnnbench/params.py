@@ -23,9 +23,14 @@ from .spelling import did_you_mean, unknown
 DTYPES = ("float32", "float64")
 
 
+class NotHeld(ValueError):
+    """The dtype of the computation cannot hold a number of the cell, which another dtype may."""
+
+
 @dataclass(frozen=True)
 class Spec:
-    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for values that make no network.
+    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for values that make no network,
+    and NotHeld, a ValueError, for a number that the dtype cannot hold.
 
     reverse: one direction, which reads each sequence from its end. proj_size: P, the width that the new h is projected to by
     one more matrix before it is output and handed on (Sak, Senior, Beaufays, arXiv:1402.1128); 0 for none.
@@ -69,13 +74,11 @@ class Spec:
             self._check_held(f"a constant of the cell {self.cell.name}", node.value or 0.0)
 
     def _check_held(self, what: str, value: float) -> None:
-        """Raise ValueError for a number that is infinite, or 0 though it is not, in the dtype of the computation."""
+        """Raise NotHeld for a number that is infinite, or 0 though it is not, in the dtype of the computation."""
         with np.errstate(over="ignore", under="ignore"):
             held = np.dtype(self.dtype).type(value)
         if np.isinf(held) or (held == 0 and value != 0):
-            raise ValueError(
-                f"{what} is {value:g}, which {self.dtype} holds as {held:g}; use dtype float64, or scale it"
-            )
+            raise NotHeld(f"{what} is {value:g}, which {self.dtype} holds as {held:g}; use dtype float64, or scale it")
 
     def _check_projection(self) -> None:
         object.__setattr__(self, "proj_size", whole("proj_size", self.proj_size, 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cell_zoo
 import numpy as np
 import pytest
@@ -182,3 +184,14 @@ def test_a_long_equation_runs():
 
     rnn, tensors, doutput, dstate, *_, gradients = run(deep, 2, 1, input_size=1, hidden_size=2)
     assert not cell_zoo.gradient_problems(rnn.spec, tensors, doutput, dstate, gradients, None)
+
+
+def test_a_case_whose_dtype_cannot_hold_a_constant_is_skipped(tmp_path):
+    source = "from rnnbench import cell, tanh\n\n@cell\ndef far(x, R, h):\n    return tanh(x.h + R.h @ h) * 1e200 * (1e-200 * h)\n"
+    (tmp_path / "far.py").write_text(source)
+    case = Case(
+        f"{tmp_path}/far.py:far", "numpy", "float32", "train", seq_len=3, batch_size=2, input_size=2, hidden_size=3
+    )
+    found = verify(case)
+    assert found.status == "skipped" and "1e+200, which float32 holds as inf; use dtype float64" in found.reason
+    assert verify(replace(case, dtype="float64")).ok

@@ -323,7 +323,8 @@ def many_barriers() -> None:
 def test_a_busy_machine_slows_it_down_and_no_more() -> None:
     """Twice as many spinning processes as processors, and two that compute: partners often wait without a processor."""
     count = 2 * threads.available_threads()
-    spinning = [kernels.start_python("-c", "while True: pass") for _ in range(count)]
+    spin = "import time; end = time.time() + 120\nwhile time.time() < end: pass"  # no longer, if this process is killed
+    spinning = [kernels.start_python("-c", spin) for _ in range(count)]
     try:
         for child in [kernels.start_python(str(Path(__file__))) for _ in range(2)]:
             assert kernels.finish(child, timeout=120) == "True\n"

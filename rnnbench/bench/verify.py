@@ -20,6 +20,7 @@ from rnnbench.bench.cases import Case
 from rnnbench.bench.session import Session, Unsupported
 from rnnbench.bench.stored import STORED
 from rnnbench.bench.tolerance import GAIN, Tolerances, tolerances
+from rnnbench.params import NotHeld
 
 STATUSES = ("ok", "skipped", "wrong", "failed")
 
@@ -88,8 +89,11 @@ def verified_session(case: Case) -> tuple[Verification, Session | None]:
 
 
 def _verified(case: Case, runs: int) -> tuple[Verification, Session | None]:
-    _ = case.spec  # an unknown cell or backend is the caller's mistake: its ValueError passes
     backends.why_unavailable(case.backend)
+    try:
+        _ = case.spec  # an unknown cell or backend is the caller's mistake: its ValueError passes
+    except NotHeld as error:
+        return Verification(case, "skipped", reason=str(error)), None
     try:
         session = Session(case)
     except Unsupported as error:

@@ -69,7 +69,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
     if stage.is_end:
         return lambda stage, arrays, output, lengths, d, now, part, barrier, visits: visits
     program, vectors = stage.program, stage.stages.vectors
-    blocks, states, computed = len(program.pre), len(program.cell.states), len(program.computed)
+    blocks, states = len(program.pre), len(program.cell.states)
     kept = len(program.saved)
     is_last = stage.index == len(stage.stages.stages) - 1
 
@@ -91,7 +91,7 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
                 out_at = (now.t * d.batch_size + r) * d.output_row + d.output_column + unit
                 if d.ragged and now.t >= lengths[r]:
                     if is_last:
-                        _freeze(tape, d, now, here, states, computed, width)
+                        _freeze(tape, d, now, here, states, width)
                         clear(output, out_at, written)
                     continue
                 for u in range(vectors):
@@ -115,13 +115,11 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
 
 
 @inner_njit
-def _freeze(tape, d, now, here, states, computed, width):
-    """Past a row's end its states stay, and its computed operands are zero: matrix products of BPTT read them."""
+def _freeze(tape, d, now, here, states, width):
+    """Past a row's end its states stay."""
     plane = d.batch_size * d.padded
     for s in range(states):
         copy(tape, (s * d.slots + now.new) * plane + here, tape, (s * d.slots + now.prev) * plane + here, width)
-    for o in range(computed):
-        clear(tape, d.operand_at + (o * d.steps + now.saved) * plane + here, width)
 
 
 def _products(stage, arrays, d, now, part, panel, pre_at):
