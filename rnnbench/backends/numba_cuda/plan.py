@@ -176,11 +176,12 @@ def product_tile(
 
 
 def slices(blocks: int, depth: int, device: Device) -> int:
-    """Into how many slices a sum of `depth` terms is cut, whose result takes so many blocks: as many as fill the device twice.
+    """Into how many slices a sum of `depth` terms is cut, whose result takes so many blocks: as many as the device, taken twice,
+    has room for. One more would be a round for few blocks.
 
     The gradients of the parameters are sums over all steps of all rows into little: those of an LSTM with H = 128 are 16 tiles.
     """
-    return max(1, min(depth // (3 if device.simulated else _LEAST_DEPTH), -(-2 * device.multiprocessors // blocks)))
+    return max(1, min(depth // (3 if device.simulated else _LEAST_DEPTH), 2 * device.multiprocessors // blocks))
 
 
 def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> str:
