@@ -65,11 +65,22 @@ def test_a_gpu_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.why_unavailable("numba-cuda") == message
 
 
-def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    a_driver(monkeypatch, (9, 0), (12, 4))
+@pytest.mark.parametrize(
+    ("toolkit", "driver", "packages"),
+    [
+        ((13, 0), (12, 4), "'numba-cuda[cu12]' 'cuda-toolkit==12.4.*'"),  # which the extra cu13 would not work with
+        ((13, 1), (13, 0), "'cuda-toolkit==13.0.*'"),
+    ],
+)
+def test_a_driver_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, toolkit: tuple[int, int], driver: tuple[int, int], packages: str
+) -> None:
+    a_driver(monkeypatch, (9, 0), driver)
+    monkeypatch.setattr(device.cuda.runtime, "get_version", lambda: toolkit)
+    newer, older = (".".join(map(str, version)) for version in (toolkit, driver))
     assert device.why_unavailable("numba-cuda") == (
-        "the backend numba-cuda compiles with CUDA 13.0, and the driver here runs no newer than 12.4: "
-        "pip install 'cuda-toolkit==12.4.*', or a newer driver"
+        f"the backend numba-cuda compiles with CUDA {newer}, and the driver here runs no newer than {older}: "
+        f"pip install {packages}, or a newer driver"
     )
 
 

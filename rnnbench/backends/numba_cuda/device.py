@@ -57,9 +57,11 @@ def why_unavailable(name: str) -> str | None:
         return f"the backend {name} needs NumPy below 2.5: with {np.__version__} {version()} compiles nothing"
     driver, toolkit = _driver_version(), cuda.runtime.get_version()
     if driver < toolkit:
+        # of another major version the bindings and the linker are others, too, and come with an extra of numba-cuda
+        others = "" if driver[0] == toolkit[0] else f"'numba-cuda[cu{driver[0]}]' "
         return (
             f"the backend {name} compiles with CUDA {_dotted(toolkit)}, and the driver here runs no newer than {_dotted(driver)}: "
-            f"pip install 'cuda-toolkit=={_dotted(driver)}.*', or a newer driver"
+            f"pip install {others}'cuda-toolkit=={_dotted(driver)}.*', or a newer driver"
         )
     device = cuda.get_current_device()
     if device.compute_capability < OLDEST:
