@@ -130,28 +130,32 @@ class RNN:
 
         Raises ValueError for wrong shapes and lengths, TypeError for wrong dtypes and for device arrays that cannot be used.
         """
-        output, final, _ = self._forward(x, state, lengths, stream, training=False)
+        output, final, _ = self._run(self._on(stream, self.network), x, state, lengths, training=False)
         return output, final
 
     def forward(
         self, x: Any, state: Any = None, lengths: Any = None, stream: Any = None
     ) -> tuple[Any, tuple[Any, ...], Tape]:
-        """Like `__call__`, and also the tape that `backward` needs. The tape may hold x itself: do not change it until then."""
+        """Like `__call__`, and also the tape that `backward` needs. The tape may hold x itself: do not change it until then. It
+        remembers the stream.
+        """
         reason = self._module.why_unsupported(self.spec, "train")
         if reason is not None:
             raise ValueError(f"the backend {self.backend} cannot train this network: {reason}")
-        output, final, native = self._forward(x, state, lengths, stream, training=True)
+        # the way back is on the stream of the way here: another one, the default stream included, would not wait for it
+        network = self._on(stream, self.network)
+        output, final, native = self._run(network, x, state, lengths, training=True)
         steps, rows = (1, 0) if self.batch_first else (0, 1)
         T, B = output.shape[steps], output.shape[rows]
-        return output, final, Tape(self._identity, self.network, native, T, B, _on_device(x))
+        return output, final, Tape(self._identity, network, native, T, B, _on_device(x))
 
     def backward(self, tape: Tape, doutput: Any, dstate: Any = None, stream: Any = None) -> dict[str, Any]:
         """Backpropagation through time.
 
         tape: from a `forward` of this RNN; its parameters are those of that pass even if others were loaded since. doutput: the
         gradient of the loss with respect to output, in its shape; None for zeros. dstate: likewise for the final state.
-        stream: as in `__call__`. Returns gradients under the parameters' names, and "x", "h_0" (and "c_0", ...), shaped like what
-        they belong to, on the device if x was there.
+        stream: as in `__call__`; None for that of `forward`, if it had one. Returns gradients under the parameters' names, and
+        "x", "h_0" (and "c_0", ...), shaped like what they belong to, on the device if x was there.
         """
         if not isinstance(tape, Tape):
             raise TypeError(f"tape must be what forward returned, not {type(tape).__name__}")
@@ -167,9 +171,7 @@ class RNN:
         gradients["x"] = self._user_layout(gradients["x"])
         return gradients
 
-    def _forward(
-        self, x: Any, state: Any, lengths: Any, stream: Any, training: bool
-    ) -> tuple[Any, tuple[Any, ...], Any]:
+    def _run(self, network: Any, x: Any, state: Any, lengths: Any, training: bool) -> tuple[Any, tuple[Any, ...], Any]:
         array = self._array("x", x)
         shape = array.shape
         if len(shape) != 3 or shape[2] != self.spec.input_size or 0 in shape:
@@ -179,7 +181,6 @@ class RNN:
             raise ValueError(f"x is {shape}; {layout} needs at least one step and one row")
         array = self._time_major(array)
         T, B, _ = array.shape
-        network = self._on(stream, self.network)
         native_state = self._state("state", state, B, network)
         output, final, tape = network.forward(network.put(array), native_state, _lengths(lengths, T, B), training)
         if _on_device(x):

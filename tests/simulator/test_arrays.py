@@ -109,6 +109,30 @@ def test_a_stream_has_buffers_of_its_own_which_it_keeps() -> None:
     assert [queue.waits for queue in queues] == [True, False, False]
 
 
+def test_the_way_back_is_on_the_stream_of_the_way_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is told another one. The default stream would not wait for a non-blocking one."""
+    used: set[Any] = set()
+    launch = queue.launch
+
+    def noted(kernel: Any, blocks: Any, threads: Any, stream: Any, *rest: Any) -> None:
+        used.add(stream)
+        launch(kernel, blocks, threads, stream, *rest)
+
+    monkeypatch.setattr(queue, "launch", noted)
+    rnn, data, here, there = an_rnn(), make(CASE), cuda.stream(), cuda.stream()
+    x, doutput = cuda.to_device(data.x), cuda.to_device(data.doutput)
+    for of_forward, of_backward, expected in (
+        (here, None, here),
+        (here, there, there),
+        (None, there, there),
+        (None, None, 0),
+    ):
+        tape = rnn.forward(x, stream=of_forward)[2]
+        used.clear()
+        rnn.backward(tape, doutput, stream=of_backward)
+        assert used == {expected}
+
+
 def test_a_tape_is_used_again_and_counts_what_it_keeps() -> None:
     rnn, data = an_rnn(), make(CASE)
     output, _, tape = rnn.forward(data.x, data.state)
