@@ -33,7 +33,9 @@ from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification, verify
 
 KERNEL = "RNNBENCH_CUDA_KERNEL"
-KERNELS = ("block", "grid", "step")
+KERNELS: tuple[str, ...] = ("block", "grid", "step")
+# The smallest shapes are one block of `grid`: this one's 128 meet at its barrier, which is the first that may hang.
+MANY_BLOCKS: dict[str, Any] = {"seq_len": 20, "batch_size": 8, "input_size": 64, "hidden_size": 512}
 # The yardstick first: cuDNN in IEEE float32.
 COMPARED = (
     "torch-cuda", "numba-cuda", "torch-cuda-tf32", "numba-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16", *STORED,
@@ -85,52 +87,59 @@ def run(folder: Path, minutes: float, say: Say) -> int:
     if not any(v.ok for v in results.verifications):
         say("no kernel gives correct results, so nothing else was run")
         return results.bad
+    kernels = KERNELS
+    if _has_failed("grid", results.verifications):
+        kernels = tuple(kernel for kernel in KERNELS if kernel != "grid")
+        results.notes.append(
+            "grid failed at first contact and was left out: cases that the plan gives it in any mode ran on step"
+        )
     say("ceilings")
-    _measure_ceilings(results)
+    _measure_ceilings(results, "grid" in kernels)
     say("compiling")
-    results.notes += compiled(share(COMPILE_UNTIL))
+    results.notes += compiled(share(COMPILE_UNTIL), kernels)
     say("conformance")
-    _check(results, share(CONFORMANCE_UNTIL))
+    _check(results, share(CONFORMANCE_UNTIL), kernels)
     say("sanitizers")
-    _sanitize(results, share(SANITIZERS_UNTIL))
+    _sanitize(results, share(SANITIZERS_UNTIL), kernels)
     say("compare")
-    _compare(results, share(1))
+    _compare(results, share(1), kernels)
     results.write()
     return results.bad
 
 
-# ---- the parts; until: of time.monotonic
+# ---- the parts; until: of time.monotonic; kernels: that may run
 
 
 def _touch(results: Results) -> None:
     with Isolated(verified) as elsewhere:
         for kernel, case in first_contact():
-            results.verifications.append(_verification(elsewhere, kernel, case))
-        results.write()
+            if not _has_failed(kernel, results.verifications):
+                results.verifications.append(_verification(elsewhere, kernel, case))
+                results.write()
 
 
-def _measure_ceilings(results: Results) -> None:
+def _measure_ceilings(results: Results, barrier: bool) -> None:
     with Isolated(ceilings) as measured:
         try:
-            results.ceilings = measured(seconds=CEILINGS_SECONDS)
+            results.ceilings = measured(barrier, seconds=CEILINGS_SECONDS)
         except Exception as error:  # the rest is worth having without them
             results.notes.append(f"the ceilings were not measured: {_told(error)}")
     results.write()
 
 
-def _check(results: Results, until: float) -> None:
-    for verification in verifications(conformance(), until):
+def _check(results: Results, until: float, kernels: tuple[str, ...]) -> None:
+    for verification in verifications(conformance(kernels), until):
         results.verifications.append(verification)
         results.write()
 
 
-def _sanitize(results: Results, until: float) -> None:
+def _sanitize(results: Results, until: float, kernels: tuple[str, ...]) -> None:
     for left, tool in zip(range(len(SANITIZERS), 0, -1), SANITIZERS, strict=True):
-        results.sanitizers[tool] = sanitized(tool, (until - monotonic()) / left)
+        results.sanitizers[tool] = sanitized(tool, (until - monotonic()) / left, kernels)
         results.write()
 
 
-def _compare(results: Results, until: float) -> None:
+def _compare(results: Results, until: float, kernels: tuple[str, ...]) -> None:
     with Isolated(compared) as elsewhere:
         for case in grid():
             if monotonic() > until:
@@ -138,12 +147,12 @@ def _compare(results: Results, until: float) -> None:
             elif case.flops > MOST_FLOPS:
                 results.skipped.append(f"{case}: the float64 reference would take too long on the host")
             else:
-                _compare_one(results, elsewhere, case)
+                _compare_one(results, elsewhere, case, kernels)
 
 
-def _compare_one(results: Results, elsewhere: Isolated, case: Case) -> None:
+def _compare_one(results: Results, elsewhere: Isolated, case: Case, kernels: tuple[str, ...]) -> None:
     try:
-        rows = elsewhere(case, seconds=CASE_SECONDS)
+        rows = elsewhere(case, kernels, seconds=CASE_SECONDS)
     except Exception as error:
         # lost, or raised where what was right ran again: on a device that another backend has spoilt
         rows = []
@@ -164,17 +173,33 @@ def verified(kernel: str, case: Case) -> Verification:
         return dataclasses.replace(verify(case), runs=f"kernel {kernel}")
 
 
-def compared(case: Case) -> list[dict[str, Any]]:
-    """The rows of `compare` for all of COMPARED that can run here."""
+def compared(case: Case, kernels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of `compare` for all of COMPARED that can run here.
+
+    case: to compare on. kernels: that may run; where the plan has another, `step` does.
+    """
     here = [name for name in COMPARED if backends.why_unavailable(name) is None]
-    return compare.compare(case, here, budget_seconds=0.5, settles=False)  # no thread spins after work on a device
+    with variables({} if _planned(case, kernels) else {KERNEL: "step"}):
+        return compare.compare(case, here, budget_seconds=0.5, settles=False)  # no thread spins after work on a device
 
 
-def ceilings() -> dict[str, float]:
-    """What the device gives at best; see `backends.numba_cuda.ceilings`."""
+def ceilings(barrier: bool) -> dict[str, float]:
+    """What the device gives at best; see `backends.numba_cuda.ceilings`. barrier: whether the grid's is among it."""
     backend: Any = backends.load("numba-cuda")
-    figures: dict[str, float] = backend.ceilings()
+    figures: dict[str, float] = backend.ceilings(barrier)
     return figures
+
+
+def _planned(case: Case, kernels: tuple[str, ...]) -> bool:
+    """Whether the plan runs the case on one of these kernels, in each of our modes."""
+    if set(kernels) == set(KERNELS):
+        return True
+    ours: list[Any] = [backends.load(name) for name in ("numba-cuda", *STORED)]
+    return all(backend.planned(case.spec, case.batch_size).kernel in kernels for backend in ours)
+
+
+def _has_failed(kernel: str, found: list[Verification]) -> bool:
+    return any(v.runs == f"kernel {kernel}" and v.status in ("wrong", "failed") for v in found)
 
 
 def _told(error: Exception) -> str:
@@ -225,31 +250,33 @@ def _verification(elsewhere: Isolated, kernel: str, case: Case) -> Verification:
 
 
 def first_contact() -> list[tuple[str, Case]]:
-    """(kernel, case): the smallest for each kernel."""
-    return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **SHAPES[0])) for kernel in KERNELS]
+    """(kernel, case): the smallest for each kernel, and many blocks that wait for each other."""
+    shapes = [*((kernel, SHAPES[0]) for kernel in KERNELS), ("grid", MANY_BLOCKS)]
+    return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **shape)) for kernel, shape in shapes]
 
 
-def thorough() -> list[tuple[str, Case]]:
+def thorough(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
     """(kernel, case): one for each kernel, with layers, both directions and ragged rows. `conformance` has compiled them."""
-    return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **max(SHAPES, key=len))) for kernel in KERNELS]
+    return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **max(SHAPES, key=len))) for kernel in kernels]
 
 
-def conformance() -> list[tuple[str, Case]]:
-    """(kernel, case): every kernel, cell and dtype in the shapes of `rnnbench check`, then fresh inputs of the ragged one. What a
+def conformance(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
+    """(kernel, case): each kernel, cell and dtype in the shapes of `rnnbench check`, then fresh inputs of the ragged one. What a
     kernel cannot run is skipped by name.
     """
     shapes = sorted(SHAPES, key=lambda shape: -len(shape))  # those with layers, directions and ragged rows first
-    axes = itertools.product(shapes, CELLS, ("float32", "float64"), KERNELS)
+    axes = itertools.product(shapes, CELLS, ("float32", "float64"), kernels)
     cases = [(kernel, Case(cell, "numba-cuda", dtype, "train", **shape)) for shape, cell, dtype, kernel in axes]
     others = [c for c in cells.BUILT_IN if c not in CELLS]
-    cases += [(k, Case(c, "numba-cuda", "float32", "train", **shapes[0])) for k in KERNELS for c in others]
-    stored = itertools.product(KERNELS, CELLS, STORED)
+    cases += [(k, Case(c, "numba-cuda", "float32", "train", **shapes[0])) for k in kernels for c in others]
+    stored = itertools.product(kernels, CELLS, STORED)
     cases += [(kernel, Case(cell, backend, "float32", "train", **shapes[0])) for kernel, cell, backend in stored]
-    large: dict[str, Any] = {"seq_len": 20, "batch_size": 8, "input_size": 64, "lengths": "ragged"}
+    large = MANY_BLOCKS | {"lengths": "ragged"}
+    again_on = {kernel: large | ({"hidden_size": 64} if kernel == "block" else {}) for kernel in kernels}
     again = range(FRESH_INPUTS)
     cases += [
-        (kernel, Case("lstm", backend, "float32", "train", hidden_size=64 if kernel == "block" else 512, seed=s, **large))
-        for kernel, backend, s in itertools.product(KERNELS, ("numba-cuda", *STORED), again)
+        (kernel, Case("lstm", backend, "float32", "train", seed=s, **again_on[kernel]))
+        for kernel, backend, s in itertools.product(kernels, ("numba-cuda", *STORED), again)
     ]  # fmt: skip
     # first the only ones with many blocks in a grid; float64 last
     return sorted(cases, key=lambda pair: (pair[1].hidden_size != 512, pair[1].dtype == "float64"))
@@ -280,22 +307,25 @@ def grid() -> list[Case]:
     return sorted(late, key=lambda case: late[case])
 
 
-def compiled(until: float) -> list[str]:
+def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
     """Compile the kernels of `grid`, each once, as many at a time as there are processors, for the processes that come after.
 
-    until: of time.monotonic. Returns what went wrong, or that the time was over.
+    until: of time.monotonic. kernels: which; `step`, which runs in place of the others, has few, that `conformance` compiles.
+    Returns what went wrong, or that time ran out.
     """
     groups: dict[tuple[Any, ...], dict[str, Case]] = {}  # direction -> the case that compiles for it
     for case, name in itertools.product(grid(), ("numba-cuda", *STORED)):
         backend: Any = backends.load(name)
         planned = backend.planned(case.spec, case.batch_size)
+        if planned.kernel not in kernels:
+            continue
         # so much of a layer is part of its kernels; sequences' lengths are not, but for the tiles of the large products
         key = name, case.cell, case.hidden_size, planned.kernel, planned.tile
         short = dataclasses.replace(case, backend=name, seq_len=SEQ_LENS[0], lengths="full")
         groups.setdefault(key, {}).setdefault(case.direction, short)
     for case in grid():
         # TF32's are the same but for those tiles, which are the same for all cells and sizes
-        if case.cell == CELLS[0] and case.hidden_size == HIDDEN_SIZES[0]:
+        if case.cell == CELLS[0] and case.hidden_size == HIDDEN_SIZES[0] and _planned(case, kernels):
             products = dataclasses.replace(case, backend="numba-cuda-tf32", direction="train", lengths="full")
             groups.setdefault(("numba-cuda-tf32", case.seq_len, case.batch_size), {"train": products})
     notes = []
@@ -315,16 +345,16 @@ def compiled(until: float) -> list[str]:
 # ---- sanitizers
 
 
-def sanitized(tool: str, seconds: float) -> tuple[bool, str]:
+def sanitized(tool: str, seconds: float, kernels: tuple[str, ...]) -> tuple[bool, str]:
     """Whether compute-sanitizer's `tool` found nothing in a small check of every kernel, and what it says; nothing where it is not
-    on the PATH, does not end in time or cannot use the device. seconds: to wait.
+    on the PATH, does not end in time or cannot use the device. seconds: to wait. kernels: of them.
     """
     command = shutil.which("compute-sanitizer")
     if command is None:
         return True, "compute-sanitizer is not on the PATH, so faults were only looked for with fresh inputs"
     program = (
         "from rnnbench.bench.gpu import thorough, verified\n"
-        "for kernel, case in thorough():\n"
+        f"for kernel, case in thorough({kernels!r}):\n"
         "    found = verified(kernel, case); print(kernel, found.status, found.reason)\n"
     )
     options = ["--tool", tool, "--print-limit", "20", "--error-exitcode", str(_FOUND)]

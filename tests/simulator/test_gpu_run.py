@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Here:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     ragged = Case("lstm", "numba-cuda", "float32", "train", **TINY, lengths="ragged")
     for name, value in {
-        "SHAPES": (TINY,), "CELLS": ("lstm",), "HIDDEN_SIZES": (3,), "BATCH_SIZES": (2,), "SEQ_LENS": (2,), "FRESH_INPUTS": 0,
+        "SHAPES": (TINY,), "MANY_BLOCKS": TINY, "CELLS": ("lstm",), "HIDDEN_SIZES": (3,), "BATCH_SIZES": (2,), "SEQ_LENS": (2,),
+        "FRESH_INPUTS": 0,
         "COMPARED": ("numba-cuda",), "CONFORMANCE_PROCESSES": 1, "RAGGED_HIDDEN_SIZES": (3,), "RAGGED_BATCH_SIZES": (3,),
         "Isolated": Here,
     }.items():  # fmt: skip
@@ -107,6 +109,50 @@ def test_where_nothing_works_nothing_else_is_tried(
     assert [row["runs"] for row in rows(tmp_path / "conformance.csv")] == [f"kernel {k}" for k in gpu.KERNELS]
 
 
+def test_a_barrier_between_blocks_is_among_what_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest shapes are one block, whose barrier nobody else is late for."""
+    monkeypatch.setattr(device, "current", lambda: plan.H200)
+    *smallest, (kernel, many) = gpu.first_contact()
+    assert [name for name, _ in smallest] == list(gpu.KERNELS) and kernel == "grid"
+    blocks = [plan.plan(c.spec, c.batch_size, plan.H200, "float32", "grid").blocks for c in (smallest[1][1], many)]
+    assert blocks == [(1, 1), (128, 1)] and many.direction == "train"
+
+
+@pytest.mark.parametrize("smallest", ["ok", "failed"])
+def test_a_grid_that_hangs_is_left_out_of_what_comes_after(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, smallest: str
+) -> None:
+    many = TINY | {"seq_len": 1}
+    asked: list[str] = []
+
+    def verify(case: Case) -> Verification:
+        asked.append(os.environ[gpu.KERNEL])
+        hangs = os.environ[gpu.KERNEL] == "grid" and (smallest == "failed" or case.seq_len == 1)
+        return found(case, "failed", "no answer within 90 s") if hangs else found(case, "ok")
+
+    told: list[Any] = []
+    monkeypatch.setattr(gpu, "MANY_BLOCKS", many)
+    monkeypatch.setattr(gpu, "verify", verify)
+    monkeypatch.setattr(gpu, "sanitized", lambda tool, seconds, kernels: (True, str(kernels)))
+    monkeypatch.setattr(gpu, "ceilings", lambda barrier: told.append(barrier) or {})
+    monkeypatch.setattr(gpu.startup, "compile_kernels", lambda groups, until: told.append(groups) or iter(()))
+    # the grid takes what is large, and two of the 12 cases are so
+    kernels = {2: "grid", 3: "block"}
+    planned = lambda self, spec, batch_size: plan.Plan(kernels[batch_size], "")  # noqa: E731
+    monkeypatch.setattr(type(backends.load("numba-cuda")), "planned", planned)
+    monkeypatch.setattr(
+        gpu.compare, "compare", lambda case, *_, **__: told.append((case.batch_size, os.environ.get(gpu.KERNEL))) or []
+    )
+    assert gpu.run(tmp_path, 5, print) == 1
+    first = ["block", "grid", "step"] + ["grid"] * (smallest == "ok")
+    assert asked[: len(first)] == first and set(asked[len(first) :]) == {"block", "step"}
+    barrier, groups, *compared = told
+    assert not barrier and {case.batch_size for group in groups for case in group} == {3}
+    assert sorted(set(compared)) == [(2, "step"), (3, None)]
+    report = (tmp_path / "report.md").read_text()
+    assert "grid failed at first contact and was left out" in report and "('block', 'step')" in report
+
+
 def test_a_case_that_loses_its_process_costs_that_case(
     tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,12 +160,12 @@ def test_a_case_that_loses_its_process_costs_that_case(
         def __call__(self, *arguments: Any, seconds: float) -> Any:
             if self.function is gpu.ceilings:
                 raise RuntimeError("no barrier")
-            if getattr(arguments[-1], "lengths", "") == "ragged":
+            if any(getattr(given, "lengths", "") == "ragged" for given in arguments):
                 raise Lost("no answer within 90 s")
             return super().__call__(*arguments, seconds=seconds)
 
     monkeypatch.setattr(gpu, "Isolated", Losing)
-    monkeypatch.setattr(gpu, "conformance", lambda: [])
+    monkeypatch.setattr(gpu, "conformance", lambda kernels: [])
     assert cli.main(["gpu", str(tmp_path)]) == 1
     report = capsys.readouterr().out
     assert "the ceilings were not measured: RuntimeError: no barrier" in report
@@ -144,7 +190,7 @@ def test_an_error_of_what_is_timed_beside_costs_one_case(
             return super().__call__(*arguments, seconds=seconds)
 
     monkeypatch.setattr(gpu, "Isolated", Spoilt)
-    monkeypatch.setattr(gpu, "conformance", lambda: gpu.first_contact())
+    monkeypatch.setattr(gpu, "conformance", lambda kernels: gpu.first_contact())
     assert gpu.run(tmp_path, 5, print) == 2
     assert {row["direction"] for row in rows(tmp_path / "compare.csv")} == {"forward"}
     assert "RuntimeError: an illegal memory access" in (tmp_path / "report.md").read_text()
@@ -188,7 +234,7 @@ def test_kernels_are_compiled_ahead_once_each(monkeypatch: pytest.MonkeyPatch) -
         yield groups[1], ""
 
     monkeypatch.setattr(gpu.startup, "compile_kernels", compile_kernels)
-    notes = gpu.compiled(until=0.0)
+    notes = gpu.compiled(0.0, gpu.KERNELS)
 
     def kernels(case: Case) -> tuple[Any, ...]:
         made = backends.load(case.backend).planned(case.spec, case.batch_size)
@@ -222,7 +268,7 @@ def test_a_sanitizers_verdict_counts(
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setattr(gpu.shutil, "which", lambda name: str(tool))
-    assert gpu.sanitized("racecheck", 1.0) == (clean, says)
+    assert gpu.sanitized("racecheck", 1.0, gpu.KERNELS) == (clean, says)
     results = Results(tmp_path, "here", {}, sanitizers={"racecheck": (clean, says)})
     assert results.bad == (not clean) and f"racecheck: {says}" in results.markdown()
     tool.write_bytes(b"no program")
@@ -230,13 +276,14 @@ def test_a_sanitizers_verdict_counts(
 
 
 def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
-    found = ceilings.measure()
+    found = ceilings.measure(barrier=True)
     assert set(found) == {
         "copy_gbytes_per_s", "product_float32_gflops", "product_float64_gflops", "product_tf32_gflops", "launch_us",
             "grid_barrier_us_1_blocks",
         "grid_barrier_us_2_blocks",
     }  # fmt: skip
     assert all(value > 0 for value in found.values())
+    assert set(ceilings.measure(barrier=False)) == {name for name in found if "barrier" not in name}
 
 
 def test_a_ceiling_of_work_that_was_not_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,11 +80,11 @@ class CudaBackend:
 
         return DeviceNetwork(spec, params, self.fast, self._stored(spec), self.tensor_cores, self.kernel)
 
-    def ceilings(self) -> dict[str, float]:
-        """What the device gives at best, measured: name -> figure, the unit in the name."""
+    def ceilings(self, barrier: bool) -> dict[str, float]:
+        """What the device gives at best, measured: name -> figure, the unit in the name. barrier: whether the grid's is, too."""
         from . import ceilings
 
-        return ceilings.measure()
+        return ceilings.measure(barrier)
 
     def planned(self, spec: Spec, batch_size: int) -> plan.Plan:
         """The plan for a layer on the device that is here. Raises as `plan.plan` does."""

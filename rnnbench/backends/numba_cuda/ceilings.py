@@ -50,8 +50,11 @@ def _nothing(seen):
     pass
 
 
-def measure() -> dict[str, float]:
-    """Name -> figure, the unit in the name: copy rate, matrix products by our tiles, an empty launch, the grid's barrier."""
+def measure(barrier: bool) -> dict[str, float]:
+    """Name -> figure, the unit in the name: copy rate, matrix products by our tiles, an empty launch, the grid's barrier.
+
+    barrier: whether that one, too; where it hangs nothing else would be known.
+    """
     simulated = device.SIMULATED
     blocks = device.current().multiprocessors
     found = {"copy_gbytes_per_s": _copy_rate(2**6 if simulated else 2**28, 4 if simulated else 8 * blocks)}
@@ -67,6 +70,8 @@ def measure() -> dict[str, float]:
     found["launch_us"] = 1e6 * _seconds(
         lambda: queue.launch(_nothing, (1,), (threads,), seen), 2 if simulated else 1000
     )
+    if not barrier:
+        return found
     for some in sorted({1, max(1, blocks // 2), blocks}):
         seconds = _seconds(partial(_meet[some, threads], count, seen), 1)
         found[f"grid_barrier_us_{some}_blocks"] = 1e6 * seconds / count
