@@ -126,7 +126,8 @@ class RNN:
 
         With backend="numba-cuda", x and state may be arrays on the device (CuPy's, PyTorch's or any other with
         `__cuda_array_interface__`), C-contiguous in the RNN's dtype; they are not copied, and if x is one, so are the results.
-        stream: Numba's, CuPy's or PyTorch's, on which work on device arrays is then only enqueued; None waits for the results.
+        stream: Numba's, CuPy's or PyTorch's, on which work on device arrays is then only enqueued; None waits for the results. What
+        reads such a result on another stream has to be waited for before the result is dropped: its memory is the next call's.
 
         Raises ValueError for wrong shapes and lengths, TypeError for wrong dtypes and for device arrays that cannot be used.
         """

@@ -37,9 +37,14 @@ class Context:
 
     device = SimpleNamespace(compute_capability=(9, 0), id=0, name="pretended", MULTIPROCESSOR_COUNT=132)
     extras: dict[Any, Any] = {}
+    room = 1 << 36
+    taken = waited = 0  # how often there was memory taken, and the device waited for
 
     def memalloc(self, count: int) -> Any:
         """Bytes of the host, on a border of 256 as a driver's are, full of NaN."""
+        if count > self.get_memory_info().free:
+            raise driver.CudaAPIError(2, "CUDA_ERROR_OUT_OF_MEMORY")
+        self.taken += 1
         buffer = np.full(count + 256, 0xFF, np.uint8)
         at = -(-buffer.ctypes.data // 256) * 256
         pointer = driver.AutoFreePointer(
@@ -49,10 +54,10 @@ class Context:
         return pointer.own()
 
     def synchronize(self) -> None:
-        pass
+        self.waited += 1
 
     def get_memory_info(self) -> Any:
-        return driver.MemoryInfo(1 << 36, 1 << 36)
+        return driver.MemoryInfo(self.room - sum(buffer.size - 256 for buffer, _ in list(MEMORY.values())), self.room)
 
 
 def move(to: Any, where: Any, count: Any, *stream: Any) -> None:
@@ -81,8 +86,8 @@ def launch(stream: Any, config: Any, kernel: Any, *arguments: Any) -> None:
     LAUNCHED[kernel.name] = LAUNCHED.get(kernel.name, 0) + 1
 
 
-def pretend() -> None:
-    """From here on this process has the device."""
+def pretend() -> Context:
+    """From here on this process has the device, whose context is returned."""
     context = Context()
     devices.get_context = codegen.devices.get_context = dispatcher.get_context = lambda number=None: context
     devices._runtime.get_or_create_context = lambda number: context
@@ -102,6 +107,7 @@ def pretend() -> None:
     codegen.CUDACodeLibrary.get_cufunc = assembled
     dispatcher._Kernel.bind = lambda self: assembled(self._codelibrary)
     dispatcher.launch = launch
+    return context
 
 
 if __name__ == "__main__":

@@ -104,6 +104,16 @@ def _first_sentence(message: Any) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that the device has too little memory."""
+    return isinstance(error, MemoryError) or getattr(error, "code", None) == _OUT_OF_MEMORY
+
+
+def total_memory() -> int:
+    """Bytes of the device's memory, whoever has them."""
+    return int(cuda.current_context().get_memory_info()[1])
+
+
 @contextmanager
 def memory_errors(what: str, needed: int) -> Iterator[None]:
     """CUDA's "out of memory" inside as a MemoryError that says how much was needed and had. The process stays usable.
@@ -112,10 +122,8 @@ def memory_errors(what: str, needed: int) -> Iterator[None]:
     """
     try:
         yield
-    except MemoryError as error:
-        raise _short_of(what, needed) from error
     except Exception as error:
-        if getattr(error, "code", None) != _OUT_OF_MEMORY:
+        if not is_out_of_memory(error):
             raise
         raise _short_of(what, needed) from error
 

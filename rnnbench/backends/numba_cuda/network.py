@@ -76,7 +76,8 @@ class DeviceNetwork:
 
     def on_stream(self, stream: Any) -> DeviceNetwork:
         """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls return at once; the
-        caller waits for the stream.
+        caller waits for the stream. A result's memory is the next call's when it is dropped: what reads it on yet another stream
+        has to be waited for before.
         """
         name, own = device.stream_of(stream)
         if name not in self._on_streams:
@@ -88,8 +89,8 @@ class DeviceNetwork:
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes on the device that are kept for the next run, besides weights, results and tapes."""
-        return sum(int(buffer.nbytes) for buffer in self._queue.buffers.values())
+        """Bytes on the device that are kept for the next run, besides weights, results and tapes: buffers, and what was dropped."""
+        return sum(int(buffer.nbytes) for buffer in self._queue.buffers.values()) + self._queue.memory.nbytes
 
     def forward(
         self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool

@@ -12,6 +12,8 @@ from numba import cuda
 
 from . import device
 from .compiled import launch
+from .maths import SIMULATED
+from .memory import Blocks
 from .moves import SUM_COLUMNS, SUM_ROWS, THREADS, add_slices, column_sums, fill
 from .plan import Device, product_tile, slices
 from .product import ADD, FROM_ZERO, product
@@ -38,6 +40,7 @@ class Queue:
     waits: bool = True
     buffers: dict[str, Any] = field(default_factory=dict)
     full: dict[tuple[int, int], Any] = field(default_factory=dict)
+    memory: Blocks = field(default_factory=Blocks)
     # name -> shape -> an array of that shape on the buffer of that name; the id of such an array -> shape -> it in that shape
     views: dict[str, dict[tuple[int, ...], Any]] = field(default_factory=dict)
     shaped: dict[int, dict[tuple[int, ...], Any]] = field(default_factory=dict)
@@ -52,7 +55,7 @@ class Queue:
         """Memory on the device, whatever lies in it. Raises MemoryError with what was needed and had."""
         needed = math.prod(shape) * np.dtype(self.dtype).itemsize
         with device.memory_errors(f"arrays of shape {shape}", needed):
-            return cuda.device_array(shape, self.dtype)
+            return self.memory.empty(shape, self.dtype, self.waits)
 
     def zeros(self, *shape: int) -> Any:
         """Likewise, filled with zeros."""
@@ -92,17 +95,22 @@ class Queue:
 
     def upload(self, array: np.ndarray) -> Any:
         """A copy on the device, there before what is enqueued next; never empty, for Numba has no array without elements there."""
+        return self._upload(array, kept=False)
+
+    def upload_for_all(self, array: np.ndarray) -> Any:
+        """Likewise, to be kept, and there before what any stream enqueues next: a copy is ordered with its own stream alone."""
+        copy = self._upload(array, kept=True)
+        cuda.synchronize()
+        return copy
+
+    def _upload(self, array: np.ndarray, kept: bool) -> Any:
         if array.size == 0:
             array = np.zeros([max(1, n) for n in array.shape], array.dtype)
         array = np.ascontiguousarray(array)
         with device.memory_errors(f"an array of shape {array.shape}", array.nbytes):
-            return cuda.to_device(array, stream=self.stream)
-
-    def upload_for_all(self, array: np.ndarray) -> Any:
-        """Likewise, there before what any stream enqueues next: a copy is ordered with its own stream alone."""
-        copy = self.upload(array)
-        cuda.synchronize()
-        return copy
+            # what is kept needs no block that comes back
+            to = None if kept or SIMULATED else self.memory.empty(array.shape, array.dtype, self.waits)
+            return cuda.to_device(array, stream=self.stream, to=to)
 
     def lengths(self, seq_len: int, batch_size: int) -> Any:
         """`batch_size` times `seq_len`, on the device; kept for the next call of these sizes."""
@@ -167,6 +175,7 @@ class Queue:
 
     def finish(self) -> None:
         """Wait until all is done, unless the caller has a stream of its own to wait for."""
+        self.memory.finished()
         if not self.waits:
             return
         if self.stream == 0:
