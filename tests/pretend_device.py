@@ -56,6 +56,9 @@ class Context:
     def synchronize(self) -> None:
         self.waited += 1
 
+    def create_external_stream(self, address: int) -> Any:
+        return driver.Stream(binding.CUstream(address), external=True)
+
     def get_memory_info(self) -> Any:
         return driver.MemoryInfo(self.room - sum(buffer.size - 256 for buffer, _ in list(MEMORY.values())), self.room)
 

@@ -75,9 +75,10 @@ class DeviceNetwork:
         return native.copy_to_host()
 
     def on_stream(self, stream: Any) -> DeviceNetwork:
-        """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls return at once; the
-        caller waits for the stream. A result's memory is the next call's when it is dropped: what reads it on yet another stream
-        has to be waited for before.
+        """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls enqueue
+        their work and do not wait for it, but for the first of their sizes, which upload weights and take memory; the caller
+        waits for the stream. A result's memory is the next call's when it is dropped: what reads it on yet another stream has
+        to be waited for before.
         """
         name, own = device.stream_of(stream)
         if name not in self._on_streams:
