@@ -136,6 +136,7 @@ def test_a_persistent_kernel_keeps_its_weights_in_registers(layer: Any, directio
     assert ".local" not in text, "an array whose indices are no constants lies in local memory"
     assert (".f64" in text) == (layer[1] == "float64")
     assert ("cudaCG" in text) == (layer[4] == "grid")
+    assert "prefetch.global.L2 [" in text, "each step waits for memory"
     used = assembled(text)
     threads = int(re.findall(r"\.maxntid (\d+)", text)[0])
     assert used["registers"] * threads <= 65536

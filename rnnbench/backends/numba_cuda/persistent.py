@@ -20,6 +20,7 @@ from typing import Any
 from numba import cuda, types
 
 from ...cells import Program
+from .ahead import backward_ahead, forward_ahead
 from .buffers import in_backward, in_inference, in_training
 from .compiled import kernel
 from .items import backward_item, forward_item
@@ -59,6 +60,7 @@ def persistent(
     products = [product for step in steps for product in step.products]
     real, weight, barrier = REAL[dtype], reading(stored), _grid_barrier if tile.shared_by_grid else _block_barrier
     load, run, at = nothing, nothing, 0
+    ahead = _ahead((backward_ahead if backward else forward_ahead)(program), tile, hidden_size)
     for step in steps:
         gather = nothing
         for product in step.products:
@@ -67,7 +69,8 @@ def persistent(
             load = both(load, _load(product, tile, at, hidden_size, weight))
             at += tile.held(product.outs, product.depth)
         item = (backward_item if backward else forward_item)(program, step.stage, dtype, fast)
-        run = both(run, _segment(gather, item, barrier if step.products else None, tile, hidden_size))
+        run = both(run, _segment(gather, item, ahead, barrier if step.products else None, tile, hidden_size))
+        ahead = nothing  # once a step
     position = _in_backward if backward else _in_training if program.training else _in_inference
     U = tile.units
     held_size, word, in_pairs = max(1, -(-at // weight.per_word)), weight.word, weight.per_word == 2
@@ -93,7 +96,9 @@ def persistent(
         end_row = min(first_row + rows, b.lengths.shape[0])
         load(held, weights, unit)
         for step in range(seq_len):
-            run(b, held, staged, partial, position(step, seq_len, reverse), first_row, end_row, unit)
+            now = position(step, seq_len, reverse)
+            then = position(min(step + 1, seq_len - 1), seq_len, reverse)
+            run(b, held, staged, partial, now, then, first_row, end_row, unit)
 
     return all_steps
 
@@ -101,30 +106,50 @@ def persistent(
 # ---- a segment
 
 
-def _segment(gather: Any, item: Any, barrier: Any, tile: Tile, hidden_size: int) -> Any:
-    """A barrier, then for each group of rows: its products, and the pointwise code of its items."""
+def _segment(gather: Any, item: Any, ahead: Any, barrier: Any, tile: Tile, hidden_size: int) -> Any:
+    """A barrier, then for each group of rows: its products, the pointwise code of its items, and `ahead`."""
     R, S = tile.rows, tile.slices
+    own = -(-R // S)
 
     @cuda.jit(device=True)
     def items(b, now, first_row, end_row, unit):
-        for r in range(cuda.threadIdx.y, R, S):
+        for n in range(own):
+            r = n * S + cuda.threadIdx.y
             row = first_row + r
-            if row < end_row and unit < hidden_size:
+            if r < R and row < end_row and unit < hidden_size:
                 item(b, now, row, unit, hidden_size)
 
     @cuda.jit(device=True)
-    def pointwise_alone(b, held, staged, partial, now, first_row, end_row, unit):
+    def pointwise_alone(b, held, staged, partial, now, then, first_row, end_row, unit):
         for group in range(first_row, end_row, R):
             items(b, now, group, end_row, unit)
+            ahead(b, then, group, end_row, unit)
 
     @cuda.jit(device=True)
-    def segment(b, held, staged, partial, now, first_row, end_row, unit):
+    def segment(b, held, staged, partial, now, then, first_row, end_row, unit):
         barrier()
         for group in range(first_row, end_row, R):
             gather(b, held, staged, partial, now, group, end_row, unit)
             items(b, now, group, end_row, unit)
+            ahead(b, then, group, end_row, unit)
 
     return segment if barrier is not None else pointwise_alone
+
+
+def _ahead(item: Any, tile: Tile, hidden_size: int) -> Any:
+    """Device function: `item` of `ahead` for a group's items, by the threads of the last slices: the first ones own items."""
+    R, S = tile.rows, tile.slices
+    own = -(-R // S)
+
+    @cuda.jit(device=True)
+    def ahead(b, then, first_row, end_row, unit):
+        for n in range(own):
+            r = n * S + S - 1 - cuda.threadIdx.y
+            row = first_row + r
+            if r < R and row < end_row and unit < hidden_size:
+                item(b, then, row, unit, hidden_size)
+
+    return ahead
 
 
 def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Reading) -> Any:
@@ -274,9 +299,10 @@ def _gather(
         B = b.lengths.shape[0]
         from_ = ((now.t * B + first_row) * places + place) * H
         fold(b.dpre, from_, places * H, held, staged, partial, end_row - first_row)
-        for r in range(cuda.threadIdx.y, R, S):
+        for n in range(own):
+            r = n * S + cuda.threadIdx.y
             row = first_row + r
-            if row < end_row and unit < H:
+            if r < R and row < end_row and unit < H:
                 to = (row * operands + operand) * H + unit
                 b.back[index(to)] = folded(partial, r)
 
