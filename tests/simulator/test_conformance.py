@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rnnbench import backends, cells
-from rnnbench.backends.numba_cuda import VARIABLE, device, plan
+from rnnbench.backends.numba_cuda import VARIABLE, device, persistent, plan
 from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
 
@@ -51,6 +51,21 @@ def test_units_and_rows_divided_at_once(monkeypatch: pytest.MonkeyPatch, cell: s
     made = plan.plan(case.spec, RAGGED["batch_size"], larger, "float64", "grid")
     assert made.tile is not None and made.blocks == (2, 2) and made.rows > made.tile.rows
     found = verify(case)
+    assert found.ok, found.reason
+
+
+@pytest.mark.parametrize("kernel", ["block", "grid"])
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
+def test_chunks_fetched_when_they_are_needed(monkeypatch: pytest.MonkeyPatch, cell: str, kernel: str) -> None:
+    """As where registers are few; everything else here fetches them early."""
+    case = Case(cell, "numba-cuda", "float64", "train", **RAGGED)
+    monkeypatch.setenv(VARIABLE, kernel)
+    monkeypatch.setattr(persistent, "OTHERS", 10_000)
+    persistent.persistent.cache_clear()
+    try:
+        found = verify(case)
+    finally:
+        persistent.persistent.cache_clear()
     assert found.ok, found.reason
 
 

@@ -14,6 +14,7 @@ compiler to that.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +33,8 @@ from .shared import aligned
 from .weights import SHIFT, Reading, reading
 
 UNROLLED = 128  # multiplications in a row that the compiler unrolls: seen to be enough with NVVM 13.0, and 256 too many
+REGISTERS = 65536  # of a multiprocessor, of 4 bytes
+OTHERS = 64  # of them that a thread needs beside weights, sums and what it fetches
 _PARTS = 8  # of the sum over a block's slices
 
 _in_inference, _in_training, _in_backward = (cuda.jit(device=True)(f) for f in (in_inference, in_training, in_backward))
@@ -61,15 +64,19 @@ def persistent(
     real, weight, barrier = REAL[dtype], reading(stored), _grid_barrier if tile.shared_by_grid else _block_barrier
     load, run, at = nothing, nothing, 0
     ahead = _ahead((backward_ahead if backward else forward_ahead)(program), tile, hidden_size)
+    early = _early(products, tile, weight)
     for step in steps:
         gather = nothing
+        start, fetches = _fetches(program, step.products, tile, backward, hidden_size, real, early)
         for product in step.products:
-            multiply = _multiply(product, tile, at, real, weight)
+            multiply = _multiply(product, tile, at, real, weight, fetches)
             gather = both(gather, _gather(program, product, tile, backward, multiply, hidden_size, real))
             load = both(load, _load(product, tile, at, hidden_size, weight))
             at += tile.held(product.outs, product.depth)
         item = (backward_item if backward else forward_item)(program, step.stage, dtype, fast)
-        run = both(run, _segment(gather, item, ahead, barrier if step.products else None, tile, hidden_size))
+        meet = barrier if step.products else nothing
+        fetched = tile.rows * max([tile.turns(product.depth) for product in step.products], default=1)
+        run = both(run, _segment(meet, start, gather, item, ahead, tile, hidden_size, fetched, real))
         ahead = nothing  # once a step
     position = _in_backward if backward else _in_training if program.training else _in_inference
     U = tile.units
@@ -106,8 +113,27 @@ def persistent(
 # ---- a segment
 
 
-def _segment(gather: Any, item: Any, ahead: Any, barrier: Any, tile: Tile, hidden_size: int) -> Any:
-    """A barrier, then for each group of rows: its products, the pointwise code of its items, and `ahead`."""
+def _segment(
+    barrier: Any, start: Any, gather: Any, item: Any, ahead: Any, tile: Tile, hidden_size: int, fetched: int, real: Any
+) -> Any:
+    """A barrier and what is fetched first, then for each group of rows: products, pointwise code of its items, and `ahead`."""
+    R, items = tile.rows, _items(item, tile, hidden_size)
+
+    @cuda.jit(device=True)
+    def segment(b, held, staged, partial, now, then, first_row, end_row, unit):
+        coming = cuda.local.array(fetched, real)
+        barrier()
+        start(b, now, first_row, end_row, coming)
+        for group in range(first_row, end_row, R):
+            gather(b, held, staged, partial, coming, now, group, end_row, unit)
+            items(b, now, group, end_row, unit)
+            ahead(b, then, group, end_row, unit)
+
+    return segment
+
+
+def _items(item: Any, tile: Tile, hidden_size: int) -> Any:
+    """Device function: `item` for a group's items, each by the thread that owns it."""
     R, S = tile.rows, tile.slices
     own = -(-R // S)
 
@@ -119,21 +145,7 @@ def _segment(gather: Any, item: Any, ahead: Any, barrier: Any, tile: Tile, hidde
             if r < R and row < end_row and unit < hidden_size:
                 item(b, now, row, unit, hidden_size)
 
-    @cuda.jit(device=True)
-    def pointwise_alone(b, held, staged, partial, now, then, first_row, end_row, unit):
-        for group in range(first_row, end_row, R):
-            items(b, now, group, end_row, unit)
-            ahead(b, then, group, end_row, unit)
-
-    @cuda.jit(device=True)
-    def segment(b, held, staged, partial, now, then, first_row, end_row, unit):
-        barrier()
-        for group in range(first_row, end_row, R):
-            gather(b, held, staged, partial, now, group, end_row, unit)
-            items(b, now, group, end_row, unit)
-            ahead(b, then, group, end_row, unit)
-
-    return segment if barrier is not None else pointwise_alone
+    return items
 
 
 def _ahead(item: Any, tile: Tile, hidden_size: int) -> Any:
@@ -173,18 +185,103 @@ def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Readi
     return in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs * weight.per_word)))
 
 
-def _multiply(product: Product, tile: Tile, at: int, real: Any, weight: Reading) -> Any:
-    """Device function (source, from_, row_size, held, staged, total, rows): total[g * R + r] = a thread's share of sum g of row r.
+# ---- an operand's rows, on their way through registers into shared memory
 
-    Row r < `rows` <= R of the operand begins at source[from_ + r * row_size].
+
+def _early(products: list[Product], tile: Tile, weight: Reading) -> bool:
+    """Whether registers suffice to fetch a chunk while the one before it is multiplied, else it is fetched when it is needed."""
+    held = weight.word.bitwidth * -(
+        -sum(tile.held(product.outs, product.depth) for product in products) // weight.per_word
+    )
+    beside = max([(product.outs + tile.turns(product.depth)) * tile.rows for product in products], default=0)
+    return (held + 8 * tile.itemsize * beside) // 32 + OTHERS <= min(255, REGISTERS // tile.threads)
+
+
+def _fetches(
+    program: Program,
+    products: tuple[Product, ...],
+    tile: Tile,
+    backward: bool,
+    hidden_size: int,
+    real: Any,
+    early: bool,
+) -> tuple[Any, Iterator[tuple[Any, Any]]]:
+    """What a segment fetches before its groups, and what each chunk of its products does before it is staged and after."""
+    R = tile.rows
+    fetches = [
+        _fetch(program, product, tile, backward, skipped, hidden_size, real)
+        for product in products
+        for skipped in range(0, tile.slices * tile.each(product.depth), tile.chunk(product.depth))
+    ]
+    if not early or not fetches:
+        return nothing, iter([(fetch, nothing) for fetch in fetches])
+    first = fetches[0]
+
+    @cuda.jit(device=True)
+    def of_the_next_group(b, now, first_row, end_row, coming):
+        first(b, now, first_row + R, end_row, coming)
+
+    return first, iter([(nothing, fetch) for fetch in [*fetches[1:], of_the_next_group]])
+
+
+def _fetch(
+    program: Program, product: Product, tile: Tile, backward: bool, skipped: int, hidden_size: int, real: Any
+) -> Any:
+    """Device function (b, now, first_row, end_row, coming): a thread's elements of a chunk of a group's rows, zeros past them."""
+    R, U, H, depth, size = tile.rows, tile.units, hidden_size, product.depth, tile.chunk(product.depth)
+    turns, threads, zero, place, at_new = tile.turns(depth), tile.threads, real(0), product.place, product.at_new
+    places, values = len(program.pre), len(program.cell.states) + len(program.computed)
+
+    @cuda.jit(device=True)
+    def rows_of(source, from_, row_size, rows, coming):
+        for i in range(turns):
+            k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
+            if k < size:
+                for r in range(R):
+                    inside = r < rows and skipped + k < depth
+                    coming[i * R + r] = source[index(from_ + r * row_size + skipped + k)] if inside else zero
+
+    @cuda.jit(device=True)
+    def forward(b, now, first_row, end_row, coming):
+        slot = now.new if at_new else now.prev
+        from_ = ((slot * b.lengths.shape[0] + first_row) * values + place) * H
+        rows_of(b.values, from_, values * H, end_row - first_row, coming)
+
+    @cuda.jit(device=True)
+    def backwards(b, now, first_row, end_row, coming):
+        from_ = ((now.t * b.lengths.shape[0] + first_row) * places + place) * H
+        rows_of(b.dpre, from_, places * H, end_row - first_row, coming)
+
+    return backwards if backward else forward
+
+
+# ---- a product
+
+
+def _multiply(
+    product: Product, tile: Tile, at: int, real: Any, weight: Reading, fetches: Iterator[tuple[Any, Any]]
+) -> Any:
+    """Device function (b, now, first_row, end_row, held, staged, coming, total): total[g * R + r] = a thread's share of sum g of
+    row first_row + r. fetches: of its chunks, and of products after it.
     """
     R, U, S = tile.rows, tile.units, tile.slices
     outs, depth, size = product.outs, product.depth, tile.chunk(product.depth)
-    each_chunk, threads, zero, take = size // S, U * S, real(0), weight.take
-    turns = -(-size // threads)
+    each_chunk, threads, take, turns = size // S, U * S, weight.take, tile.turns(depth)
+
+    @cuda.jit(device=True)
+    def put(coming, staged):
+        # rows next to each other, which are written at once
+        for i in range(turns):
+            k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
+            if k < size:
+                for r in range(R):
+                    staged[index(k * R + r)] = coming[i * R + r]
 
     def chunk(first: int, end: int) -> Any:
         skipped = first * S
+        before, after = next(fetches)
+        # the last one's successor stages behind the barriers of the sums
+        all_done = _block_barrier if end < tile.each(depth) else nothing
 
         def part(first: int, end: int) -> Any:
             @cuda.jit(device=True)
@@ -204,20 +301,13 @@ def _multiply(product: Product, tile: Tile, at: int, real: Any, weight: Reading)
         )
 
         @cuda.jit(device=True)
-        def pass_(source, from_, row_size, held, staged, total, rows):
-            # rows next to each other, which are read and written at once
-            values = cuda.local.array(R, real)
-            for i in range(turns):
-                k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
-                if k < size:
-                    for r in range(R):
-                        inside = r < rows and skipped + k < depth
-                        values[r] = source[index(from_ + r * row_size + skipped + k)] if inside else zero
-                    for r in range(R):
-                        staged[index(k * R + r)] = values[r]
+        def pass_(b, now, first_row, end_row, held, staged, coming, total):
+            before(b, now, first_row, end_row, coming)
+            put(coming, staged)
             cuda.syncthreads()
+            after(b, now, first_row, end_row, coming)
             accumulate(held, staged, total)
-            cuda.syncthreads()
+            all_done()
 
         return pass_
 
@@ -229,9 +319,8 @@ def _gather(
 ) -> Any:
     """Device function: a product for R rows, its sums added to pre or written to back by the threads that own the items."""
     R, U, S, H = tile.rows, tile.units, tile.slices, hidden_size
-    outs, first, place, at_new, operand = product.outs, product.first, product.place, product.at_new, product.operand
+    outs, first, operand = product.outs, product.first, product.operand
     places, operands = len(program.pre), len(program.operands)
-    values = len(program.cell.states) + len(program.computed)
     sums, threads, zero = outs * R, U * S, real(0)
     # Each of the threads adds up one of `parts` of the slices for one of the sums, then whoever owns the item adds those up.
     parts = max(1, min(_PARTS, S // sums))
@@ -239,13 +328,13 @@ def _gather(
     kept = own * outs
 
     @cuda.jit(device=True)
-    def fold(source, from_, row_size, held, staged, partial, rows):
+    def fold(b, now, first_row, end_row, held, staged, partial, coming):
         """partial[i * threads + p * U + x] = part p of sum i of unit x."""
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
         total = cuda.local.array(sums, real)
         for i in range(sums):
             total[i] = zero
-        multiply(source, from_, row_size, held, staged, total, rows)
+        multiply(b, now, first_row, end_row, held, staged, coming, total)
         for i in range(sums):
             partial[index(i * threads + y * U + x)] = total[i]
         cuda.syncthreads()
@@ -274,10 +363,8 @@ def _gather(
         return value
 
     @cuda.jit(device=True)
-    def forward(b, held, staged, partial, now, first_row, end_row, unit):
+    def forward(b, held, staged, partial, coming, now, first_row, end_row, unit):
         B = b.lengths.shape[0]
-        slot = now.new if at_new else now.prev
-        from_ = ((slot * B + first_row) * values + place) * H
         # the input's share is on its way while the products are computed
         pre = cuda.local.array(kept, real)
         for n in range(own):
@@ -285,7 +372,7 @@ def _gather(
             if n * S + cuda.threadIdx.y < R and row < end_row and unit < H:
                 for g in range(outs):
                     pre[n * outs + g] = b.pre[index(((now.t * B + row) * places + first + g) * H + unit)]
-        fold(b.values, from_, values * H, held, staged, partial, end_row - first_row)
+        fold(b, now, first_row, end_row, held, staged, partial, coming)
         for n in range(own):
             r = n * S + cuda.threadIdx.y
             row = first_row + r
@@ -295,10 +382,8 @@ def _gather(
                     b.pre[to] = pre[n * outs + g] + folded(partial, g * R + r)
 
     @cuda.jit(device=True)
-    def backwards(b, held, staged, partial, now, first_row, end_row, unit):
-        B = b.lengths.shape[0]
-        from_ = ((now.t * B + first_row) * places + place) * H
-        fold(b.dpre, from_, places * H, held, staged, partial, end_row - first_row)
+    def backwards(b, held, staged, partial, coming, now, first_row, end_row, unit):
+        fold(b, now, first_row, end_row, held, staged, partial, coming)
         for n in range(own):
             r = n * S + cuda.threadIdx.y
             row = first_row + r

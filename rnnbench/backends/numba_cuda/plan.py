@@ -66,6 +66,11 @@ class Tile:
     staged_bytes: int
     shared_by_grid: bool = False
 
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return self.units * self.slices
+
     def each(self, depth: int) -> int:
         """Rows of a matrix of `depth` rows that a thread takes."""
         return -(-depth // self.slices)
@@ -79,6 +84,10 @@ class Tile:
         most = max(1, self.staged_bytes // (self.rows * self.slices * self.itemsize))
         chunks = -(-self.each(depth) // most)
         return self.slices * -(-self.each(depth) // chunks)
+
+    def turns(self, depth: int) -> int:
+        """In how many turns a block's threads fetch a chunk, of which each takes an element of every row a turn."""
+        return -(-self.chunk(depth) // self.threads)
 
 
 @dataclass(frozen=True)
