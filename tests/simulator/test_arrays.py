@@ -84,7 +84,7 @@ def test_a_host_backend_takes_no_device_array_and_no_stream() -> None:
     rnn = RNN("gru", 2, 5, backend="numpy")
     with pytest.raises(TypeError, match="x is on a CUDA device, and the backend numpy computes on the host"):
         rnn(cuda.to_device(make(CASE).x))
-    with pytest.raises(ValueError, match="stream is for backends on a CUDA device; numpy has none"):
+    with pytest.raises(ValueError, match="stream is for backends on a CUDA device, which numpy is not"):
         rnn(make(CASE).x, stream=cuda.stream())
 
 
