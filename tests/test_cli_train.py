@@ -122,7 +122,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "words", "--plot", "p.docx"], "matplotlib cannot draw into 'p.docx'"),
         (["train", "words", "--save", "nowhere/run.npz"], "nowhere/run.npz cannot be written: there is no folder"),
         (["train", "words", "--resume", "no.npz"], "no.npz: No such file or directory"),
-        (["train", "digits", "--mnist", "nowhere"], "nowhere is no folder"),
+        (["train", "digits", "--mnist", "nowhere"], "nowhere is not a folder"),
         (["train", "digits", "--backend", "onnxruntime"], "unknown backend 'onnxruntime'"),
         (
             ["compare", "--task", "words", "--backends", "onnxruntime"],

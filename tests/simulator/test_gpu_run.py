@@ -272,7 +272,7 @@ def test_a_sanitizers_verdict_counts(
     results = Results(tmp_path, "here", {}, sanitizers={"racecheck": (clean, says)})
     assert results.bad == (not clean) and f"racecheck: {says}" in results.markdown()
     tool.write_bytes(b"no program")
-    assert gpu.sanitized("racecheck", 1.0) == (True, "racecheck cannot be started: Exec format error")
+    assert gpu.sanitized("racecheck", 1.0, gpu.KERNELS) == (True, "racecheck cannot be started: Exec format error")
 
 
 def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
