@@ -107,6 +107,17 @@ def test_a_backend_is_not_held_against_itself(capsys):
     assert "2 random cases: 2 comparisons agree" in capsys.readouterr().out
 
 
+def test_a_constant_that_the_dtype_cannot_hold_is_skipped_and_no_disagreement(tmp_path):
+    (tmp_path / "far.py").write_text(
+        "from rnnbench import cell, tanh\n\n@cell\ndef far(x, R, h):\n    return tanh(x.h * 1e200 + R.h @ h)\n"
+    )
+    case = Case(
+        f"{tmp_path}/far.py:far", "", "float32", "forward", seq_len=2, batch_size=1, input_size=1, hidden_size=2
+    )
+    ((_, _, found),) = against.against(case, ["numpy"], ["numpy"])
+    assert found.status == "skipped" and "float32 holds as inf" in found.reason
+
+
 @pytest.mark.parametrize("peer", [name for name in backends.PEERS if "cuda" not in name])
 def test_peers_agree_with_numpy(peer, capsys):
     reason = backends.why_unavailable(peer)

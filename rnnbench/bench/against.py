@@ -20,6 +20,7 @@ from rnnbench.bench.session import Session, Unsupported
 from rnnbench.bench.stored import STORED, Format, as_stored
 from rnnbench.bench.tolerance import tolerances
 from rnnbench.bench.verify import Verification, compare
+from rnnbench.params import NotHeld
 
 Results = dict[str, np.ndarray]
 
@@ -87,7 +88,7 @@ def _compared(
     case: Case, peer: str, mine: tuple[Results, str] | Exception, theirs: tuple[Results, str] | Exception
 ) -> Verification:
     for name, result in ((peer, theirs), (case.backend, mine)):
-        if isinstance(result, Unsupported):
+        if isinstance(result, (Unsupported, NotHeld)):
             return Verification(case, "skipped", reason=str(result))
         if isinstance(result, Exception):
             line = (str(result).strip() or "no message").splitlines()[0]

@@ -176,10 +176,8 @@ class Judge:
         error, worst = 0.0, ""
         found = session.first_gradients()
         for name, right in self._gradients.items():
-            off, size = (
-                float(np.linalg.norm(dense(found[name]).astype(np.float64) - right)),
-                float(np.linalg.norm(right)),
-            )
+            off = float(np.linalg.norm(dense(found[name]).astype(np.float64) - right))
+            size = float(np.linalg.norm(right))
             wrong = off / size if size else (0.0 if off == 0 else math.inf)
             if not (wrong <= error or math.isnan(error)):  # nothing is worse than NaN
                 error, worst = wrong, name
