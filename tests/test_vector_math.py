@@ -1,4 +1,4 @@
-"""Functions on SIMD vectors against extended precision: at most 2.7 units in the last place, and the right special values."""
+"""Functions on SIMD vectors against extended precision: at most two units in the last place, and the right special values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rnnbench.backends.numba_cpu.cache import cached_njit
 from rnnbench.backends.numba_cpu.product import lanes_of
 
 DTYPES = (np.float32, np.float64)
-ULPS = 2.7
+ULPS = 2.0
 # where long double is float64, the expected values are off by an ulp themselves
 REFERENCE_ULPS = 0.0 if np.finfo(np.longdouble).eps < 1e-18 else 1.0
 
@@ -115,13 +115,15 @@ def range_of_activations(dtype: Any) -> np.ndarray:
     parts += [sign * rng.uniform(edge - 3, edge + 3, 30_000) for sign in (-1, 1)]
     parts += [rng.uniform(-1.1 * edge, 1.1 * edge, 60_000), rng.uniform(-1.06 * edge, -edge, 30_000)]
     parts += [np.arange(-160, 161) * np.log(2) / 2, rng.uniform(0.9, 1.1, 30_000)]
+    # where the argument reduction of tanh changes, and where rounding costs most: next to powers of two
+    parts += [rng.uniform(0.173, 0.185, 60_000), np.exp2(rng.integers(-9, 3, 60_000)) * rng.uniform(0.98, 1.02, 60_000)]
     return np.concatenate(parts).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arguments", [every_magnitude, range_of_activations])
 @pytest.mark.parametrize("name", UNARY)
-def test_functions_are_right_to_less_than_three_units(name: str, arguments: Any, dtype: Any) -> None:
+def test_functions_are_right_to_two_units(name: str, arguments: Any, dtype: Any) -> None:
     x = arguments(dtype)
     got, right = evaluate(_unary, UNARY, x)[name], exact(name, x)
     error = ulps(got, right)
@@ -160,7 +162,7 @@ def test_near_zero_nothing_cancels(dtype: Any) -> None:
     assert ulps(results["tanh"], exact("tanh", x)).max() <= ULPS + REFERENCE_ULPS
     np.testing.assert_array_equal(np.signbit(results["tanh"]), np.signbit(x))
     small = np.abs(x) < np.finfo(dtype).eps / 4
-    np.testing.assert_array_equal(results["tanh"][small], x[small])
+    np.testing.assert_array_max_ulp(results["tanh"][small], x[small], 1)
     np.testing.assert_array_equal(results["exp"][small], dtype(1))
 
 

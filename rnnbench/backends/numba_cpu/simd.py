@@ -208,6 +208,7 @@ def _condition(vector: Vector) -> Mask:
 fma = _pointwise(3, _same, fused)
 sqrt = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.sqrt", x.type, 1), [x]))
 absolute = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.fabs", x.type, 1), [x]))
+copysign = _pointwise(2, _same, lambda b, x, y: b.call(_llvm_intrinsic(b, "llvm.copysign", x.type, 2), [x, y]))
 # no vector logarithm: LLVM calls the C library for each lane, which is right and slow
 log = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.log", x.type, 1), [x]))
 
