@@ -5,8 +5,8 @@ exp(x) = 2**n exp(r) and expm1(x) = 2**n expm1(r) + (2**n - 1), which does not c
 give the limits.
 
 The largest errors of all float32 numbers, in units in the last place, are 1.0 (exp), 2.0 (sigmoid) and 1.9 (tanh);
-tests/test_vector_math.py looks at a million numbers of each dtype. With one sum more that is rounded, the latter two were off by 2.5
-and 2.6, and LSTM inference with up to 64 units 4% faster.
+tests/test_vector_math.py looks at a million numbers of each dtype. With one more sum that is rounded the latter two were off by
+2.5 and 2.6, and LSTM inference with up to 64 units was 4% faster.
 """
 
 from __future__ import annotations
