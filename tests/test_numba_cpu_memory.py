@@ -234,5 +234,14 @@ def test_other_weights_take_over_plans_and_buffers() -> None:
     # and they compute with their own weights
     fresh = RNN("lstm", 3, 5)
     fresh.load(rnn.params)
+    for name, gradient in _gradients(rnn, x).items():
+        np.testing.assert_array_equal(gradient, _gradients(fresh, x)[name])
     np.testing.assert_array_equal(rnn(x)[0], fresh(x)[0])
-    assert not np.array_equal(rnn(x)[0], RNN("lstm", 3, 5)(x)[0])
+    old = RNN("lstm", 3, 5)
+    assert not np.array_equal(rnn(x)[0], old(x)[0])
+    assert not np.array_equal(_gradients(rnn, x)["x"], _gradients(old, x)["x"])
+
+
+def _gradients(rnn: RNN, x: np.ndarray) -> dict[str, np.ndarray]:
+    output, _, tape = rnn.forward(x)
+    return rnn.backward(tape, np.ones_like(output))
