@@ -72,9 +72,15 @@ def divided(monkeypatch: pytest.MonkeyPatch) -> Any:
     return divide
 
 
+# with 32 units all transposed products are one panel, which one thread computes and the others wait for
+SIZES: list[dict[str, Any]] = [
+    {}, {"batch_size": 1}, {"batch_size": 2, "bidirectional": True}, {"hidden_size": 1}, {"hidden_size": 32},
+]  # fmt: skip
+
+
 @needs_two
 @pytest.mark.parametrize(("cell", "dtype"), NETWORKS)
-@pytest.mark.parametrize("sizes", [{}, {"batch_size": 1}, {"batch_size": 2, "bidirectional": True}, {"hidden_size": 1}])
+@pytest.mark.parametrize("sizes", SIZES)
 def test_rows_and_panels_may_be_divided(divided: Any, cell: str, dtype: str, sizes: dict[str, Any]) -> None:
     case = case_of(cell, dtype, **sizes)
     divided(1, True)
