@@ -23,7 +23,7 @@ import numpy as np
 from ..cells import PROJECTION, Program
 from ..params import Spec
 
-Arrays = tuple[Any, ...]
+States = tuple[Any, ...]
 
 
 class Tape(Protocol):
@@ -46,11 +46,11 @@ class Network(Protocol):
         """A native array as a NumPy array."""
 
     def forward(
-        self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[Any, Arrays, Tape | None]:
+        self, x: Any, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[Any, States, Tape | None]:
         """Output, final states and, with `training`, the tape. `state` None means zeros, `lengths` None means all of T."""
 
-    def backward(self, tape: Any, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: Any, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """Gradients under the parameters' names, "x" and "<state>_0". `dstate` None means zeros. Leaves the tape usable."""
 
 
@@ -173,13 +173,13 @@ class _Places:
         return np.stack([gradients[its].sum(0) for its in self.blocks])
 
 
-def input_runs(program: Program) -> list[slice]:
-    """The pre-activations that have an input gate, as runs of neighbours, each one matrix product."""
-    runs: list[slice] = []
+def input_spans(program: Program) -> list[slice]:
+    """The pre-activations that have an input gate, as spans of neighbours, each one matrix product."""
+    spans: list[slice] = []
     for block, pre in enumerate(program.pre):
         if pre.input is not None:
-            if runs and runs[-1].stop == block:
-                runs[-1] = slice(runs[-1].start, block + 1)
+            if spans and spans[-1].stop == block:
+                spans[-1] = slice(spans[-1].start, block + 1)
             else:
-                runs.append(slice(block, block + 1))
-    return runs
+                spans.append(slice(block, block + 1))
+    return spans

@@ -19,7 +19,7 @@ from .. import memory
 from ..cells import program
 from ..params import Spec
 from . import threads
-from .base import Arrangement, Arrays, LayerWeights
+from .base import Arrangement, LayerWeights, States
 
 
 class Layer(Protocol):
@@ -29,13 +29,13 @@ class Layer(Protocol):
     """
 
     def forward(
-        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
+        self, x: np.ndarray, state: States, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> Any:
         """Run x (T, B, I). The states are the initial ones before and the final ones after. Writes its columns of output
         (T, B, D*H), from `column` on, with zeros past a row's end. Returns the tape (None without `training`).
         """
 
-    def backward(self, tape: Any, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray) -> LayerWeights:
+    def backward(self, tape: Any, doutput: np.ndarray, column: int, dstate: States, dx: np.ndarray) -> LayerWeights:
         """BPTT on the tape that forward returned. doutput (T, B, D*H) and `column` as in forward. dstate: the final states'
         adjoints before, the initial states' after. Adds to dx (T, B, I). Returns the weights' gradients.
         """
@@ -76,22 +76,22 @@ class Stack:
         self._rows, self._widths = spec.num_layers * spec.num_directions, spec.state_sizes
         self._output_size, self._columns = spec.output_size, range(0, spec.output_size, spec.state_sizes[0])
         # bytes of a step and row of the batch, in inference (the output) and in training (what BPTT needs, and its adjoints)
-        part, unit = program(spec.step, True), spec.num_directions * self._dtype.itemsize
-        kept = len(part.saved) + len(spec.cell.states) + len(part.computed) + len(part.pre)
+        training, unit = program(spec.step, True), spec.num_directions * self._dtype.itemsize
+        kept = len(training.saved) + len(spec.cell.states) + len(training.computed) + len(training.pre)
         output = spec.state_sizes[0] * unit
         self._row_bytes = (output, (output + kept * spec.hidden_size * unit) * spec.num_layers)
         self.layers: list[list[Layer]] = [[] for _ in range(spec.num_layers)]
-        for layer, direction, suffix in self._suffixes:
+        for layer, reading, suffix in self._suffixes:
             weights = self._arrangement.weights(params, suffix)
-            self.layers[layer].append(make(spec, weights, spec.reads_backwards(direction)))
+            self.layers[layer].append(make(spec, weights, spec.reads_backwards(reading)))
 
     def with_params(self, params: Mapping[str, np.ndarray]) -> Stack:
         """See `Network`: layers keep what does not depend on a weight's value."""
         other = copy.copy(self)
         other.layers = [[] for _ in self.layers]
-        for layer, direction, suffix in self._suffixes:
+        for layer, reading, suffix in self._suffixes:
             weights = self._arrangement.weights(params, suffix)
-            other.layers[layer].append(self.layers[layer][direction].with_weights(weights))
+            other.layers[layer].append(self.layers[layer][reading].with_weights(weights))
         return other
 
     def put(self, array: np.ndarray) -> np.ndarray:
@@ -103,8 +103,8 @@ class Stack:
         return native
 
     def forward(
-        self, x: np.ndarray, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[np.ndarray, Arrays, StackTape | None]:
+        self, x: np.ndarray, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[np.ndarray, States, StackTape | None]:
         """See `Network.forward`. Raises MemoryError before it starts where the arrays would not fit."""
         T, B, _ = x.shape
         self._require_memory(T, B, training)
@@ -133,7 +133,7 @@ class Stack:
         nbytes = sum(tape.nbytes for tape in itertools.chain(*tapes)) + sum(a.nbytes for a in inputs[1:])
         return x, state, StackTape(lengths, order, inputs, tapes, nbytes)
 
-    def backward(self, tape: StackTape, doutput: np.ndarray | None, dstate: Arrays | None) -> dict[str, np.ndarray]:
+    def backward(self, tape: StackTape, doutput: np.ndarray | None, dstate: States | None) -> dict[str, np.ndarray]:
         """See `Network.backward`."""
         spec, (T, B, _) = self.spec, tape.inputs[0].shape
         D = spec.num_directions
@@ -156,7 +156,7 @@ class Stack:
         gradients |= {f"{name}_0": tape.order.back(d) for name, d in zip(spec.cell.states, dstate, strict=True)}
         return gradients
 
-    def _states(self, given: Arrays | None, B: int) -> Arrays:
+    def _states(self, given: States | None, B: int) -> States:
         """One array (layers * D, B, width) for each state, to be changed by the layers: a copy of what is given, or zeros."""
         if given is not None:
             return tuple([np.array(s) for s in given])

@@ -20,11 +20,11 @@ from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
 
 @cached_njit(nogil=True, boundscheck=False)
 def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
-    """Run BPTT of a layer in one direction.
+    """BPTT through one layer that reads its sequences in one direction.
 
-    body: `_sequence`. dstates: a tuple of arrays (B*H,), the final states' adjoints before and the initial ones' after. stage:
-    `Stages`, which specialises the kernel; arrays: Arrays; doutput (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels,
-    back_panels: their numbers; threads, by_rows, barrier: as in the forward kernel.
+    body: `_sequence`. dstates: a tuple of arrays (B*H,), the final states' adjoints on entry and the initial states' on return.
+    stage: a `Specialisation`, for which the kernel is compiled. arrays: `KernelArrays`. doutput (T*B*D*H,). lengths (B,) or empty.
+    d: `BackwardDims`. panels, back_panels: their numbers. threads, by_rows, barrier: as in the forward kernel.
     """
     barrier[:2] = 0
     work, plane = arrays.work, d.batch_size * d.padded
@@ -45,26 +45,26 @@ def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, 
         t = k if d.reverse else d.seq_len - 1 - k
         # prev and new are the slots of the states before and after the step, as in the forward direction
         now = Now(t, k & 1, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
-        visits = _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
+        visits = _run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
 
 
 BACKWARD = Kernel(_backward, _sequence, own=1)
 
 
-def _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
+def _run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
     """The stages of one step, from `stage` on; returns the barrier's next visit."""
     raise NotImplementedError("compiled only")
 
 
-@inner_overload(_stages, once=True)
-def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
+@inner_overload(_run_stages, once=True)
+def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
     if stage.is_end:
         return lambda stage, arrays, doutput, lengths, d, now, part, back, barrier, visits: visits
-    program, vectors = stage.program, stage.stages.vectors
+    program, vectors = stage.program, stage.specialisation.vectors
     blocks, states, kept = len(program.pre), len(program.cell.states), len(program.saved)
     is_first = stage.index == 0
 
-    def stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
+    def run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
         work = arrays.work
         width = vectors * lanes_of(work)
         plane = d.batch_size * d.padded
@@ -111,11 +111,11 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
             visits = wait(barrier, part.parties, visits)
             _transposes(stage, arrays, d, now, going_on(part, lengths, d.ragged, now.t), back)
         visits = wait(barrier, part.parties, visits)
-        return _stages(
+        return _run_stages(
             next_stage(stage), arrays, doutput, lengths, d, now, part, back, barrier, visits
         )  # fmt: skip
 
-    return stages
+    return run_stages
 
 
 def _add_to_biases(stage, work, d, t, part, unit):
@@ -128,7 +128,7 @@ def _add_to_biases_of_stage(stage, work, d, t, part, unit):
     written = tuple(place.at for place, _ in stage.stage.code.stores if place.buffer == "dpre")
     if not written:
         return lambda stage, work, d, t, part, unit: None
-    blocks, vectors = len(stage.program.pre), stage.stages.vectors
+    blocks, vectors = len(stage.program.pre), stage.specialisation.vectors
 
     def add_to_biases(stage, work, d, t, part, unit):
         lanes = lanes_of(work)
@@ -176,7 +176,7 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
         return lambda stage, arrays, d, now, part, back: None
     program, index = stage.program, stage.stage.operands[stage.operand]
     start, size = program.operands[index].pre.start, len(program.operands[index].pre)
-    vectors = stage.stages.back_vectors
+    vectors = stage.specialisation.back_vectors
     product = product_over_rows(vectors)
 
     def transposes(stage, arrays, d, now, part, back):

@@ -20,11 +20,12 @@ from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
 
 @cached_njit(nogil=True, boundscheck=False)
 def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier):
-    """Run a layer in one direction.
+    """Run one layer, reading its sequences in one direction.
 
-    body: `_sequence`. states: a tuple of arrays (B*H,), the initial ones before and the final ones after. stage: `Stages`, which
-    specialises the kernel. x (T*B*I,); arrays: Arrays; output (T*B*D*H,), written; lengths (B,) or empty; d: ForwardDims; panels:
-    their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,): whatever it holds.
+    body: `_sequence`. states: a tuple of arrays (B*H,), the initial states on entry and the final ones on return. stage: a
+    `Specialisation`, for which the kernel is compiled. x (T*B*I,). arrays: `KernelArrays`. output (T*B*D*H,), written. lengths (B,)
+    or empty. d: `ForwardDims`. panels: their number. threads: their number. by_rows: whether threads divide the rows, or else the
+    panels. barrier (8,): its contents do not matter.
     """
     barrier[:2] = 0
     first, last = 0, d.seq_len & 1
@@ -52,28 +53,28 @@ def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, ba
                 now = Now(t, step, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
             else:
                 now = Now(t, step, k & 1, (k + 1) & 1, 0)
-            visits = _stages(stage, arrays, output, lengths, d, now, part, barrier, visits)
+            visits = _run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits)
         done += count
 
 
 FORWARD = Kernel(_forward, _sequence, own=1)
 
 
-def _stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
+def _run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
     """The stages of one step, from `stage` on; returns the barrier's next visit."""
     raise NotImplementedError("compiled only")
 
 
-@inner_overload(_stages, once=True)
-def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
+@inner_overload(_run_stages, once=True)
+def _run_stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
     if stage.is_end:
         return lambda stage, arrays, output, lengths, d, now, part, barrier, visits: visits
-    program, vectors = stage.program, stage.stages.vectors
+    program, vectors = stage.program, stage.specialisation.vectors
     blocks, states = len(program.pre), len(program.cell.states)
     kept = len(program.saved)
-    is_last = stage.index == len(stage.stages.stages) - 1
+    is_last = stage.index == len(stage.specialisation.stages) - 1
 
-    def stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
+    def run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
         tape = arrays.tape
         width = vectors * lanes_of(tape)
         row, plane = blocks * width, d.batch_size * d.padded
@@ -109,9 +110,9 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
                 if is_last:
                     copy(output, out_at, tape, now.new * plane + here, written)
         visits = wait(barrier, part.parties, visits)
-        return _stages(next_stage(stage), arrays, output, lengths, d, now, part, barrier, visits)
+        return _run_stages(next_stage(stage), arrays, output, lengths, d, now, part, barrier, visits)
 
-    return stages
+    return run_stages
 
 
 @inner_njit
@@ -131,7 +132,7 @@ def _products(stage, arrays, d, now, part, panel, pre_at):
 def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
     if not stage.has_operand:
         return lambda stage, arrays, d, now, part, panel, pre_at: None
-    program, vectors = stage.program, stage.stages.vectors
+    program, vectors = stage.program, stage.specialisation.vectors
     operand = program.operands[stage.stage.operands[stage.operand]]
     blocks, start, size = len(program.pre), operand.pre.start, len(operand.pre)
     is_state = operand.state is not None

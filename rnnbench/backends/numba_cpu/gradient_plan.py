@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..base import input_runs
+from ..base import input_spans
 from . import gradients, layout
 from .plan import Geometry, Shape, is_far
 
@@ -60,20 +60,20 @@ def plan_gradients(
     g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims, backward: layout.BackwardDims
 ) -> GradientPlan:
     """The plan of the products after the time loop. The arguments are those of `plan_backward`, and the dims of its plan."""
-    part, I, H, Hp, row = g.training, shape.input_size, g.spec.hidden_size, g.padded, g.dpre_row
+    program, I, H, Hp, row = g.training, shape.input_size, g.spec.hidden_size, g.padded, g.dpre_row
     vector_count = len(g.spec.cell.vectors)
-    products = sum(len(o.pre) for o in part.operands)
-    bias = Blocks(0, len(part.pre), 1, 1, H, Hp, False)
+    products = sum(len(o.pre) for o in program.operands)
+    bias = Blocks(0, len(program.pre), 1, 1, H, Hp, False)
     vector = Blocks(bias.size, vector_count, 1, 1, H, Hp, False)
-    input_ = _blocks(g, bias.size + vector.size, len(part.pre), I)
+    input_ = _blocks(g, bias.size + vector.size, len(program.pre), I)
     recurrent = _blocks(g, input_.at + input_.size, products, H)
     table, inputs, packed_at = [], [], at["input"]
-    for run in input_runs(part):
-        table.append(_sum(input_, run, row, gradients.X, 0, I))
-        inputs.append(gradients.InputSum(run.start * Hp, (run.stop - run.start) * Hp, packed_at))
+    for span in input_spans(program):
+        table.append(_sum(input_, span, row, gradients.X, 0, I))
+        inputs.append(gradients.InputSum(span.start * Hp, (span.stop - span.start) * Hp, packed_at))
         packed_at += inputs[-1].depth * layout.round_up(I, g.input_vectors * g.lanes)
     plane = shape.batch_size * Hp
-    for operand in part.operands:
+    for operand in program.operands:
         if operand.state is not None:
             value_at = (operand.state * forward.slots + int(g.reverse)) * plane
         else:
@@ -108,9 +108,9 @@ def _blocks(g: Geometry, at: int, n: int, columns: int) -> Blocks:
     return Blocks(at, n, columns, row, g.spec.hidden_size, g.padded, is_turned)
 
 
-def _sum(blocks: Blocks, run: slice | range, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
-    """The sum of `blocks` for a run of them and the operand at `at` of the array `which`, `step` from one k to the next."""
-    first, size = run.start * blocks.padded, (run.stop - run.start) * blocks.padded
+def _sum(blocks: Blocks, span: slice | range, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
+    """The sum of `blocks` for a span of them and the operand at `at` of the array `which`, `step` from one k to the next."""
+    first, size = span.start * blocks.padded, (span.stop - span.start) * blocks.padded
     if blocks.is_turned:
         row = blocks.n * blocks.padded
         return gradients.Sum(

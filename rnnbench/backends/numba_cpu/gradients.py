@@ -50,10 +50,10 @@ class Sum(NamedTuple):
 
 
 class InputSum(NamedTuple):
-    """dx += dpre W for a run of pre-activations. A table of them is an int64 array (n, 3)."""
+    """dx += dpre W for a span of pre-activations. A table of them is an int64 array (n, 3)."""
 
     dpre_at: int
-    depth: int  # the run's padded hidden units
+    depth: int  # the span's padded hidden units
     packed_at: int  # W^T in panels of `input_vectors` vectors, the last one padded
 
 
@@ -82,21 +82,21 @@ def scratch_size(lanes: int, dpre_row: int, is_ragged: bool) -> int:
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def _weight_gradients(body, arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads):
+def _weight_gradients(body, sources, packed, table, inputs, rows, d, sums, dx, scratch, threads):
     """All gradients of a layer's parameters, and that of its input.
 
-    body: `_gradients`. arrays: (dpre, x, tape), one-dimensional, dpre with what follows it in `work` (layout.py). packed: the
+    body: `_gradients`. sources: (dpre, x, tape), one-dimensional, dpre with what follows it in `work` (layout.py). packed: the
     backward weights. table, inputs: see Sum and InputSum. rows: those of the T * B that are within their lengths, ascending; in the
     others dpre is zero. d: GradientDims. sums: zeros, to be summed up in. dx (T * B * I,): is added to. scratch (threads *
     scratch_size,). threads: their number.
     """
-    on_threads(body, (arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads), threads)
+    on_threads(body, (sources, packed, table, inputs, rows, d, sums, dx, scratch, threads), threads)
 
 
 @cached_njit(boundscheck=False, no_cpython_wrapper=True)
-def _gradients(arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads, thread):
+def _gradients(sources, packed, table, inputs, rows, d, sums, dx, scratch, threads, thread):
     """One thread's share of each, none of which needs another's."""
-    dpre = arrays[DPRE]
+    dpre = sources[DPRE]
     _row_sums(dpre, d.dbias_at, d.bias_size, threads, sums, thread)
     if thread == 0:
         for v in range(d.vector_count):
@@ -106,10 +106,10 @@ def _gradients(arrays, packed, table, inputs, rows, d, sums, dx, scratch, thread
     for i in range(len(table)):
         s = table[i]
         one = Sum(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9])
-        _outer_sum(arrays[one.a], arrays[one.b], one, rows, d, sums, scratch, threads, thread)
+        _outer_sum(sources[one.a], sources[one.b], one, rows, d, sums, scratch, threads, thread)
     for i in range(len(inputs)):
-        run = InputSum(inputs[i, 0], inputs[i, 1], inputs[i, 2])
-        _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread)
+        product = InputSum(inputs[i, 0], inputs[i, 1], inputs[i, 2])
+        _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread)
 
 
 WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients, own=0)
@@ -117,7 +117,7 @@ WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients, own=0)
 
 @inner_njit
 def _row_sums(a, a_at, columns, threads, out, thread):
-    """out[c] += sum over k < threads of a[a_at + k * columns + c], for the thread's part of the columns, whole vectors of them."""
+    """out[c] += sum over k < threads of a[a_at + k * columns + c], for the thread's range of the columns, whole vectors of them."""
     lanes = lanes_of(out)
     first, end = share(columns // lanes, threads, thread)
     for k in range(threads):
@@ -173,7 +173,7 @@ def _outer_sum(a, b, s, rows, d, out, scratch, threads, thread):
 
 
 @inner_njit
-def _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread):
+def _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread):
     """See InputSum: the thread's share of the rows of dx (T * B, I)."""
     lanes, columns = lanes_of(dx), d.input_size
     first, end = share(len(rows), threads, thread)
@@ -186,11 +186,13 @@ def _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread):
         count = rows[r + inside_rows - 1] - here + 1
         # dpre is zero in rows that have ended: few of them between the others cost less than to gather those
         is_gathered = count > inside_rows + inside_rows // 2
-        a, a_at = dpre, run.dpre_at + here * d.dpre_row
+        a, a_at = dpre, product.dpre_at + here * d.dpre_row
         if is_gathered:
             count, a, a_at = inside_rows, scratch, gathered
             for i in range(count):
-                copy(scratch, gathered + i * d.dpre_row, dpre, run.dpre_at + rows[r + i] * d.dpre_row, run.depth)
+                copy(
+                    scratch, gathered + i * d.dpre_row, dpre, product.dpre_at + rows[r + i] * d.dpre_row, product.depth
+                )
         for column in range(0, columns, width):
             inside = min(width, columns - column)
             # the last panel may be wider than what is left of a row: it is computed beside and added
@@ -199,16 +201,16 @@ def _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread):
             if is_beside:
                 target, at, row = scratch, beside, width
                 clear(scratch, beside, count * width)
-            panel = run.packed_at + column * run.depth
+            panel = product.packed_at + column * product.depth
             if d.input_vectors == WIDE:
                 _wide(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    a, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
+                    a, a_at, zero, d.dpre_row, one, packed, panel, product.depth, d.input_far,
                 )  # fmt: skip
             else:
                 _narrow(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    a, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
+                    a, a_at, zero, d.dpre_row, one, packed, panel, product.depth, d.input_far,
                 )  # fmt: skip
             if is_beside:
                 for i in range(count):

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...params import Spec
-from ..base import Arrays as States
-from ..base import LayerWeights
+from ..base import LayerWeights, States
 from . import gradients, layout
 from .backward import BACKWARD
 from .forward import FORWARD
@@ -70,7 +69,7 @@ class _Plans(dict[Any, _Planned]):
 
 
 class _Packed(NamedTuple):
-    """Packed weights and where their parts start."""
+    """Packed weights and where their sections start."""
 
     array: np.ndarray
     at: dict[str, int]
@@ -99,7 +98,7 @@ class KernelLayer:
     def _pack(self, weights: LayerWeights) -> None:
         g = self._geometry
         self._weights = weights
-        self._packed = _Packed(*layout.pack_forward(g.program, weights, self._numbers, g.width))
+        self._packed = _Packed(*layout.pack_forward(g.inference, weights, self._numbers, g.width))
         self._packed_back: _Packed | None = None
 
     # ---- forward
@@ -123,9 +122,9 @@ class KernelLayer:
             call.run(
                 FORWARD,
                 tuple([s.reshape(-1) for s in state]),
-                plan.stages,
+                plan.specialisation,
                 x.reshape(-1),
-                layout.Arrays(packed.array, tape, self._buffer("pre", plan.work_size)),
+                layout.KernelArrays(packed.array, tape, self._buffer("pre", plan.work_size)),
                 output.reshape(-1),
                 _NO_LENGTHS if lengths is None else lengths,
                 plan.dims,
@@ -161,8 +160,8 @@ class KernelLayer:
             call.run(
                 BACKWARD,
                 tuple([d.reshape(-1) for d in dstate]),
-                plan.stages,
-                layout.Arrays(packed.array, tape.array, work),
+                plan.specialisation,
+                layout.KernelArrays(packed.array, tape.array, work),
                 doutput.reshape(-1),
                 _NO_LENGTHS if tape.lengths is None else tape.lengths,
                 plan.dims,

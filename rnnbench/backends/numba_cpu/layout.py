@@ -6,7 +6,7 @@ Hidden units are padded with zero weights to Hp, whole panels of U*W, so that ev
 Forward:
     weights  bias      (panels, P, U, W)                      both biases' sum
              vector    (V, Hp)
-             input     per run of inputs (panels, I, n, U, W)         read front to back by a tile
+             input     per span of inputs (panels, I, n, U, W)         read front to back by a tile
              recurrent per operand (panels, H, n, U, W)
              number    (numbers,)
     tape     state     (S, slots, B, Hp)     training: slot t is before step t, t + 1 after it (reverse: the other way round)
@@ -20,7 +20,7 @@ Backward (weights packed again, transposed; the tape as above, read only):
     weights  zero      (Ub, W)               what every sum starts from
              vector    (V, Hp)
              recurrent per operand (panels of back, n * Hp, Ub, W)
-             input     per run of inputs (panels of I, n * Hp, 4 or 1, W)   for dx, in gradients.py
+             input     per span of inputs (panels of I, n * Hp, 4 or 1, W)   for dx, in gradients.py
              number    (numbers,)
     work     dpre      (T, B, dpre_row)      (P, Hp) in a row, zero in the padding of Hp: matrix products sum over it
              dstate    (S, 2, B, Hp)         two slots in turn; also dnew
@@ -36,7 +36,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cells import Program
-from ..base import LayerWeights, input_runs
+from ..base import LayerWeights, input_spans
 
 ALIGNMENT = 64  # a cache line, and the widest vector
 
@@ -95,7 +95,7 @@ class BackwardDims(NamedTuple):
     recurrent_far: int  # as in ForwardDims
 
 
-class Arrays(NamedTuple):
+class KernelArrays(NamedTuple):
     """The three arrays of a kernel."""
 
     weights: np.ndarray
@@ -179,14 +179,14 @@ def pack_forward(
     program: Program, weights: LayerWeights, numbers: np.ndarray, width: int
 ) -> tuple[np.ndarray, dict[str, int]]:
     """The forward kernel's weights for panels of `width` units, and their offsets."""
-    parts = {
+    sections = {
         "bias": [panels_of(weights.bias[:, :, None], width)],
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
-        "input": [panels_of(weights.input[run], width) for run in input_runs(program)],
+        "input": [panels_of(weights.input[span], width) for span in input_spans(program)],
         "recurrent": [panels_of(weights.recurrent[o.pre.start : o.pre.stop], width) for o in program.operands],
         "number": [numbers],
     }
-    return _concatenate(parts, weights.bias.dtype)
+    return _concatenate(sections, weights.bias.dtype)
 
 
 def pack_backward(
@@ -196,14 +196,14 @@ def pack_backward(
     in panels of `input_width` inputs likewise.
     """
     transposed = [_transpose(weights.recurrent[o.pre.start : o.pre.stop], width, back_width) for o in program.operands]
-    parts = {
+    sections = {
         "zero": [np.zeros(back_width, weights.bias.dtype)],
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
         "recurrent": transposed,
-        "input": [_transpose(weights.input[run], width, input_width) for run in input_runs(program)],
+        "input": [_transpose(weights.input[span], width, input_width) for span in input_spans(program)],
         "number": [numbers],
     }
-    return _concatenate(parts, weights.bias.dtype)
+    return _concatenate(sections, weights.bias.dtype)
 
 
 def _transpose(blocks: np.ndarray, width: int, panel_width: int) -> np.ndarray:
@@ -222,10 +222,10 @@ def _padded(blocks: np.ndarray, width: int) -> np.ndarray:
     return padded
 
 
-def _concatenate(parts: dict[str, list[np.ndarray]], dtype: np.dtype) -> tuple[np.ndarray, dict[str, int]]:
-    total = sum(a.size for arrays in parts.values() for a in arrays)
+def _concatenate(sections: dict[str, list[np.ndarray]], dtype: np.dtype) -> tuple[np.ndarray, dict[str, int]]:
+    total = sum(a.size for arrays in sections.values() for a in arrays)
     packed, offsets, at = aligned_empty(total, dtype), {}, 0
-    for name, arrays in parts.items():
+    for name, arrays in sections.items():
         offsets[name] = at
         for array in arrays:
             packed[at : at + array.size].reshape(array.shape)[...] = array

@@ -11,7 +11,7 @@ from ...params import Spec
 from .. import threads
 from ..base import LayerWeights
 from . import gradients, layout, simd
-from .cell_type import Stages, stages_of
+from .cell_type import Specialisation, specialisation_of
 from .threading import most_threads
 from .tile import tile_rows
 
@@ -50,10 +50,10 @@ class Geometry:
     def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
         self.spec, self.reverse = spec, reverse
         self.dtype = np.dtype(spec.dtype)
-        self.program, self.training = program(spec.step, False), program(spec.step, True)
+        self.inference, self.training = program(spec.step, False), program(spec.step, True)
         self.lanes = lanes = simd.SIMD_BYTES // self.dtype.itemsize
         H = spec.hidden_size
-        self.vectors = layout.panel_vectors(self.program, H, lanes)
+        self.vectors = layout.panel_vectors(self.inference, H, lanes)
         self.back_vectors = layout.back_vectors(H, lanes)
         self.input_vectors = gradients.WIDE if weights.input.shape[2] > (gradients.WIDE - 1) * lanes else 1
         self.width, self.back_width = self.vectors * lanes, self.back_vectors * lanes
@@ -62,7 +62,7 @@ class Geometry:
         self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
         self._recurrent_bytes, self.input_bytes = weights.recurrent.nbytes, weights.input.nbytes
         # of the recurrent products, for a step and row of the batch
-        self._flops = 2.0 * (sum(len(o.pre) for o in self.program.operands) or 1) * H**2
+        self._flops = 2.0 * (sum(len(o.pre) for o in self.inference.operands) or 1) * H**2
 
     def threads(self, T: int, B: int) -> int:
         """How many threads a call has: those in force, as far as Numba's pool reaches, and one for a little work.
@@ -73,8 +73,8 @@ class Geometry:
             return 1
         return min(threads.get_threads(), most_threads())
 
-    def divide(self, shape: Shape, stages: int) -> tuple[int, bool]:
-        """(threads, whether they divide rows), for kernels with so many stages a step.
+    def divide(self, shape: Shape, stage_count: int) -> tuple[int, bool]:
+        """(threads, whether they divide rows), for kernels with `stage_count` stages a step.
 
         Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step: they have to fill
         tiles with their rows, and either the weights are cached or the rows are many. Else they divide hidden units, and so
@@ -83,11 +83,11 @@ class Geometry:
         B, most = shape.batch_size, shape.threads
         if most == 1:
             return 1, True
-        rows = tile_rows(max((len(o.pre) for o in self.program.operands), default=1) * self.vectors)
+        rows = tile_rows(max((len(o.pre) for o in self.inference.operands), default=1) * self.vectors)
         if not shape.uneven and B >= most * rows and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
             return most, True
-        parts = min(most, self.panels, int(B * self._flops / max(1, stages) / _WORTH_BARRIER))
-        return (parts, False) if parts > 1 else (min(most, B), True)
+        busy = min(most, self.panels, int(B * self._flops / max(1, stage_count) / _WORTH_BARRIER))
+        return (busy, False) if busy > 1 else (min(most, B), True)
 
     def far(self, threads: int, by_rows: bool) -> tuple[int, int]:
         """`is_far` of the input and of the recurrent weights, for threads that divide rows, or hidden units and so the weights."""
@@ -103,7 +103,7 @@ def is_far(size: float) -> int:
 class ForwardPlan(NamedTuple):
     """Arguments of `forward.forward` that depend on the shape, and elements of its tape and of its work array."""
 
-    stages: Stages
+    specialisation: Specialisation
     dims: layout.ForwardDims
     threads: int
     by_rows: bool
@@ -114,7 +114,7 @@ class ForwardPlan(NamedTuple):
 class BackwardPlan(NamedTuple):
     """The same for `backward.backward`, whose tape is that of the forward direction."""
 
-    stages: Stages
+    specialisation: Specialisation
     dims: layout.BackwardDims
     threads: int
     by_rows: bool
@@ -123,17 +123,17 @@ class BackwardPlan(NamedTuple):
 def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) -> ForwardPlan:
     """The plan of a forward call.
 
-    g: of the layer. shape: of the call. at: where the parts of the packed weights start. training: whether a tape is kept.
+    g: of the layer. shape: of the call. at: where the sections of the packed weights start. training: whether a tape is kept.
     """
     T, B = shape.seq_len, shape.batch_size
-    part = g.training if training else g.program
+    program = g.training if training else g.inference
     slots, steps = (T + 1, T) if training else (2, 1)
     plane = B * g.padded
-    saved_at = len(part.cell.states) * slots * plane
-    operand_at = saved_at + len(part.saved) * steps * plane
-    step_bytes = plane * len(part.pre) * g.dtype.itemsize
-    stages = stages_of(g.spec.step, training, g.vectors)
-    count, by_rows = g.divide(shape, len(stages.stages))
+    saved_at = len(program.cell.states) * slots * plane
+    operand_at = saved_at + len(program.saved) * steps * plane
+    step_bytes = plane * len(program.pre) * g.dtype.itemsize
+    specialisation = specialisation_of(g.spec.step, training, g.vectors)
+    count, by_rows = g.divide(shape, len(specialisation.stages))
     input_far, recurrent_far = g.far(count, by_rows)
     chunk = max(_CHUNK_BYTES // step_bytes, min(_CHUNK_ROWS // B, _MOST_CHUNK_BYTES // step_bytes))
     dims = layout.ForwardDims(
@@ -160,25 +160,25 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
         input_far=input_far,
         recurrent_far=recurrent_far,
     )
-    tape_size = operand_at + len(part.computed) * steps * plane
-    return ForwardPlan(stages, dims, count, by_rows, tape_size, dims.chunk * plane * len(part.pre))
+    tape_size = operand_at + len(program.computed) * steps * plane
+    return ForwardPlan(specialisation, dims, count, by_rows, tape_size, dims.chunk * plane * len(program.pre))
 
 
 def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims) -> BackwardPlan:
     """The plan of a backward call on a tape that lies as `forward` says.
 
-    g: of the layer. shape: of the call. at: where the parts of the packed weights start. forward: of its plan.
+    g: of the layer. shape: of the call. at: where the sections of the packed weights start. forward: of its plan.
     """
-    T, B, part = shape.seq_len, shape.batch_size, g.training
+    T, B, program = shape.seq_len, shape.batch_size, g.training
     plane = B * g.padded
     dstate_at = T * B * g.dpre_row
-    back_at = dstate_at + 2 * len(part.cell.states) * plane
+    back_at = dstate_at + 2 * len(program.cell.states) * plane
     # the last panel of back may end after the last panel of units; reads go up to the longer one
     padded_back = layout.round_up(max(g.padded, g.padded_back), g.back_width)
-    dvector_at = back_at + len(part.operands) * B * padded_back
+    dvector_at = back_at + len(program.operands) * B * padded_back
     dbias_at = dvector_at + len(g.spec.cell.vectors) * plane
-    stages = stages_of(g.spec.step, True, g.vectors, g.back_vectors)
-    count, by_rows = g.divide(shape, len(stages.stages))
+    specialisation = specialisation_of(g.spec.step, True, g.vectors, g.back_vectors)
+    count, by_rows = g.divide(shape, len(specialisation.stages))
     dims = layout.BackwardDims(
         seq_len=T,
         batch_size=B,
@@ -200,7 +200,7 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
         back_at=back_at,
         dvector_at=dvector_at,
         dbias_at=dbias_at,
-        work_size=dbias_at + count * len(part.pre) * g.padded,
+        work_size=dbias_at + count * len(program.pre) * g.padded,
         recurrent_far=g.far(count, by_rows)[1],
     )
-    return BackwardPlan(stages, dims, count, by_rows)
+    return BackwardPlan(specialisation, dims, count, by_rows)

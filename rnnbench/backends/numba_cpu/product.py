@@ -18,10 +18,10 @@ def product_over_rows(columns):
 
     The rows lie in `groups` groups of `count`; *_group: elements from one group to the next, else the names are those of `tile`.
     Callers hand it no literal numbers: each is a type of its own, and all tiles would be compiled once more for it.
-    Where there is more than one tile, the depth is cut so that each part of the panel is read from the first-level cache.
-    far: 1 where panels come from beyond the second-level cache, else 0. Then all tiles together fetch the next part while they
+    Where there is more than one tile, the depth is cut so that each slice of the panel is read from the first-level cache.
+    far: 1 where panels come from beyond the second-level cache, else 0. Then all tiles together fetch the next slice while they
     compute with this one, which the processor does not do by itself: it looks no further than a page. Panels lie in the order in
-    which they are used, so the next part follows this one.
+    which they are used, so the next slice follows this one.
     """
     most, reused = tile_rows(columns), max(16, _REUSED_BYTES // (columns * SIMD_BYTES))
 
@@ -39,8 +39,8 @@ def product_over_rows(columns):
         # the sums start from init, and go on from what is in out; one call of `tile`, which is much code
         source, source_at, source_group, source_row = init, init_at, init_group, init_row
         for k in range(0, depth, step):
-            part = min(step, depth - k)
-            ahead = part * columns * lanes_of(panel) if ahead_step else 0
+            slice_depth = min(step, depth - k)
+            ahead = slice_depth * columns * lanes_of(panel) if ahead_step else 0
             for group in range(groups):
                 first = 0
                 for i in range(tiles):
@@ -50,10 +50,10 @@ def product_over_rows(columns):
                         out, out_at + group * out_group + first * out_row, out_row,
                         source, source_at + group * source_group + first * source_row, source_row,
                         a, a_at + k * a_step + group * a_group + first * a_row, a_row, a_step,
-                        panel, panel_at + k * columns * lanes_of(panel), part, ahead, ahead_step,
+                        panel, panel_at + k * columns * lanes_of(panel), slice_depth, ahead, ahead_step,
                     )  # fmt: skip
                     first += rows
-                    ahead += part * ahead_step
+                    ahead += slice_depth * ahead_step
             source, source_at, source_group, source_row = out, out_at, out_group, out_row
 
     return inner_njit(named(product, columns))

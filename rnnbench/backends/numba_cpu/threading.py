@@ -323,9 +323,9 @@ def wait(barrier, parties, visits):
 
 
 @inner_njit
-def share(count, parts, part):
-    """(first, last) of part `part` when `count` things are divided into `parts` nearly equal ones."""
-    return count * part // parts, count * (part + 1) // parts
+def share(count, threads, thread):
+    """(first, end) of thread `thread`'s share when `count` things are divided nearly equally among `threads`."""
+    return count * thread // threads, count * (thread + 1) // threads
 
 
 @inner_njit

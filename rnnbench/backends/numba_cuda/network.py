@@ -12,14 +12,12 @@ from numba import cuda
 
 from ...cells import program
 from ...params import Spec
-from ..base import Arrangement
+from ..base import Arrangement, States
 from . import device
 from .layer import DeviceLayer
 from .layer import Tape as LayerTape
 from .moves import clear_unused_rows, without_padding
 from .queue import Queue
-
-Arrays = tuple[Any, ...]
 
 
 @dataclass
@@ -94,8 +92,8 @@ class DeviceNetwork:
         return sum(int(buffer.nbytes) for buffer in self._queue.buffers.values()) + self._queue.memory.nbytes
 
     def forward(
-        self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[Any, Arrays, Tape | None]:
+        self, x: Any, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[Any, States, Tape | None]:
         """See `Network.forward`. Raises MemoryError with what was needed and had; the network stays usable."""
         spec, queue, (T, B, I) = self.spec, self._queue, x.shape
         with self._lock:
@@ -121,7 +119,7 @@ class DeviceNetwork:
         nbytes = sum(tape.nbytes for layer in tapes for tape in layer) + between - x.nbytes
         return x, final, Tape(ends, tapes, nbytes + (clean.nbytes if lengths is not None else 0))
 
-    def backward(self, tape: Tape, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: Tape, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`."""
         spec, queue = self.spec, self._queue
         T, B, _ = tape.layers[0][0].x.shape
@@ -142,7 +140,7 @@ class DeviceNetwork:
             queue.finish()
         return gradients
 
-    def _states(self, B: int) -> Arrays:
+    def _states(self, B: int) -> States:
         """One array (L*D, B, width) for each state."""
         rows = self.spec.num_layers * self.spec.num_directions
         return tuple(self._queue.empty(rows, B, width) for width in self.spec.state_sizes)
