@@ -1,7 +1,7 @@
-"""The backward kernel: backpropagation through time, each step's stages from the last to the first.
+"""The backward kernel: backpropagation through time, running each step's stages from the last to the first.
 
-It leaves the adjoints of all pre-activations in `dpre`, and their sums in `dbias`; the weights' gradients are matrix products over
-all steps at once, which gradients.py does afterwards. Threads divide the work as in forward.py. Buffers: see layout.py.
+It leaves the adjoints of all pre-activations in `dpre`, and their sums in `dbias`. The weights' gradients are matrix products over
+all steps at once, which gradients.py computes afterwards. Threads divide the work as in forward.py. Buffers: see layout.py.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_pa
 
 @cached_njit(boundscheck=False, no_cpython_wrapper=True)
 def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier, thread):
-    """All steps, for one thread's part and its panels of back."""
+    """All steps, for one thread's part of the units and its part of back's panels."""
     part = part_of(d.batch_size, panels, threads, thread, by_rows)
     back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
     visits = 1
     for k in range(d.seq_len):
         t = k if d.reverse else d.seq_len - 1 - k
-        # prev and new are the slots of the states before and after the step, as in the forward direction
+        # prev and new are the slots of the states before and after the step, as in the forward pass
         now = Now(t, k & 1, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
         visits = _run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
 
@@ -52,7 +52,7 @@ BACKWARD = Kernel(_backward, _sequence, own=1)
 
 
 def _run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
-    """The stages of one step, from `stage` on; returns the barrier's next visit."""
+    """Run the stages of one step, from `stage` on. Returns the number of the next visit to the barrier."""
     raise NotImplementedError("compiled only")
 
 
@@ -70,7 +70,7 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
         plane = d.batch_size * d.padded
         slots = d.seq_len + 1
         dnew, dstate = now.turn, 1 - now.turn
-        # one number for each of cell_type.BACKWARD_BUFFERS:
+        # one stride for each of cell_type.BACKWARD_BUFFERS:
         # state, new, saved, vector, number, dpre, dnew, dstate, back, dvector
         stride = (
             slots * plane, slots * plane, lanes_of(work), d.padded, 1,
@@ -157,7 +157,7 @@ def _stage_has_products(stage):
 
 @inner_njit
 def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
-    """Past a row's end the states' adjoints pass to the step before as they are, and nothing reaches the weights."""
+    """Past a row's end the states' adjoints pass unchanged to the previous step, and the weights get no gradient."""
     plane = d.batch_size * d.padded
     for s in range(states):
         copy(work, dnew_at + 2 * s * plane + other_slot, work, dnew_at + 2 * s * plane, width)
@@ -166,7 +166,7 @@ def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
 
 
 def _transposes(stage, arrays, d, now, part, back):
-    """back = R^T dpre for the stage's operands from `stage.operand` on: the thread's rows and panels of back."""
+    """back = R^T dpre for the stage's operands from `stage.operand` on, for the thread's rows and panels of back."""
     raise NotImplementedError("compiled only")
 
 
@@ -190,7 +190,7 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         for i in range(back.first_panel, back.end_panel):
             panel = to_and_fro(i, back.first_panel, back.end_panel, now.t)
-            # the zeros that every sum starts from stand before the packed weights
+            # the zeros that every sum starts from precede the packed weights
             product(
                 one, rows,
                 work, back_at + panel * width, zero, d.padded_back,

@@ -1,8 +1,8 @@
-"""A cell's stages as Numba types, so that one kernel is specialised, compiled and cached for each cell.
+"""A cell's stages as Numba types, so that a kernel is specialised, compiled and cached for each cell.
 
-The name of a type carries the hash of the cell's equations: an entry of the disk cache for other equations is never found.
-A kernel walks the stages by recursion over types (`next_stage`), and a stage's products likewise (`next_operand`); both end
-when the type says that nothing is left.
+A type's name contains the hash of the cell's equations, so the disk cache never returns a kernel for other equations.
+A kernel walks the stages by recursion over types (`next_stage`), and a stage's products likewise (`next_operand`); the recursion
+ends at a type that says that nothing is left.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ next_operand = _successor(lambda s: StageType(s.specialisation_key, s.index, s.o
 
 @intrinsic
 def _load_all(context, stage, arrays, at, stride):
-    """The vectors that the stage's code reads, as a tuple. Element i of a buffer is at at[buffer] + i * stride[buffer]."""
+    """The vectors that the stage's code reads, as a tuple. Item i of a buffer starts at at[buffer] + i * stride[buffer]."""
     dtype = arrays.dtype.dtype
     code, buffers = stage.stage.code, list(stage.specialisation.buffers.items())
     order = [name for name, _ in buffers]
@@ -162,8 +162,8 @@ def _load_all(context, stage, arrays, at, stride):
 
 @intrinsic
 def _store_all(context, stage, arrays, at, stride, count, results):
-    """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: dpre, which matrix products
-    sum over, gets zeros there. Gradients of vectors are added to what is there: they sum over time.
+    """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: there dpre gets zeros, because
+    matrix products sum over it. Gradients of vectors are accumulated, because they sum over time.
     """
     dtype = arrays.dtype.dtype
     code, buffers = stage.stage.code, list(stage.specialisation.buffers.items())
@@ -189,7 +189,7 @@ def _store_all(context, stage, arrays, at, stride, count, results):
 
 
 def _addresses(context: Any, builder: Any, arrays: Any, values: Any, buffers: list[tuple[str, int]]) -> Any:
-    """A function from (position of a buffer, index in it) to an address."""
+    """A function from (position of a buffer, index of an item) to an address."""
     arrays_, at, stride = values
 
     def address(position: int, index: int) -> Any:

@@ -1,7 +1,8 @@
-"""The forward kernel: input projections a chunk of steps at a time, then each step stage by stage.
+"""The forward kernel: input projections for a chunk of steps at a time, then each step, stage by stage.
 
-A thread works on a range of rows and a range of panels of hidden units. With rows enough each thread takes some rows and needs
-nobody; with few rows all threads take all rows and some panels each, and meet after every stage. Buffers: see layout.py.
+A thread works on a range of rows and a range of panels of hidden units. If there are enough rows, each thread takes some of them
+and works independently. Otherwise every thread takes all rows but only some panels, and threads meet after every stage. Buffers:
+see layout.py.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ FORWARD = Kernel(_forward, _sequence, own=1)
 
 
 def _run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
-    """The stages of one step, from `stage` on; returns the barrier's next visit."""
+    """Run the stages of one step, from `stage` on. Returns the number of the next visit to the barrier."""
     raise NotImplementedError("compiled only")
 
 
@@ -78,7 +79,7 @@ def _run_stages_from(stage, arrays, output, lengths, d, now, part, barrier, visi
         tape = arrays.tape
         width = vectors * lanes_of(tape)
         row, plane = blocks * width, d.batch_size * d.padded
-        # one number for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
+        # one stride for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
         stride = (width, d.slots * plane, d.slots * plane, lanes_of(tape), d.steps * plane, d.padded, 1)
         left = going_on(part, lengths, d.ragged, now.t)
         for i in range(part.first_panel, part.end_panel):
@@ -117,14 +118,14 @@ def _run_stages_from(stage, arrays, output, lengths, d, now, part, barrier, visi
 
 @inner_njit
 def _freeze(tape, d, now, here, states, width):
-    """Past a row's end its states stay."""
+    """Past a row's end its states stay the same."""
     plane = d.batch_size * d.padded
     for s in range(states):
         copy(tape, (s * d.slots + now.new) * plane + here, tape, (s * d.slots + now.prev) * plane + here, width)
 
 
 def _products(stage, arrays, d, now, part, panel, pre_at):
-    """pre += R v for the stage's operands from `stage.operand` on: one panel of units, the thread's rows."""
+    """pre += R v for the stage's operands from `stage.operand` on, for one panel of units and the thread's rows."""
     raise NotImplementedError("compiled only")
 
 
@@ -147,7 +148,7 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
         else:
             a_at = d.operand_at + (which * d.steps + now.saved) * plane
         at = pre_at + part.first_row * row + start * width
-        # operands before this one have `start` blocks between them
+        # the operands before this one have `start` blocks altogether
         packed_at = d.recurrent_at + d.hidden_size * (start * d.padded + panel * size * width)
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         product(

@@ -1,4 +1,4 @@
-"""How the products after BPTT's time loop are laid out: which operands, and where their results lie."""
+"""The plan of the products after BPTT's time loop: their operands, and where their results go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .plan import Geometry, Shape, is_far
 
 
 class GradientPlan(NamedTuple):
-    """Arguments of `gradients.WEIGHT_GRADIENTS` that depend on the shape, and where its results lie among the sums."""
+    """Arguments of `gradients.WEIGHT_GRADIENTS` that depend on the shape, and where its results are in the sums."""
 
     dims: gradients.GradientDims
     table: np.ndarray  # of gradients.Sum
@@ -22,7 +22,7 @@ class GradientPlan(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Gradients (n, H, columns) of a layer's blocks among the sums: there (n, Hp, row), or (columns, n, Hp) if `is_turned`."""
+    """The gradients (n, H, columns) of some blocks, stored in the sums as (n, Hp, row), or as (columns, n, Hp) if `is_turned`."""
 
     at: int
     n: int
@@ -34,11 +34,11 @@ class Blocks(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Elements with the padding."""
+        """Elements, including padding."""
         return self.n * self.padded * (self.columns if self.is_turned else self.row)
 
     def of(self, sums: np.ndarray) -> np.ndarray:
-        """(n, H, columns), contiguous: a view where nothing is padded or turned."""
+        """(n, H, columns), contiguous: a view if nothing is padded or turned."""
         flat = sums[self.at : self.at + self.size]
         if self.is_turned:
             found = flat.reshape(self.columns, self.n, self.padded).transpose(1, 2, 0)
@@ -102,14 +102,14 @@ def plan_gradients(
 
 
 def _blocks(g: Geometry, at: int, n: int, columns: int) -> Blocks:
-    """Gradients of n blocks, turned where there are few columns: the longer side of a sum fills the widest panels."""
+    """Gradients of n blocks, turned if there are few columns, so that the longer side of a sum fills the widest panels."""
     row = layout.round_up(columns, g.lanes)
     is_turned = row < min(gradients.WIDE * g.lanes, n * g.padded)
     return Blocks(at, n, columns, row, g.spec.hidden_size, g.padded, is_turned)
 
 
 def _sum(blocks: Blocks, span: slice | range, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
-    """The sum of `blocks` for a span of them and the operand at `at` of the array `which`, `step` from one k to the next."""
+    """The sum for a span of `blocks` and the operand at `at` in the array `which`, with `step` from one k to the next."""
     first, size = span.start * blocks.padded, (span.stop - span.start) * blocks.padded
     if blocks.is_turned:
         row = blocks.n * blocks.padded

@@ -1,4 +1,4 @@
-"""How a call is laid out in memory and divided among threads: worked out once for each shape of input."""
+"""How a call is laid out in memory and divided among threads: planned once for each shape of input."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .cell_type import Specialisation, specialisation_of
 from .threading import most_threads
 from .tile import tile_rows
 
-# below this many floating-point operations a call costs less on one thread than waking the others does
+# below this many floating-point operations a call on one thread takes less time than waking the others
 _WORTH_THREADS = 1_500_000
-# and this many make a thread's share of a stage worth a barrier
+# a thread's share of a stage needs this many to be worth a barrier
 _WORTH_BARRIER = 8_000
 # recurrent weights up to this size stay in a second-level cache, so that each thread may read all of them at each step
 _CACHED_BYTES = 256 * 1024
-# and up to this size what a thread reads of any weights at each step
+# any weights do, if a thread reads up to this much of them at each step
 _NEAR_BYTES = 512 * 1024
 # input projections are computed ahead for as many steps as fit into this, so that they are still cached when they are used,
 _CHUNK_BYTES = 256 * 1024
-# but for this many rows at least, up to the larger size, so that weights beyond the caches are read once for many rows
+# but for at least this many rows, up to the larger size, so that weights that exceed the caches are read once for many rows
 _CHUNK_ROWS, _MOST_CHUNK_BYTES = 128, 2 * 1024 * 1024
 
 
 class Shape(NamedTuple):
-    """What a plan depends on, besides the layer. output_row: elements of a row of the output; uneven: whether the last row of a
-    ragged batch is less than half as long as the first; threads: how many there are.
+    """What a plan depends on, besides the layer. output_row: elements in a row of the output. uneven: whether the last row of a
+    ragged batch is less than half as long as the first. threads: how many there are.
     """
 
     seq_len: int
@@ -45,7 +45,7 @@ class Shape(NamedTuple):
 
 
 class Geometry:
-    """Panels of one layer: U vectors of hidden units, Ub of the transposed product, and the sizes padded to them."""
+    """The panels of one layer: U vectors of hidden units (Ub for the transposed product), and the sizes padded to panels."""
 
     def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
         self.spec, self.reverse = spec, reverse
@@ -61,24 +61,24 @@ class Geometry:
         self.panels, self.back_panels = self.padded // self.width, self.padded_back // self.back_width
         self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
         self._recurrent_bytes, self.input_bytes = weights.recurrent.nbytes, weights.input.nbytes
-        # of the recurrent products, for a step and row of the batch
+        # of the recurrent products, per step and row of the batch
         self._flops = 2.0 * (sum(len(o.pre) for o in self.inference.operands) or 1) * H**2
 
     def threads(self, T: int, B: int) -> int:
-        """How many threads a call has: those in force, as far as Numba's pool reaches, and one for a little work.
+        """How many threads a call uses: the current setting, limited by Numba's pool; one if there is little work.
 
-        To find out takes as long as a little work does.
+        Little work is decided first, because reading the setting would take as long as the work itself.
         """
         if T * B * self._flops < _WORTH_THREADS:
             return 1
         return min(threads.get_threads(), most_threads())
 
     def divide(self, shape: Shape, stage_count: int) -> tuple[int, bool]:
-        """(threads, whether they divide rows), for kernels with `stage_count` stages a step.
+        """(threads, whether they divide rows), for kernels with `stage_count` stages per step.
 
-        Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step: they have to fill
-        tiles with their rows, and either the weights are cached or the rows are many. Else they divide hidden units, and so
-        they do where the thread with the last rows would soon be done and wait for the others.
+        Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step. That pays if
+        each has enough rows to fill its tiles, and either the weights stay cached or there are many rows. Otherwise threads divide
+        hidden units; also in an uneven batch, where the thread with the last, shortest rows would soon be idle.
         """
         B, most = shape.batch_size, shape.threads
         if most == 1:
@@ -90,18 +90,18 @@ class Geometry:
         return (busy, False) if busy > 1 else (min(most, B), True)
 
     def far(self, threads: int, by_rows: bool) -> tuple[int, int]:
-        """`is_far` of the input and of the recurrent weights, for threads that divide rows, or hidden units and so the weights."""
+        """`is_far` for the input and the recurrent weights. Threads that divide hidden units also divide the weights."""
         shares = 1 if by_rows else threads
         return is_far(self.input_bytes / shares), is_far(self._recurrent_bytes / shares)
 
 
 def is_far(size: float) -> int:
-    """1 for weights of so many bytes that they do not stay in a second-level cache from step to step, else 0."""
+    """1 if weights of `size` bytes do not stay in a second-level cache from step to step, else 0."""
     return int(size > _NEAR_BYTES)
 
 
 class ForwardPlan(NamedTuple):
-    """Arguments of `forward.forward` that depend on the shape, and elements of its tape and of its work array."""
+    """Arguments of the forward kernel that depend on the shape, and the sizes of its tape and work arrays in elements."""
 
     specialisation: Specialisation
     dims: layout.ForwardDims
@@ -112,7 +112,7 @@ class ForwardPlan(NamedTuple):
 
 
 class BackwardPlan(NamedTuple):
-    """The same for `backward.backward`, whose tape is that of the forward direction."""
+    """The same for the backward kernel, whose tape is that of the forward pass."""
 
     specialisation: Specialisation
     dims: layout.BackwardDims
@@ -165,7 +165,7 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
 
 
 def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims) -> BackwardPlan:
-    """The plan of a backward call on a tape that lies as `forward` says.
+    """The plan of a backward call on a tape laid out as in `forward`.
 
     g: of the layer. shape: of the call. at: where the sections of the packed weights start. forward: of its plan.
     """
@@ -173,7 +173,7 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
     plane = B * g.padded
     dstate_at = T * B * g.dpre_row
     back_at = dstate_at + 2 * len(program.cell.states) * plane
-    # the last panel of back may end after the last panel of units; reads go up to the longer one
+    # the last panel of back may end after the last panel of units; reads go up to the later end
     padded_back = layout.round_up(max(g.padded, g.padded_back), g.back_width)
     dvector_at = back_at + len(program.operands) * B * padded_back
     dbias_at = dvector_at + len(g.spec.cell.vectors) * plane

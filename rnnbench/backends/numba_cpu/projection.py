@@ -13,7 +13,7 @@ from .rows import copy
 
 
 def project(stage, x, arrays, d, first, count, part):
-    """pre = bias + W x for `count` steps from step `first` (as they are processed), for one thread's part."""
+    """pre = bias + W x for `count` steps from step `first` (in the order of processing), for one thread's part."""
     raise NotImplementedError("compiled only")
 
 
@@ -54,7 +54,7 @@ def _fill_with_bias(without, blocks, vectors):
 
 @lru_cache(maxsize=64)
 def _project_spans(spans, blocks, vectors):
-    """The spans one after the other; the recursion unrolls when Numba compiles."""
+    """Project the spans one after the other; the recursion is unrolled when Numba compiles."""
     if not spans:
 
         @inner_njit
