@@ -1,7 +1,7 @@
 """The large products after BPTT's time loop: gradients of the parameters and of the input, over all steps at once.
 
-They go straight into arrays of the parameters' names and shapes: neighbouring pre-activations whose gates are neighbours too are
-one product, and a recurrent gate that appears in several products adds up.
+They are written directly into arrays with the parameters' names and shapes: neighbouring pre-activations whose gates are neighbours
+too are one product, and the products of a recurrent gate that appears several times are summed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .queue import Queue
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of one layer in one direction. suffix: of the parameters' names."""
+    """The gradients of one layer in one direction. suffix: of the parameters' names."""
 
     queue: Queue
     spec: Spec
@@ -78,7 +78,7 @@ class Gradients:
         return result
 
     def _recurrent_gates(self) -> list[int | None]:
-        """For each pre-activation the gate of its product in weight_hh, None where there is none or it is the projection."""
+        """For each pre-activation the gate of its product in weight_hh; None if it has none or is the projection."""
         gates: list[int | None] = []
         for pre in self.program.pre:
             projects = pre.recurrent == PROJECTION and self.spec.proj_size

@@ -60,7 +60,7 @@ class DeviceLayer:
         self._plans: dict[int, Plan] = {}
 
     def plan(self, queue: Queue, batch_size: int) -> Plan:
-        """How the layer runs with so many rows."""
+        """How the layer runs with `batch_size` rows."""
         made = self._plans.get(batch_size)
         if made is None:
             made = self._plans[batch_size] = plan(self.spec, batch_size, queue.device, queue.stored, self.forced)
@@ -110,7 +110,7 @@ class DeviceLayer:
         return self.row % self.spec.num_directions * self.spec.state_sizes[0]
 
     def _project(self, queue: Queue, x: Any, pre: Any) -> None:
-        """pre = input projections and biases of all steps at once; where a pre-activation has no input, its bias alone."""
+        """pre = input projections and biases of all steps at once; the bias alone for a pre-activation without an input."""
         (T, B, I), H = x.shape, self.spec.hidden_size
         rows = x.reshape(T * B, I), _records(queue, pre)
         for has_input, run in itertools.groupby(range(self._blocks), lambda p: self._program.pre[p].input is not None):
@@ -131,7 +131,7 @@ class DeviceLayer:
             queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
 
     def _multiply(self, queue: Queue, segment: Segment, now: Now, values: Any, pre: Any, B: int) -> None:
-        """The segment's products of one step, by tiles."""
+        """The segment's products of one step, as tiled products."""
         H = self.spec.hidden_size
         for product in segment.products:
             slot = now.new if product.at_new else now.prev
@@ -142,7 +142,7 @@ class DeviceLayer:
             )  # fmt: skip
 
     def _put_states(self, queue: Queue, state: tuple[Any, ...] | None, values: Any, slot: int) -> None:
-        """The given states into their slot: H columns, of which those past the state's width are 0."""
+        """Copy the given states into their slot: H columns, of which those past the state's width are 0."""
         (_, B, _, H), target, widths = values.shape, _records(queue, values), self.spec.state_sizes
         given = _rows(state, widths) if state is not None else (target,) * len(widths)
         filled = widths if state is not None else (0,) * len(widths)
@@ -156,7 +156,7 @@ class DeviceLayer:
     # ---- weights
 
     def _weights(self, queue: Queue, form: str, backward: bool) -> Any:
-        """The recurrent weights packed for a kernel and a direction, uploaded once.
+        """The recurrent weights packed for a kernel and for the forward or backward pass, uploaded once.
 
         held: (products * H, H), see `persistent`. tiles: for each operand a matrix that its row of values, or of dpre, multiplies.
         """
