@@ -163,14 +163,14 @@ def direct(case: Case, data: Data) -> dict[str, Array]:
     below = data.x
     for layer in range(case.num_layers):
         output = np.zeros((T, B, case.directions * H))
-        for direction in range(case.directions):
-            k = layer * case.directions + direction
-            suffix = f"_l{layer}" + "_reverse" * direction
-            columns = slice(direction * H, (direction + 1) * H)
+        for reading in range(case.directions):
+            k = layer * case.directions + reading
+            suffix = f"_l{layer}" + "_reverse" * reading
+            columns = slice(reading * H, (reading + 1) * H)
             for length in np.unique(lengths):  # sequences of equal length together: no padding to get wrong
                 rows = np.flatnonzero(lengths == length)
                 state = tuple(s[k, rows] for s in data.state)
-                for t in range(length - 1, -1, -1) if direction else range(length):
+                for t in range(length - 1, -1, -1) if reading else range(length):
                     state = _step(spec.cell, data.params, suffix, below[t, rows], state)
                     output[t, rows, columns] = state[0]
                 for s_all, s in zip(final, state, strict=True):

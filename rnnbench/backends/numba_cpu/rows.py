@@ -2,7 +2,7 @@
 
 LLVM would vectorise plain loops too, but for long rows: it would begin with a check for overlap and a loop over several vectors at
 once, and a row of a panel, which is one to four vectors long, would be left to the scalar remainder loop. Here the remainder after
-whole vectors is one masked vector. As a scalar loop LLVM would make it a gather and a scatter, because Numba's indices may be
+whole vectors is one masked vector: a scalar loop over it would become a gather and a scatter, because Numba's indices may be
 negative.
 """
 

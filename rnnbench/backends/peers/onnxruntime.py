@@ -1,6 +1,6 @@
 """ONNX Runtime: a model of one RNN, LSTM or GRU node for each layer, in a prepared session with bound inputs and outputs.
 
-There is no backward direction and no float64: the types are declared, and the CPU's kernels say that they are not implemented.
+There is no backward pass and no float64: the types are declared, and the CPU's kernels say that they are not implemented.
 
 ONNX does not say what a row of length 0 gives. ONNX Runtime leaves zeros and ignores the initial state, so `forward` copies the
 initial state into the final one of such rows.
