@@ -98,9 +98,9 @@ class Spec:
         h, *others = (self.hidden_size for _ in self.cell.states)
         return (self.proj_size or h, *others)
 
-    def reads_backwards(self, direction: int) -> bool:
-        """Whether direction 0 or 1 of a layer goes from each sequence's end to its start."""
-        return self.reverse or direction == 1
+    def reads_backwards(self, reading: int) -> bool:
+        """Whether reading 0 or 1 of a layer goes from each sequence's end to its start."""
+        return self.reverse or reading == 1
 
     @property
     def num_directions(self) -> int:
@@ -117,11 +117,11 @@ class Spec:
         return self.input_size if layer == 0 else self.output_size
 
     def suffixes(self) -> list[tuple[int, int, str]]:
-        """(layer, direction, suffix of the parameters' names) for each layer and direction, in order."""
+        """(layer, reading, suffix of the parameters' names) for each layer and reading, in order."""
         return [
-            (layer, direction, f"_l{layer}{'_reverse' if direction else ''}")
+            (layer, reading, f"_l{layer}{'_reverse' if reading else ''}")
             for layer in range(self.num_layers)
-            for direction in range(self.num_directions)
+            for reading in range(self.num_directions)
         ]
 
 

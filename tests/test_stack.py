@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnbench import RNN, memory
-from rnnbench.backends.base import Arrangement, LayerWeights, input_runs
+from rnnbench.backends.base import Arrangement, LayerWeights, input_spans
 from rnnbench.backends.stack import Stack
 from rnnbench.cells import BUILT_IN, program
 from rnnbench.params import Spec, initialise, shapes
@@ -215,12 +215,12 @@ def test_blocks_are_the_pre_activations_in_their_order():
     assert weights.input[:, 0, 0].tolist() == [0, ord("r"), ord("z"), ord("n")]
     assert weights.recurrent[:, 0, 0].tolist() == [-ord("n"), -ord("r"), -ord("z")]
     assert weights.bias[:, 0].tolist() == [1000 * ord("n"), 1001 * ord("r"), 1001 * ord("z"), ord("n")]
-    assert input_runs(part) == [slice(1, 4)]
+    assert input_spans(part) == [slice(1, 4)]
 
 
-def test_input_runs_skip_blocks_without_an_input():
-    runs = input_runs(program(cell_zoo.three_stages, False))
-    assert runs == [slice(1, 3)]
-    assert input_runs(program(cell_zoo.gapped, False)) == [slice(0, 1), slice(2, 4)]
-    assert input_runs(program(BUILT_IN["lstm"], False)) == [slice(0, 4)]
-    assert all(run.stop > run.start for c in CELLS.values() for run in input_runs(program(c, False)))
+def test_input_spans_skip_blocks_without_an_input():
+    spans = input_spans(program(cell_zoo.three_stages, False))
+    assert spans == [slice(1, 3)]
+    assert input_spans(program(cell_zoo.gapped, False)) == [slice(0, 1), slice(2, 4)]
+    assert input_spans(program(BUILT_IN["lstm"], False)) == [slice(0, 4)]
+    assert all(span.stop > span.start for c in CELLS.values() for span in input_spans(program(c, False)))

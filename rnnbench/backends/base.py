@@ -7,9 +7,12 @@ A backend is a module with three functions, `describe`, `why_unsupported` and `p
     network.forward / .backward      TIMED     only the work, and the wait until it is done
     network.get(native)              untimed   a result as a NumPy array
 
-So a measurement never contains a conversion, and never ends before the work has. Layouts at this border: x (T, B, I), output
-(T, B, D*H), states and their gradients (layers*directions, B, H), lengths (B,) int64 on the host or None. With a projection
-h and each direction of the output are proj_size wide in place of H.
+So a measurement never contains a conversion, and never ends before the work has. Layouts at this interface: x (T, B, I), output
+(T, B, D*H), states and their gradients (layers*directions, B, H), lengths (B,) int64 on the host or None. With a projection,
+h and each direction's columns of the output are proj_size wide instead of H.
+
+Beware of "direction": `layers*directions` and D count the ways in which a layer reads its sequences, 2 if bidirectional. The
+argument `direction` says what a call computes: "forward" is inference, "train" a forward and a backward pass.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ import numpy as np
 from ..cells import PROJECTION, Program
 from ..params import Spec
 
-Arrays = tuple[Any, ...]
+States = tuple[Any, ...]
 
 
 class Tape(Protocol):
-    """What BPTT needs of a forward pass. `nbytes` counts what is kept for it besides the output."""
+    """What BPTT needs of a forward pass. `nbytes` counts what is kept for it, besides the output."""
 
     nbytes: int
 
@@ -35,8 +38,8 @@ class Tape(Protocol):
 class Network(Protocol):
     """A network ready to run, with its weights packed once.
 
-    One that makes more than that, such as plans and buffers, also has `with_params(params) -> Network`: the same network with other
-    parameters, what it made for the first ones included. The first one and its tapes stay as they are.
+    A network with more than packed weights, such as plans and buffers, also has `with_params(params) -> Network`: the same network
+    with other parameters, which reuses all the rest. The original network and its tapes stay as they are.
     """
 
     def put(self, array: np.ndarray) -> Any:
@@ -46,16 +49,16 @@ class Network(Protocol):
         """A native array as a NumPy array."""
 
     def forward(
-        self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[Any, Arrays, Tape | None]:
-        """Output, final states and, with `training`, the tape. `state` None means zeros, `lengths` None means all of T."""
+        self, x: Any, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[Any, States, Tape | None]:
+        """Output, final states and, with `training`, the tape. `state` None means zeros, `lengths` None means T for each row."""
 
-    def backward(self, tape: Any, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: Any, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """Gradients under the parameters' names, "x" and "<state>_0". `dstate` None means zeros. Leaves the tape usable."""
 
 
 class Backend(Protocol):
-    """A backend's module, or one of several objects in it. One that needs more than its library, such as a device, also has
+    """A backend: a module, or one of several objects in it. A backend that needs more than its library, such as a device, also has
     `why_unavailable() -> str | None`.
     """
 
@@ -63,7 +66,7 @@ class Backend(Protocol):
         """What runs, in a few words: library, version, path, threads, as in "numba 0.68.1, 512-bit vectors, 2 threads"."""
 
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
-        """Why this network cannot run in this direction ("forward" or "train"), in a sentence; None if it can."""
+        """Why this network cannot run in inference ("forward") or training ("train"), in a sentence; None if it can."""
 
     def prepare(self, spec: Spec, params: Mapping[str, np.ndarray]) -> Network:
         """The network with these parameters (validated, in the spec's dtype, and not changed afterwards). Never timed."""
@@ -71,14 +74,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer and direction's weights, a block per pre-activation of the cell's program, in its order.
+    """The weights of one layer and direction, a block per pre-activation of the cell's program, in its order.
 
     input      (P, H, I)   zero where a pre-activation has no input gate
     recurrent  (P, H, H)   only the first blocks, those with a product: (number of products, H, H)
-    bias       (P, H)      both biases' sum
+    bias       (P, H)      the sum of both biases
     vector     (V, H)      per-unit parameters
 
-    With a projection h has proj_size <= H elements, which stand in H columns: the others' weights are zero.
+    With a projection h has only proj_size <= H elements; the weights of the remaining columns are zero.
     """
 
     input: np.ndarray
@@ -88,7 +91,7 @@ class LayerWeights:
 
 
 class Arrangement:
-    """How a spec's parameters, a block for each gate, become blocks of pre-activations and their gradients come back.
+    """Converts a spec's parameters, one block per gate, into one block per pre-activation, and gradients back.
 
     program: of `spec.step`, whose pre-activations name their gates.
     """
@@ -129,7 +132,7 @@ class Arrangement:
         return result
 
     def gradients(self, blocks: LayerWeights, suffix: str) -> dict[str, np.ndarray]:
-        """The way back for gradients: those of blocks under the parameters' names."""
+        """The reverse, for gradients: from those of blocks to those under the parameters' names."""
         width, columns = self._spec.state_sizes[0], blocks.input.shape[2]
         found: dict[str, np.ndarray] = {}
         found[f"weight_ih{suffix}"] = self._inputs.gather(blocks.input).reshape(-1, columns)
@@ -156,7 +159,7 @@ class _Places:
         self._is_in_order = blocks == [[gate] for gate in range(len(blocks))]
 
     def scatter(self, gates: np.ndarray, blocks: int, columns: int) -> np.ndarray:
-        """(gates, H, C) -> (blocks, H, columns), zeros elsewhere; `gates` itself where each has one block, in order, no more."""
+        """(gates, H, C) -> (blocks, H, columns), zeros elsewhere; `gates` itself if gates and blocks correspond one to one."""
         if self._is_in_order and gates.shape == (blocks, gates.shape[1], columns):
             return gates
         found = np.zeros((blocks, gates.shape[1], columns), gates.dtype)
@@ -165,7 +168,7 @@ class _Places:
         return found
 
     def gather(self, gradients: np.ndarray) -> np.ndarray:
-        """(gates, ...): for each gate the sum of its blocks; the blocks themselves where each gate has one, in order."""
+        """(gates, ...): for each gate the sum of its blocks; the blocks themselves if each gate has one, in order."""
         if self._is_in_order:
             return gradients[: len(self.blocks)]
         if self._order is not None:
@@ -173,13 +176,13 @@ class _Places:
         return np.stack([gradients[its].sum(0) for its in self.blocks])
 
 
-def input_runs(program: Program) -> list[slice]:
-    """The pre-activations that have an input gate, as runs of neighbours, each one matrix product."""
-    runs: list[slice] = []
+def input_spans(program: Program) -> list[slice]:
+    """The pre-activations that have an input gate, as spans of neighbours: each span is one matrix product."""
+    spans: list[slice] = []
     for block, pre in enumerate(program.pre):
         if pre.input is not None:
-            if runs and runs[-1].stop == block:
-                runs[-1] = slice(runs[-1].start, block + 1)
+            if spans and spans[-1].stop == block:
+                spans[-1] = slice(spans[-1].start, block + 1)
             else:
-                runs.append(slice(block, block + 1))
-    return runs
+                spans.append(slice(block, block + 1))
+    return spans

@@ -20,7 +20,7 @@ from ..cells.graph import OPERATIONS
 from ..cells.program import Stage
 from ..params import Spec
 from . import threads
-from .base import Arrays, LayerWeights, input_runs
+from .base import LayerWeights, States, input_spans
 from .stack import Stack
 
 NAMESPACE = {name: operation.compute for name, operation in OPERATIONS.items()}
@@ -63,9 +63,9 @@ class _Step:
 
 @lru_cache(maxsize=256)
 def _steps(cell: Cell, training: bool, backward: bool) -> tuple[_Step, ...]:
-    part = program(cell, training)
-    stages = part.backward if backward else part.forward
-    return tuple(_Step(s, compile_function(emit(part, s.code), s.code.name, NAMESPACE)) for s in stages)
+    program_ = program(cell, training)
+    stages = program_.backward if backward else program_.forward
+    return tuple(_Step(s, compile_function(emit(program_, s.code), s.code.name, NAMESPACE)) for s in stages)
 
 
 @dataclass
@@ -91,8 +91,8 @@ class NumpyLayer:
         self.spec, self.reverse = spec, reverse
         self._weights = weights
         P, H, I = weights.input.shape
-        self._runs = input_runs(program(spec.step, False))
-        self._input_t = [np.ascontiguousarray(weights.input[run].reshape(-1, I).T) for run in self._runs]
+        self._spans = input_spans(program(spec.step, False))
+        self._input_t = [np.ascontiguousarray(weights.input[span].reshape(-1, I).T) for span in self._spans]
         self._recurrent = [
             np.ascontiguousarray(weights.recurrent[o.pre.start : o.pre.stop].reshape(-1, H))
             for o in program(spec.step, False).operands
@@ -108,10 +108,10 @@ class NumpyLayer:
 
     @np.errstate(all="ignore")  # infinity and NaN pass through as IEEE 754 has it, silently as in the other backends
     def forward(
-        self, x: np.ndarray, state: Arrays, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
+        self, x: np.ndarray, state: States, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> _NumpyTape | None:
         """See `stack.Layer.forward`."""
-        part = program(self.spec.step, training)
+        program_ = program(self.spec.step, training)
         T, B, I = x.shape
         P, H = self._weights.bias.shape
         width = self.spec.state_sizes[0]
@@ -128,17 +128,17 @@ class NumpyLayer:
                 lengths,
                 [[] for _ in range(T)],
                 [np.empty((T + 1, B, H), x.dtype) for _ in state],
-                [np.empty((T, B, H), x.dtype) for _ in part.computed],
+                [np.empty((T, B, H), x.dtype) for _ in program_.computed],
             )
             for kept, s in zip(tape.states, initial, strict=True):
                 kept[T if self.reverse else 0] = s
         for t in reversed(range(T)) if self.reverse else range(T):
             buffers["pre"] = [pre[t, :, block] for block in range(P)]
-            buffers["saved"], buffers["operand"] = [None] * len(part.saved), [None] * len(part.computed)
+            buffers["saved"], buffers["operand"] = [None] * len(program_.saved), [None] * len(program_.computed)
             buffers["new"] = [None] * len(state)
             for step in steps:
                 for index in step.stage.operands:
-                    operand = part.operands[index]
+                    operand = program_.operands[index]
                     value = self._operand(operand, buffers["state"], buffers["operand"])
                     columns = pre[t].reshape(B, P * H)[:, operand.pre.start * H : operand.pre.stop * H]
                     columns += value @ self._recurrent_t[index]
@@ -167,7 +167,7 @@ class NumpyLayer:
         return tape
 
     def _pre_activations(self, x: np.ndarray) -> np.ndarray:
-        """(T, B, P, H): every input projection and bias, all steps in one product for each run of gates."""
+        """(T, B, P, H): every input projection and bias, all steps in one product for each span of gates."""
         T, B, I = x.shape
         P, H = self._weights.bias.shape
         memory.require(
@@ -175,8 +175,8 @@ class NumpyLayer:
         )
         pre = np.empty((T, B, P, H), x.dtype)
         pre[:] = self._weights.bias
-        for run, weight in zip(self._runs, self._input_t, strict=True):
-            pre[:, :, run] += (x.reshape(T * B, I) @ weight).reshape(T, B, -1, H)
+        for span, weight in zip(self._spans, self._input_t, strict=True):
+            pre[:, :, span] += (x.reshape(T * B, I) @ weight).reshape(T, B, -1, H)
         return pre
 
     @staticmethod
@@ -185,10 +185,10 @@ class NumpyLayer:
 
     @np.errstate(all="ignore")
     def backward(
-        self, tape: _NumpyTape, doutput: np.ndarray, column: int, dstate: Arrays, dx: np.ndarray
+        self, tape: _NumpyTape, doutput: np.ndarray, column: int, dstate: States, dx: np.ndarray
     ) -> LayerWeights:
         """See `stack.Layer.backward`."""
-        part = program(self.spec.step, True)
+        program_ = program(self.spec.step, True)
         T, B, I = tape.x.shape
         P, H = self._weights.bias.shape
         width = self.spec.state_sizes[0]
@@ -207,12 +207,12 @@ class NumpyLayer:
                 "saved": tape.saved[t],
                 "dnew": [flowing[0] + _padded(doutput[t], H), *flowing[1:]],
                 "dpre": [dpre[t, :, block] for block in range(P)],
-                "back": [None] * len(part.operands),
+                "back": [None] * len(program_.operands),
                 "dstate": [None] * len(flowing),
                 "dvector": [None] * len(self._vectors),
             }
             for step in steps:
-                self._run_backward_step(step, buffers, dpre[t], part)
+                self._run_backward_step(step, buffers, dpre[t], program_)
             arrived = [np.broadcast_to(np.asarray(d, tape.x.dtype), (B, H)) for d in buffers["dstate"]]
             contributions = [np.broadcast_to(d, (B, H)) for d in buffers["dvector"]]
             if tape.lengths is not None:
@@ -227,7 +227,7 @@ class NumpyLayer:
             d[:] = initial[:, : d.shape[1]]
         return self._weight_gradients(tape, before, dpre, dvector, dx)
 
-    def _run_backward_step(self, step: _Step, buffers: dict[str, Any], dpre: np.ndarray, part: Program) -> None:
+    def _run_backward_step(self, step: _Step, buffers: dict[str, Any], dpre: np.ndarray, program_: Program) -> None:
         B, P, H = dpre.shape
         values = step.code(*[buffers[place.buffer][place.at] for place, _ in step.stage.code.loads])
         for (place, _), value in zip(step.stage.code.stores, values, strict=True):
@@ -236,7 +236,7 @@ class NumpyLayer:
             else:
                 buffers[place.buffer][place.at] = value
         for index in step.stage.operands:
-            pre = part.operands[index].pre
+            pre = program_.operands[index].pre
             buffers["back"][index] = dpre.reshape(B, P * H)[:, pre.start * H : pre.stop * H] @ self._recurrent[index]
 
     def _weight_gradients(
@@ -247,9 +247,9 @@ class NumpyLayer:
         gradients = LayerWeights(
             np.zeros_like(self._weights.input), np.empty_like(self._weights.recurrent), dpre.sum((0, 1)), dvector
         )
-        for run, weight in zip(self._runs, self._input_t, strict=True):
-            columns = flat[:, run.start * H : run.stop * H]
-            gradients.input[run] = (columns.T @ x).reshape(-1, H, x.shape[1])
+        for span, weight in zip(self._spans, self._input_t, strict=True):
+            columns = flat[:, span.start * H : span.stop * H]
+            gradients.input[span] = (columns.T @ x).reshape(-1, H, x.shape[1])
             dx += (columns @ weight.T).reshape(dx.shape)
         for operand in program(self.spec.step, True).operands:
             value = self._operand(operand, before, tape.operands).reshape(T * B, H)

@@ -1,1 +1,1 @@
-"""What is measured and how: the grid of cases, the check before each timing, the timing, and the machine's ceilings."""
+"""Benchmarking: the grid of cases, verification before timing, the timing itself, and the machine's ceilings."""

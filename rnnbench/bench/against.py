@@ -1,8 +1,7 @@
 """`rnnbench check --against`: our backends against the peers themselves, on random networks and data.
 
-The reference is left out of it: two implementations that know nothing of each other get the same numbers, and have to
-give the same outputs, final states and gradients. Each may lie as far from the truth as `tolerance` allows, so they may lie
-twice as far apart.
+The reference is not involved: two independent implementations get the same numbers, and have to give the same outputs, final
+states and gradients. Each may be as far from the truth as `tolerance` allows, so they may be twice as far apart.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def cases(
 ) -> Iterator[Case]:
     """`count` random cases: sizes, layers, directions, lengths and data, the same for the same arguments.
 
-    cells, dtypes, directions: what is drawn from. seed: of the draw, and of the cases' own data.
+    cells, dtypes, directions: the values to draw from. seed: of the draw, and of the cases' own data.
     """
     draw = random.Random(seed)
     for number in range(count):
@@ -51,10 +50,10 @@ def cases(
 
 
 def against(case: Case, ours: Sequence[str], peers: Sequence[str]) -> Iterator[tuple[str, str, Verification]]:
-    """Run one case everywhere: (our backend, peer, how they compare). A peer that cannot train is compared in inference.
+    """Run one case on every pair of backends: (ours, peer, their comparison). A peer that cannot train is compared in inference.
 
-    ours, peers: names of backends that can be used. A peer gets weights as ours stores them. A verification's case names our
-    backend, and `runs` the peer's own words.
+    ours, peers: names of usable backends. A peer gets the weights as ours stores them. A verification's case names our backend,
+    and its `runs` is the peer's description of itself.
     """
     known: dict[tuple[str, str, Format | None], tuple[Results, str] | Exception] = {}
 
@@ -74,13 +73,13 @@ def against(case: Case, ours: Sequence[str], peers: Sequence[str]) -> Iterator[t
 
 
 def _results(case: Case, stored: Format | None) -> tuple[Results, str] | Exception:
-    """Everything that comes out of weights as they are stored, and the backend's own words; or why nothing does."""
+    """All results with the weights rounded as `stored`, and the backend's description of itself; or the error that prevented it."""
     try:
         data = make(case)
         session = Session(case, dataclasses.replace(data, params=as_stored(data.params, stored)))
         with np.errstate(all="ignore"):
             return session.result(session.run()), session.runs
-    except Exception as error:  # told as a finding by whoever compares, and the next case must still run
+    except Exception as error:  # the caller reports it as a finding, and the next case must still run
         return error
 
 

@@ -1,8 +1,8 @@
-"""Histories measured afterwards: the benchmarks of earlier commits, each as it was, on this machine with today's libraries.
+"""Measures history in retrospect: the benchmarks of earlier commits, each as it was, on this machine with today's libraries.
 
 Every commit is checked out as a git worktree in a temporary folder and runs its own `rnnbench run` there, into the results of
-this checkout. So a number is that of the commit's kernels and of its own benchmarks; where a benchmark has changed since, its
-version has too, and neither asv nor the report draws the two as one line.
+this checkout. So a number belongs to the commit's kernels and to the commit's benchmarks. If a benchmark has changed since, so has
+its version, and neither asv nor the report joins the two into one line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rnnbench.files import replace_file
 def commits(root: Path, since: str, every: int = 1) -> list[str]:
     """The commits after `since` up to HEAD along first parents, oldest first: HEAD, and every `every`-th one before it.
 
-    Raises SuiteError where `since` is unknown, is no ancestor of HEAD, or has nothing after it.
+    Raises SuiteError if `since` is unknown, is no ancestor of HEAD, or has no commits after it.
     """
     shallow = git(root, "rev-parse", "--is-shallow-repository") == "true"
     try:
@@ -39,15 +39,15 @@ def commits(root: Path, since: str, every: int = 1) -> list[str]:
 
 
 def measured(results_dir: Path, machine: str, commit: str) -> bool:
-    """Whether the machine has a result file of a commit."""
+    """Whether there is a result file of the commit for this machine."""
     return any((results_dir / machine).glob(f"{commit[:8]}-*.json"))
 
 
 def run(root: Path, results_dir: Path, machine: str, commit: str, options: Sequence[str]) -> int:
     """Measure one commit and return the exit status of its `rnnbench run`.
 
-    root: the checkout, of which the commit is. results_dir, machine: where results go. options: for that command besides these.
-    asv's description of the benchmarks, which belongs to the newest of them, stays as it was.
+    root: the checkout with the commit. results_dir, machine: where results go. options: further options for that command. asv's
+    description of the benchmarks is left as it was, because it belongs to the newest version of them.
     """
     described = results_dir / "benchmarks.json"
     before = described.read_bytes() if described.is_file() else None
@@ -62,5 +62,5 @@ def run(root: Path, results_dir: Path, machine: str, commit: str, options: Seque
         finally:
             if before is not None:
                 replace_file(described, lambda file: file.write(before))
-            with suppress(SuiteError):  # the folder goes away anyhow, and git forgets worktrees whose folder is gone
+            with suppress(SuiteError):  # the folder is deleted anyway, and git forgets worktrees whose folder is gone
                 git(root, "worktree", "remove", "--force", str(checkout))

@@ -1,8 +1,8 @@
 """What is measured: the `Case`, and the grids of cases that the benchmark suites run. They are defined here and
 nowhere else.
 
-A suite names a `Grid` for each benchmark class in `benchmarks/`. Every combination of a grid costs each of the class's
-benchmarks a process of its own, 1 to 2 seconds beside what it measures: think of that before adding a value.
+A suite names a `Grid` for each benchmark class in `benchmarks/`. For every combination in a grid, each of the class's benchmarks
+starts a process, which costs 1 to 2 seconds besides the measurement: think of that before adding a value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from rnnbench.params import Spec
 from rnnbench.spelling import unknown
 
 DTYPES = ("float32", "float64")
-DIRECTIONS = ("forward", "train")  # inference; forward and backward
+# inference; forward and backward. How a layer reads its sequences is something else, see Case.directions
+DIRECTIONS = ("forward", "train")
 LENGTHS = ("full", "ragged")
 
 
@@ -29,7 +30,7 @@ class Case:
     """One network, one problem size, one backend: what is verified, then measured.
 
     cell: a built-in cell's name or "path/to/file.py:name". direction: "forward" is inference, "train" is forward and
-    backward. lengths: "full", or "ragged" for sequences of different lengths, an empty one among them. seed: of the
+    backward. lengths: "full", or "ragged" for sequences of different lengths, including an empty one. seed: of the
     parameters and the data.
 
     Raises ValueError for a size below 1 and an unknown dtype, direction or lengths.
@@ -59,7 +60,7 @@ class Case:
 
     @property
     def spec(self) -> Spec:
-        """The network, as params and backends know it. Raises ValueError for an unknown cell."""
+        """The network's `Spec`, as used by params and backends. Raises ValueError for an unknown cell."""
         return Spec(
             cells.find(self.cell),
             self.input_size,
@@ -71,12 +72,12 @@ class Case:
 
     @property
     def directions(self) -> int:
-        """How many ways each layer reads the sequence: 2 for a bidirectional network."""
+        """How many ways each layer reads the sequence: 2 for a bidirectional network, else 1. Unrelated to `direction`."""
         return 2 if self.bidirectional else 1
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of the matrix products of all layers and directions."""
+        """Floating-point operations of the matrix products of all layers, both ways if bidirectional."""
         cell, sizes = cells.find(self.cell), (self.seq_len, self.batch_size)
         total = 0
         for layer in range(self.num_layers):
@@ -86,11 +87,11 @@ class Case:
 
     @property
     def memory_bytes(self) -> int:
-        """A generous estimate of what verifying and running the case needs, for refusing what cannot fit.
+        """A generous estimate of the memory that verifying and running the case needs, for refusing cases that cannot fit.
 
         The float64 reference dominates: for each time step it keeps the gates, about as many values again that they
         were computed from, the states, and in training their adjoints. Packed weights, gradients and two copies of the
-        parameters come to it.
+        parameters are added.
         """
         cell = cells.find(self.cell)
         per_unit = 2 * len(cell.input_gates) + 3 * len(cell.states) + 3
@@ -142,7 +143,7 @@ def _with_peers(grids: dict[str, Grid]) -> dict[str, Grid]:
     return {name: dataclasses.replace(grid, backends=_SIDE_BY_SIDE) for name, grid in grids.items()}
 
 
-# End-to-end trainings; the sizes are those of bench/training.py. PyTorch has a twin of the word model only.
+# End-to-end training; the sizes are those of bench/training.py. PyTorch has a twin of the word model only.
 _PROGRAMS = {
     "Words": Grid(cells=("lstm", "gru"), backends=(*OWN, "torch")),
     "WordsToPerplexity": Grid(cells=("lstm",)),
@@ -177,7 +178,7 @@ SUITES: dict[str, dict[str, Grid]] = {
         "Words": Grid(cells=("lstm",)),
         "Digits": Grid(cells=("lstm",)),
     },
-    # Half an hour's comparison with the peers: one column of the head-to-head table each.
+    # Half an hour of comparison with the peers: each gives one column of the head-to-head table.
     "standard": _with_peers(
         {
             "ForwardOverHiddenSize": Grid(batch_sizes=(1, 16), hidden_sizes=(32, 128, 512)),
@@ -215,7 +216,7 @@ SUITES: dict[str, dict[str, Grid]] = {
 def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
     """The grid of a benchmark class in the suite that RNNBENCH_SUITE names ("quick" without it).
 
-    RNNBENCH_CELLS and RNNBENCH_BACKENDS, comma-separated, stand in for the suite's own cells and backends.
+    RNNBENCH_CELLS and RNNBENCH_BACKENDS, comma-separated, replace the suite's own cells and backends.
 
     Raises ValueError for an unknown suite.
     """
@@ -230,5 +231,5 @@ def grid(benchmark: str, environ: Mapping[str, str] = os.environ) -> Grid:
 
 
 def split_names(text: str) -> list[str]:
-    """The names in a text that separates them by commas; one in brackets belongs to a variant's name: lstm[clip=3,peepholes]."""
+    """The names in a comma-separated list. Commas in brackets belong to a variant's name: lstm[clip=3,peepholes]."""
     return [part.strip() for part in re.split(r",(?![^\[]*\])", text) if part.strip()]

@@ -31,7 +31,7 @@ SHAPES: tuple[dict[str, Any], ...] = (
 
 @dataclass
 class Group:
-    """What was found for one cell, backend and dtype. worst: the verification that used most of its tolerance."""
+    """The findings for one cell, backend and dtype. worst: the verification that used the largest part of its tolerance."""
 
     cell: str
     backend: str
@@ -44,13 +44,13 @@ class Group:
 
     @property
     def worst(self) -> Verification | None:
-        """The verification that used most of its tolerance; None where nothing was compared."""
+        """The verification that used the largest part of its tolerance; None if nothing was compared."""
         compared = [v for v in self.found if v.status in ("ok", "wrong")]
         return max(compared, key=_used, default=None)
 
     @property
     def reasons(self) -> list[str]:
-        """Why cases were skipped, each reason once."""
+        """Why cases were skipped, without duplicates."""
         return sorted({v.reason for v in self.found if v.status == "skipped"})
 
 
@@ -68,7 +68,7 @@ def cases(
     shapes: Iterable[dict[str, Any]] = SHAPES,
     seed: int = 0,
 ) -> Iterator[list[Case]]:
-    """The cases of each cell, backend and dtype together. seed: of the data; the arguments are axes of `Case`."""
+    """The cases, grouped by cell, backend and dtype. seed: of the data; the arguments are axes of `Case`."""
     shapes, directions, dtypes, backends = list(shapes), list(directions), list(dtypes), list(backends)
     for cell in cells:
         for dtype in dtypes:
@@ -77,7 +77,7 @@ def cases(
 
 
 def check(groups: Iterable[list[Case]]) -> Iterator[tuple[Verification, Group, bool]]:
-    """Verify case after case: what was found, the group so far, and whether it is complete. groups: as from `cases`."""
+    """Verify one case after the other: its verification, its group so far, and whether that is complete. groups: from `cases`."""
     for group_cases in groups:
         first = group_cases[0]
         group = Group(first.cell, first.backend, first.dtype)

@@ -1,4 +1,4 @@
-"""Where benchmarks run: the git checkout, the commit that results are filed under, and asv's name for the machine."""
+"""Where benchmarks run: the git checkout, the commit that results belong to, and asv's name for the machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rnnbench.bench.git import git as ask_git
 
 
 class SuiteError(Exception):
-    """A sentence for the user: why no benchmark can be run here, and what would help."""
+    """No benchmark can be run here; the message is a sentence for the user that says why, and what would help."""
 
 
 def find_checkout(start: Path, command: str) -> Path:
-    """The git checkout with asv.conf.json at `start` or above. Raises SuiteError where there is none.
+    """The git checkout with asv.conf.json at `start` or above. Raises SuiteError if there is none.
 
-    command: of rnnbench, which wants it.
+    command: of rnnbench, which needs it; for the message.
     """
     for folder in (start.resolve(), *start.resolve().parents):
         if (folder / "asv.conf.json").is_file() and (folder / ".git").exists():
@@ -33,13 +33,13 @@ def find_checkout(start: Path, command: str) -> Path:
 
 
 def uncommitted(root: Path, results_dir: Path) -> bool:
-    """Whether tracked files differ from the commit that results are filed under; results themselves do not count."""
+    """Whether tracked files, other than results, differ from the commit that results belong to."""
     paths = [line[3:] for line in git(root, "status", "--porcelain", "--untracked-files=no").splitlines()]
     return any(not (root / path).is_relative_to(results_dir.resolve()) for path in paths)
 
 
 def require_place(folder: Path) -> None:
-    """Raise SuiteError where no file can be put into `folder`, or into what is there of it, before anything is measured for it."""
+    """Raise SuiteError, before anything is measured, if no file can be created in `folder` or in its nearest existing parent."""
     try:
         there = next(place for place in (folder, *folder.parents) if place.exists())
         with TemporaryFile(dir=there):
@@ -49,24 +49,24 @@ def require_place(folder: Path) -> None:
 
 
 def asv_machine(name: str | None) -> dict[str, str]:
-    """asv's description of this machine: that stored under `name`, or its defaults, then stored.
+    """asv's description of this machine: the one stored under `name`, or else asv's defaults, which are then stored.
 
-    name: None is the machine's only stored name, as it is for asv: results of one machine stay one line. Its host's name where
-    none or several are stored.
+    name: None means the only stored name, as in asv, so that results of one machine stay one line; if none or several are stored,
+    the host's name.
     """
     wanted = name or Machine.get_unique_machine_name()
     try:
         return dict(MachineCollection.load(wanted))
     except (util.UserError, ValueError):  # none stored yet, or the file is damaged
         described = {**Machine.get_defaults(), "machine": wanted}
-    # only a later plain `asv run` looks there, and it asks for itself
+    # only a later plain `asv run` reads that file, and it asks the user itself
     with suppress(OSError, ValueError, util.UserError):
         MachineCollection.save(wanted, described)
     return described
 
 
 def git(root: Path, *arguments: str) -> str:
-    """What git prints. Raises SuiteError where git is missing or fails."""
+    """What git prints. Raises SuiteError if git is missing or fails."""
     try:
         return ask_git(root, *arguments)
     except GitError as error:
@@ -74,7 +74,7 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def configuration(root: Path, results_dir: Path) -> Config:
-    """asv.conf.json of a checkout, with its paths made absolute. Raises SuiteError where it cannot be read."""
+    """asv.conf.json of a checkout, with its paths made absolute. Raises SuiteError if it cannot be read."""
     try:
         config = Config.load(str(root / "asv.conf.json"))
     except (util.UserError, ValueError) as error:
@@ -88,10 +88,10 @@ def configuration(root: Path, results_dir: Path) -> Config:
 def publish(root: Path, results_dir: Path, html_dir: str | None = None) -> Path:
     """Make asv's static site of all results and return its first page.
 
-    root: the checkout. results_dir: with benchmarks.json. html_dir: None takes that of asv.conf.json.
+    root: the checkout. results_dir: with benchmarks.json. html_dir: None for the one in asv.conf.json.
 
-    Raises SuiteError where there are no results, a file among them cannot be read, or the folder cannot be written or holds
-    anything but such a site: asv clears it.
+    Raises SuiteError if there are no results, one of their files cannot be read, or the folder cannot be written or holds anything
+    but such a site (asv would delete it).
     """
     config = configuration(root, results_dir)
     if html_dir is not None:
@@ -107,7 +107,7 @@ def publish(root: Path, results_dir: Path, html_dir: str | None = None) -> Path:
 
 
 def _require_a_place_for_a_site(folder: Path) -> None:
-    """Raise SuiteError for files that asv would delete and that are not a site it made."""
+    """Raise SuiteError if the folder has files that asv would delete although they are not a site of its own."""
     if folder.exists() and not folder.is_dir():
         raise SuiteError(f"{folder} is a file; the site needs a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "asv.js").is_file():

@@ -1,8 +1,8 @@
 """`rnnbench compare`: several backends on the same cases, in turn in one process.
 
-The first backend named is the yardstick. `ratio` is the time of this backend divided by the first one's, measured in
-turn: 1 for the first itself, above 1 slower than it, below 1 faster. `ratio_lower` and `ratio_upper` bound its median
-at 99%.
+The first backend named is the yardstick. A row's `ratio` is its backend's time divided by the yardstick's, measured in turn: 1 for
+the yardstick itself, above 1 is slower than it, below 1 faster. `ratio_lower` and `ratio_upper` are the 99% confidence interval of
+its median.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def cases(
     input_sizes: Sequence[int | None] = (None,),
     **fixed: Any,
 ) -> Iterator[Case]:
-    """All combinations, without a backend; an input size of None is the hidden size. `fixed` goes to every Case."""
+    """All combinations, without a backend. An input size of None means the hidden size. `fixed` is passed to every Case."""
     axes = (cells, dtypes, hidden_sizes, input_sizes, batch_sizes, seq_lens)
     for cell, dtype, hidden_size, input_size, batch_size, seq_len in itertools.product(*axes):
         yield Case(
@@ -60,9 +60,9 @@ def compare(
     budget_seconds: float = BUDGET_SECONDS,
     settles: bool = True,
 ) -> list[Row]:
-    """Verify one case on every backend, then time those that passed in turn. One row a backend, with the keys KEYS.
+    """Verify one case on every backend, then time in turn those that passed. One row per backend, with the keys KEYS.
 
-    Where there is no value it is None: no seconds for what was skipped, is wrong or failed, and no ratio where the
+    Missing values are None: a backend that was skipped, is wrong or failed has no seconds, and no row has a ratio if the
     first backend has no time. `peak_gflops` is the machine's measured matrix-product rate for `percent_of_peak`.
     turns, budget_seconds, settles: see `measure.in_turn`.
     """
@@ -94,10 +94,10 @@ def fill_in_times(
     budget_seconds: float = BUDGET_SECONDS,
     settles: bool = True,
 ) -> None:
-    """Time sessions in turn, and write seconds and ratios into their rows, and into a row without a ratio why it has none.
+    """Time sessions in turn and write seconds and ratios into their rows; a row without a ratio gets the reason.
 
-    rows: of all backends, that of the yardstick first; errors that are no finite numbers become None. sessions: those that may be
-    timed, each with its row. turns, budget_seconds, settles: see `measure.in_turn`.
+    rows: of all backends, the yardstick's first; errors that are not finite become None. sessions: those that may be timed, each
+    with its row. turns, budget_seconds, settles: see `measure.in_turn`.
     """
     if sessions:
         times = in_turn([session for _, session in sessions], turns, budget_seconds, settles)

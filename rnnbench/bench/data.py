@@ -1,4 +1,4 @@
-"""The numbers that a case runs on: parameters, inputs, states and the gradients that training starts from."""
+"""A case's data: parameters, inputs, states, and the gradients from which the backward pass starts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Data:
-    """What one case computes with, every array in the case's dtype.
+    """The data of one case, every array in the case's dtype.
 
     params: under PyTorch's names. x (T, B, I). state: one (layers * directions, B, H) for each of the cell's states.
-    lengths (B,) whole numbers from 0 to T, or None. doutput (T, B, directions * H) and dstate (shaped as state): the
+    lengths (B,) integers from 0 to T, or None. doutput (T, B, directions * H) and dstate (shaped as state): the
     gradients of the loss with respect to the output and the final state.
     """
 
@@ -33,15 +33,15 @@ class Data:
 
 
 def make(case: Case) -> Data:
-    """The numbers of a case; the same for every backend, and up to rounding for every dtype.
+    """A case's data: the same for every backend and, up to rounding, for every dtype.
 
-    Errors must not grow with the length of the sequence, or there would be nothing to compare after some time steps:
-    the map from one state to the next has to contract. So the recurrent matrices are half of what PyTorch would draw,
+    Errors must not grow with the length of the sequence, or results could not be compared after some time steps: the
+    map from one state to the next has to contract. So the recurrent matrices are half of what PyTorch would draw,
     U(+-1/(2 sqrt H)), which bounds each gate's spectral norm near 2 sqrt(H) / (2 sqrt(3 H)) = 0.58, and states and
     inputs lie in [-1, 1]. A unit's own memory (f of the LSTM, z of the GRU) stays near 1/2. `tolerance.GAIN` builds
     on it.
 
-    The states of a user's cell after the first are drawn from [1/4, 3/4]: they may be divisors or under a logarithm.
+    A user's cell's states, except the first, are drawn from [1/4, 3/4]: they may be divisors or arguments of a logarithm.
     """
     spec, rng = case.spec, np.random.default_rng([case.seed, 1])
     dtype = np.dtype(case.dtype)
@@ -67,8 +67,8 @@ def make(case: Case) -> Data:
 
 
 def _ragged(rng: np.random.Generator, seq_len: int, batch_size: int) -> Array:
-    """Lengths from 0 to T: one full, one empty where the batch has room for it, in no order. A lone sequence gets T
-    // 2 + 1.
+    """Lengths from 0 to T, unsorted: one full and, in a batch of at least two, one empty. A single sequence gets
+    T // 2 + 1.
     """
     lengths = rng.integers(0, seq_len + 1, batch_size)
     if batch_size == 1:

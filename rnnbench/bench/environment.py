@@ -1,4 +1,4 @@
-"""Environment variables: some set for a while, and a child process's PYTHONPATH."""
+"""Environment variables: setting some temporarily, and a child process's PYTHONPATH."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """The environment with these variables, for what reads it here and for processes that inherit it; then they are as before.
+    """Set environment variables, for this process and for those that inherit them, and restore them afterwards.
 
     values: by name.
     """
@@ -25,5 +25,5 @@ def variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def python_path(*folders: object) -> str:
-    """PYTHONPATH for a child process: folders that come first, then the user's own, where cells and backends may lie."""
+    """PYTHONPATH for a child process: `folders` first, then the user's own, which may contain cells and backends."""
     return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])

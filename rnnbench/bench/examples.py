@@ -1,8 +1,8 @@
 """The programs of `rnnbench example` as benchmarks. Each is first checked against the same program in float64 on NumPy, then timed.
 
-The data are random: a step's time does not depend on them, and no corpus has to be there. Rates are of whole training steps (look
-tokens up, the network, the loss, all gradients, the optimiser, handing the weights on), of calls of `dynamic_rnn`, or of the two
-steps by hand, each a call.
+The data are random: a step's time does not depend on them, and no corpus is needed. Rates are of whole training steps (embedding,
+network, loss, all gradients, optimiser, loading the new weights), of calls of `dynamic_rnn`, or of the two steps by hand, each a
+call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLASSES = 7
 
 @dataclass
 class Program:
-    """One of them, ready to be timed. case: what it is called. run: a unit of work. count: what it works off, for the rate."""
+    """One of the programs, ready to be timed. case: its name. run: does a unit of work. count: items per unit, for the rate."""
 
     case: str
     run: Any  # a function without arguments
@@ -42,9 +42,9 @@ class Program:
     verified: bool = False
 
     def verify(self, found: Mapping[str, Any], right: Mapping[str, Any], tolerance: float) -> Program:
-        """Itself, verified. found, right: arrays by name, compared by the norm of their difference; tolerance: relative.
+        """Itself, verified. found, right: arrays by name, compared by the norm of their difference. tolerance: relative.
 
-        Raises RuntimeError with the first name under which they differ.
+        Raises RuntimeError with the name of the first array that differs.
         """
         for name, exact in right.items():
             exact = dense(exact)
@@ -55,12 +55,12 @@ class Program:
         return self
 
     def rate(self, budget_seconds: float = BUDGET_SECONDS) -> float:
-        """`count` over the median time of a run, per second."""
+        """Items per second: `count` divided by the median time of a run."""
         return self.count / median_interval(in_turn([self], budget_seconds=budget_seconds)[:, 0]).median
 
 
 def by_hand_program(backend: str) -> Program:
-    """The two-unit network: its rate is that of single steps, so it shows what a call costs."""
+    """The two-unit network. Its rate is in single steps per second, so it shows the overhead of a call."""
     right = {f"{name} {t}": a for t, s in enumerate(by_hand.steps("numpy")) for name, a in s._asdict().items()}
     found = {f"{name} {t}": a for t, s in enumerate(by_hand.steps(backend)) for name, a in s._asdict().items()}
     rnn, steps = by_hand.network(backend), [np.array([[[x]]]) for x in by_hand.X]
@@ -76,7 +76,7 @@ def by_hand_program(backend: str) -> Program:
 def dynamic_rnn_program(
     cell_name: str, backend: str, hidden_size: int = 128, seq_len: int = 64, batch_size: int = 16
 ) -> Program:
-    """A cell of TensorFlow 1 over a batch-major batch with sequence lengths. Its rate is that of valid steps."""
+    """A cell of TensorFlow 1 over a batch-major batch with sequence lengths. Its rate is in valid steps per second."""
     sizes = (cell_name, hidden_size, hidden_size)
     cell, exact = new_cell(*sizes, backend=backend), new_cell(*sizes, backend="numpy", dtype="float64")
     exact.load(cell.params)
@@ -92,7 +92,7 @@ def dynamic_rnn_program(
 def text_classifier_program(
     backend: str, hidden_size: int = 64, words: int = 4000, seq_len: int = 50, batch_size: int = 32
 ) -> Program:
-    """Training steps of the text classifier. Its rate is that of words."""
+    """Training steps of the text classifier. Its rate is in words per second."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(seq_len // 2, seq_len + 1, batch_size)
     lengths[0] = seq_len
@@ -114,7 +114,7 @@ def text_classifier_program(
 
 
 def unrolled_program(backend: str, hidden_size: int = 32, seq_len: int = 10, batch_size: int = 32) -> Program:
-    """Training steps of the unrolled LSTM, its state carried on. Its rate is that of symbols."""
+    """Training steps of the unrolled LSTM, its state carried over. Its rate is in symbols per second."""
     symbols = Markov().sample(seq_len + 1, batch_size, seed=0)
     x, targets = symbols[:-1], symbols[1:]
     model, exact = Unrolled(4, hidden_size, backend), Unrolled(4, hidden_size, "numpy", "float64")
@@ -131,14 +131,14 @@ def unrolled_program(backend: str, hidden_size: int = 32, seq_len: int = 10, bat
 
 
 def seconds_to_entropy_rate(backend: str, within: float = 0.02, hidden_size: int = 32, longest: int = 20_000) -> float:
-    """Seconds of training until the unrolled LSTM's loss on fresh symbols is `within` so much of the source's entropy rate.
+    """Seconds of training until the unrolled LSTM's loss on fresh symbols is within `within` of the source's entropy rate.
 
-    backend: one of ours. longest: steps of the source after which it raises RuntimeError, because that was not reached.
+    backend: one of ours. longest: steps of the source after which it gives up and raises RuntimeError.
     """
     source, model = Markov(), Unrolled(4, hidden_size, backend)
     symbols, fresh = source.sample(longest + 1, 32, seed=1), source.sample(2001, 32, seed=2)
     zeros, loss, seconds = model.zero_state(32), Loss(), 0.0
-    model.gradients(symbols[:10], symbols[1:11], zeros)  # what is compiled is not learning
+    model.gradients(symbols[:10], symbols[1:11], zeros)  # compile first: compilation does not count as training time
     chunks = train(model, symbols, 10, Adam(1e-2))
     for _ in range(longest // 250):
         start = perf_counter()
@@ -166,6 +166,6 @@ def _same_weights(model: Any, other: Any) -> None:
 
 
 def _gradient_tolerance(hidden_size: int, predictions: int) -> float:
-    """As `training.Judge` has it: sums over inputs and units, and over what is learnt from, there and back."""
+    """As in `training.Judge`: sums over inputs and units, and over the predictions, forward and backward."""
     sums = 2 * math.sqrt(2 * hidden_size) + math.sqrt(predictions)
     return 2 * GAIN * (sums + 2 * POINTWISE) * 2.0**-24

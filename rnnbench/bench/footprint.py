@@ -1,4 +1,4 @@
-"""How much memory a backend takes, in bytes it allocates itself.
+"""How much memory a backend takes, counted in bytes that it allocates itself.
 
 The peak of a whole process is mostly the interpreter and the libraries, about 185 MB for NumPy and Numba alike; what
 differs between backends is their workspace and, in training, the tape.
@@ -14,10 +14,10 @@ from rnnbench.bench.session import Session
 
 
 def workspace_bytes(case: Case) -> int:
-    """The peak of what one first run of the case allocates on the host, in training forward and backward, without its results
-    and without the tape; of a backend that computes on a device what it keeps there for its runs.
+    """The peak memory that the first run of a case allocates on the host (in training forward and backward), without its results
+    and the tape; for a backend that computes on a device, what it keeps there for its runs.
 
-    Verify this very case before: that compiles and loads everything, which allocates far more. The network is a new one, so
+    Verify the same case beforehand: that compiles and loads everything, which allocates far more. The network is a new one, so
     buffers that are kept for later calls count too; packed weights, made in `prepare`, do not.
     """
     session = Session(case)
@@ -35,7 +35,7 @@ def workspace_bytes(case: Case) -> int:
 
 
 def tape_bytes(case: Case) -> int:
-    """What a training step keeps from its forward pass for the way back, besides the output.
+    """What a training step keeps of its forward pass for the backward pass, besides the output.
 
     Raises ValueError for a case that does not train.
     """

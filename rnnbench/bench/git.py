@@ -1,4 +1,4 @@
-"""What git says, as text; and why it says nothing, in a sentence."""
+"""Runs git: its output as text, or a one-sentence error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class GitError(Exception):
 
 
 def git(root: Path, *arguments: str) -> str:
-    """What `git` prints in the folder `root`, without the last line's end. Raises GitError where git is missing or fails."""
+    """What `git` prints in the folder `root`, without the final newline. Raises GitError if git is missing or fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Everything that needs a GPU, in one run within a time limit: is it right there, what are the ceilings, how fast is it.
+"""Everything that needs a GPU, in one run with a time limit: correctness there, the device's ceilings, and speed.
 
-What runs on the device runs in other processes (`isolated`): a kernel that hangs or corrupts its process costs one case. The folder
-is rewritten after each part and each case, see `gpu_report`. `rnnbench gpu FOLDER` and `make gpu OUT=FOLDER` run it.
+Whatever runs on the device does so in other processes (`isolated`): a kernel that hangs or corrupts its process costs one case. The
+folder is rewritten after each part and each case, see `gpu_report`. `rnnbench gpu FOLDER` and `make gpu OUT=FOLDER` run it.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from rnnbench.bench.verify import Verification, verify
 
 KERNEL = "RNNBENCH_CUDA_KERNEL"
 KERNELS: tuple[str, ...] = ("block", "grid", "step")
-# The smallest shapes are one block of `grid`: this one's 128 meet at its barrier, which is the first that may hang.
+# The smallest shapes give `grid` a single block. This one gives 128, which meet at its barrier: the first thing that may hang.
 MANY_BLOCKS: dict[str, Any] = {"seq_len": 20, "batch_size": 8, "input_size": 64, "hidden_size": 512}
 # The yardstick first: cuDNN in IEEE float32.
 COMPARED = (
     "torch-cuda", "numba-cuda", "torch-cuda-tf32", "numba-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16", *STORED,
 )  # fmt: skip
 CELLS = ("lstm", "gru", "rnn_tanh")
-# Each axis begins with what says most: a run that is cut off has seen some of everything.
+# Each axis begins with its most informative value: a run that is cut off has covered a bit of everything.
 HIDDEN_SIZES = (512, 1024, 256, 128, 768, 64)
 BATCH_SIZES = (1, 16, 64, 4, 128)
 SEQ_LENS = (128, 1024)
 RAGGED_HIDDEN_SIZES, RAGGED_BATCH_SIZES = (512, 256), (16, 4, 64)
 # The oracle's loops in float64 on the host take seconds for so many operations; larger cases are named, not timed.
 MOST_FLOPS = 5e11
-FRESH_INPUTS = 5  # of the search for races: the same kernels on other numbers
-COMPILE_UNTIL, CONFORMANCE_UNTIL, SANITIZERS_UNTIL = 0.25, 0.45, 0.55  # of the time, at most
-# A case that takes longer hangs: its kernels are on disk by then, or compile within that.
+FRESH_INPUTS = 5  # for finding races: the same kernels on different inputs
+COMPILE_UNTIL, CONFORMANCE_UNTIL, SANITIZERS_UNTIL = 0.25, 0.45, 0.55  # fractions of the time limit
+# A case that takes longer is hanging: its kernels are on disk by then, or compile within that time.
 CASE_SECONDS, CEILINGS_SECONDS = 90.0, 120.0
 CONFORMANCE_PROCESSES = (
     8  # at most: nearly all of a case's time its kernels compile and the reference computes, on the host
@@ -60,7 +60,7 @@ Say = Callable[[str], None]
 
 
 class NoGpu(RuntimeError):
-    """There is no GPU that can be used; the message says why, in a sentence."""
+    """There is no usable GPU; the message says why, in a sentence."""
 
 
 def run(folder: Path, minutes: float, say: Say) -> int:
@@ -68,7 +68,7 @@ def run(folder: Path, minutes: float, say: Say) -> int:
 
     folder: where the results go. minutes: after which no new case begins. say: called with each part's name.
 
-    Raises NoGpu before anything is written, and `gpu_report.WriteError` where nothing can be.
+    Raises NoGpu before anything is written, and `gpu_report.WriteError` if nothing can be written.
     """
     reason = backends.why_unavailable("numba-cuda")
     if reason:
@@ -107,7 +107,7 @@ def run(folder: Path, minutes: float, say: Say) -> int:
     return results.bad
 
 
-# ---- the parts; until: of time.monotonic; kernels: that may run
+# ---- the parts. until: a time of time.monotonic. kernels: those that may run
 
 
 def _touch(results: Results) -> None:
@@ -122,7 +122,7 @@ def _measure_ceilings(results: Results, barrier: bool) -> None:
     with Isolated(ceilings) as measured:
         try:
             results.ceilings = measured(barrier, seconds=CEILINGS_SECONDS)
-        except Exception as error:  # the rest is worth having without them
+        except Exception as error:  # the rest is useful without them
             results.notes.append(f"the ceilings were not measured: {_told(error)}")
     results.write()
 
@@ -154,7 +154,7 @@ def _compare_one(results: Results, elsewhere: Isolated, case: Case, kernels: tup
     try:
         rows = elsewhere(case, kernels, seconds=CASE_SECONDS)
     except Exception as error:
-        # lost, or raised where what was right ran again: on a device that another backend has spoilt
+        # lost, or raised when a verified case ran again: another backend has broken the device
         rows = []
         results.failures.append(f"{case}: {_told(error)}")
         elsewhere.close()
@@ -164,11 +164,11 @@ def _compare_one(results: Results, elsewhere: Isolated, case: Case, kernels: tup
         elsewhere.close()  # its device may be unusable now
 
 
-# ---- what runs in other processes
+# ---- functions that run in other processes
 
 
 def verified(kernel: str, case: Case) -> Verification:
-    """A case with every layer on one kernel, see KERNELS."""
+    """The verification of a case with every layer on one kernel, see KERNELS."""
     with variables({KERNEL: kernel}):
         return dataclasses.replace(verify(case), runs=f"kernel {kernel}")
 
@@ -176,7 +176,7 @@ def verified(kernel: str, case: Case) -> Verification:
 def compared(case: Case, kernels: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of `compare` for all of COMPARED that can run here.
 
-    case: to compare on. kernels: that may run; where the plan has another, `step` does.
+    case: to compare on. kernels: those that may run; where the plan chooses another, `step` is used.
     """
     here = [name for name in COMPARED if backends.why_unavailable(name) is None]
     with variables({} if _planned(case, kernels) else {KERNEL: "step"}):
@@ -184,14 +184,14 @@ def compared(case: Case, kernels: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def ceilings(barrier: bool) -> dict[str, float]:
-    """What the device gives at best; see `backends.numba_cuda.ceilings`. barrier: whether the grid's is among it."""
+    """The device's peak rates; see `backends.numba_cuda.ceilings`. barrier: whether to measure the grid's barrier too."""
     backend: Any = backends.load("numba-cuda")
     figures: dict[str, float] = backend.ceilings(barrier)
     return figures
 
 
 def _planned(case: Case, kernels: tuple[str, ...]) -> bool:
-    """Whether the plan runs the case on one of these kernels, in each of our modes."""
+    """Whether the plan chooses one of these kernels for the case in each of our modes."""
     if set(kernels) == set(KERNELS):
         return True
     ours: list[Any] = [backends.load(name) for name in ("numba-cuda", *STORED)]
@@ -207,9 +207,9 @@ def _told(error: Exception) -> str:
 
 
 def verifications(cases: list[tuple[str, Case]], until: float) -> Iterator[Verification]:
-    """What `verify` says of each (kernel, case), in their order, some at a time in processes of their own.
+    """The verification of each (kernel, case), in order; several run at a time, each in a process of its own.
 
-    cases: to verify. until: of time.monotonic, when those that are left are skipped by name.
+    cases: to verify. until: the time of time.monotonic from which the remaining ones are skipped by name.
     """
     processes = [Isolated(verified) for _ in range(max(1, min(CONFORMANCE_PROCESSES, available_threads())))]
     idle: SimpleQueue[Isolated] = SimpleQueue()
@@ -238,7 +238,7 @@ def verifications(cases: list[tuple[str, Case]], until: float) -> Iterator[Verif
 def _verification(elsewhere: Isolated, kernel: str, case: Case) -> Verification:
     try:
         found: Verification = elsewhere(kernel, case, seconds=CASE_SECONDS)
-    except Exception as error:  # lost, or raised by what is not the backend's
+    except Exception as error:  # lost, or raised by code outside the backend
         elsewhere.close()
         return Verification(case, "failed", reason=_told(error), runs=f"kernel {kernel}")
     if found.status == "failed":
@@ -250,21 +250,21 @@ def _verification(elsewhere: Isolated, kernel: str, case: Case) -> Verification:
 
 
 def first_contact() -> list[tuple[str, Case]]:
-    """(kernel, case): the smallest for each kernel, and many blocks that wait for each other."""
+    """(kernel, case): the smallest for each kernel, and one with many blocks that wait for each other."""
     shapes = [*((kernel, SHAPES[0]) for kernel in KERNELS), ("grid", MANY_BLOCKS)]
     return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **shape)) for kernel, shape in shapes]
 
 
 def thorough(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
-    """(kernel, case): one for each kernel, with layers, both directions and ragged rows. `conformance` has compiled them."""
+    """(kernel, case): one for each kernel, multi-layer, bidirectional and ragged. `conformance` has compiled them."""
     return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **max(SHAPES, key=len))) for kernel in kernels]
 
 
 def conformance(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
-    """(kernel, case): each kernel, cell and dtype in the shapes of `rnnbench check`, then fresh inputs of the ragged one. What a
-    kernel cannot run is skipped by name.
+    """(kernel, case): each kernel, cell and dtype in the shapes of `rnnbench check`, then fresh inputs for the ragged one. Cases
+    that a kernel cannot run are skipped by name.
     """
-    shapes = sorted(SHAPES, key=lambda shape: -len(shape))  # those with layers, directions and ragged rows first
+    shapes = sorted(SHAPES, key=lambda shape: -len(shape))  # multi-layer, bidirectional and ragged ones first
     axes = itertools.product(shapes, CELLS, ("float32", "float64"), kernels)
     cases = [(kernel, Case(cell, "numba-cuda", dtype, "train", **shape)) for shape, cell, dtype, kernel in axes]
     others = [c for c in cells.BUILT_IN if c not in CELLS]
@@ -283,7 +283,7 @@ def conformance(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
 
 
 def grid() -> list[Case]:
-    """The cases that are compared, in an order in which any first part is a sample of all. PyTorch gets ragged batches packed."""
+    """The cases to compare, ordered so that any prefix is a sample of the whole. PyTorch gets ragged batches packed."""
     directions = ("forward", "train")
     full = {
         Case(cell, "", "float32", direction, SEQ_LENS[t], BATCH_SIZES[b], HIDDEN_SIZES[h], HIDDEN_SIZES[h]): t
@@ -308,9 +308,9 @@ def grid() -> list[Case]:
 
 
 def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
-    """Compile the kernels of `grid`, each once, as many at a time as there are processors, for the processes that come after.
+    """Compile the kernels of `grid`, each once, one per processor at a time, for the processes that follow.
 
-    until: of time.monotonic. kernels: which; `step`, which runs in place of the others, has few, that `conformance` compiles.
+    until: a time of time.monotonic. kernels: which ones; the few of `step`, the fallback, are compiled by `conformance`.
     Returns what went wrong, or that time ran out.
     """
     groups: dict[tuple[Any, ...], dict[str, Case]] = {}  # direction -> the case that compiles for it
@@ -319,7 +319,7 @@ def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
         planned = backend.planned(case.spec, case.batch_size)
         if planned.kernel not in kernels:
             continue
-        # so much of a layer is part of its kernels; sequences' lengths are not, but for the tiles of the large products
+        # these properties of a layer are compiled into its kernels; the sequence length only into the tiles of large products
         key = name, case.cell, case.hidden_size, planned.kernel, planned.tile
         short = dataclasses.replace(case, backend=name, seq_len=SEQ_LENS[0], lengths="full")
         groups.setdefault(key, {}).setdefault(case.direction, short)
@@ -346,8 +346,8 @@ def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
 
 
 def sanitized(tool: str, seconds: float, kernels: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether compute-sanitizer's `tool` found nothing in a small check of every kernel, and what it says; nothing where it is not
-    on the PATH, does not end in time or cannot use the device. seconds: to wait. kernels: of them.
+    """Whether compute-sanitizer's `tool` found no errors in a small check of every kernel, and its output. It also counts as no
+    errors if the tool is not on the PATH, does not end in time or cannot use the device. seconds: to wait. kernels: to check.
     """
     command = shutil.which("compute-sanitizer")
     if command is None:
@@ -368,10 +368,10 @@ def sanitized(tool: str, seconds: float, kernels: tuple[str, ...]) -> tuple[bool
     try:
         said = process.communicate(timeout=max(1.0, seconds))[0].strip()
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the program under it, too
+        os.killpg(process.pid, signal.SIGKILL)  # including the program that it runs
         process.communicate()
         return True, f"{tool} did not end within {seconds:.0f} s"
     return process.returncode != _FOUND, said or f"{tool} said nothing"
 
 
-_FOUND = 86  # an exit status that is nobody else's
+_FOUND = 86  # an exit status that nothing else uses

@@ -1,6 +1,5 @@
-"""What a run on a GPU found, as files in a folder: machine.json, ceilings.json, conformance.csv, sanitizers.txt, compare.csv and
-report.md. All of them are written again whenever something is found, each in one step, so a run that is cut off has left what it
-knew.
+"""The findings of a run on a GPU, as files in a folder: machine.json, ceilings.json, conformance.csv, sanitizers.txt, compare.csv
+and report.md. All are rewritten, each atomically, whenever there is something new, so a run that is cut off leaves what it found.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from rnnbench.files import replace_text
 
 
 class WriteError(Exception):
-    """A sentence for the user: why results cannot be kept, and where."""
+    """Results cannot be written; the message is a sentence for the user that says where and why."""
 
 
 @dataclass
 class Results:
-    """What is known so far.
+    """The findings so far.
 
-    folder: where it is written. runs: what the backend says of itself. machine: its facts. ceilings: figure -> value.
-    verifications: of the conformance run. sanitizers: tool -> (whether it found nothing, what it says). rows: of `compare`.
-    failures, skipped: cases that were lost, and that were not timed, with reasons. notes: what else a reader has to know.
+    folder: where they are written. runs: the backend's description of itself. machine: its facts. ceilings: figure -> value.
+    verifications: of the conformance run. sanitizers: tool -> (whether it found no errors, its output). rows: of `compare`.
+    failures, skipped: cases that were lost, and that were not timed, with reasons. notes: anything else a reader has to know.
     """
 
     folder: Path
@@ -45,15 +44,15 @@ class Results:
 
     @property
     def bad(self) -> int:
-        """How many cases are wrong, failed or were lost, and tools that found something."""
+        """How many cases are wrong, failed or were lost, plus how many tools found errors."""
         wrong = sum(v.status in ("wrong", "failed") for v in self.verifications)
         wrong += sum(row["status"] in ("wrong", "failed") for row in self.rows)
         return wrong + len(self.failures) + sum(not clean for clean, _ in self.sanitizers.values())
 
     def write(self) -> None:
-        """Write everything that is known into the folder, which is made where it is missing.
+        """Write all findings into the folder, which is created if it is missing.
 
-        Raises WriteError where the folder or the disk takes no file.
+        Raises WriteError if no file can be written there.
         """
         try:
             self._write()
@@ -102,7 +101,7 @@ class Results:
             yield f"| {' | '.join(map(str, what))} | {' | '.join(cells)} |"
 
 
-# The peer and ours in the same precision: the last columns are the former's time over the latter's.
+# The peer and ours in the same precision: the last columns are the peer's time divided by ours.
 _SAME_PRECISION = (("torch-cuda", "numba-cuda"), ("torch-cuda-tf32", "numba-cuda-tf32"))
 
 

@@ -1,6 +1,6 @@
-"""Calls in a process of their own, which may die or hang without taking along what is known already.
+"""Calls in a separate process, which may die or hang without losing earlier results.
 
-A kernel that writes where it must not leaves its process without a usable device, and one that waits for ever cannot be stopped.
+A kernel that writes out of bounds leaves its process without a usable device, and one that waits forever cannot be stopped.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Lost(RuntimeError):
 
 
 class Isolated:
-    """A function that runs in another process, which starts with the first call and serves the next ones too.
+    """A function that runs in another process, which is started by the first call and serves later ones too.
 
-    function: of a module, as the process imports it by its name.
+    function: at module level, because the process imports it by name.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -28,11 +28,11 @@ class Isolated:
         self._connection: Connection | None = None
 
     def __call__(self, *arguments: Any, seconds: float) -> Any:
-        """What the function returns for `arguments`, which must be picklable, as must what it returns or raises.
+        """What the function returns for `arguments`. These must be picklable, and so must what it returns or raises.
 
         seconds: to wait.
 
-        Raises Lost where no answer comes, after which the next call has a new process, and whatever the function raises.
+        Raises Lost if no answer comes; the next call then starts a new process. Raises whatever the function raises.
         """
         if self._process is None:
             self._start()
@@ -53,7 +53,7 @@ class Isolated:
         return value
 
     def close(self) -> None:
-        """End the process, whatever it does. The next call starts another one."""
+        """End the process, whatever it is doing. The next call starts another one."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -62,7 +62,7 @@ class Isolated:
             self._process = self._connection = None
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a driver that is in use does not survive a fork
+        context = multiprocessing.get_context("spawn")  # a CUDA driver in use does not survive a fork
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._function), daemon=True)
         self._process.start()
@@ -85,6 +85,6 @@ def _serve(connection: Connection, function: Callable[..., Any]) -> None:
             return
         try:
             answer = True, function(*arguments)
-        except Exception as error:  # the caller's to handle
+        except Exception as error:  # for the caller to handle
             answer = False, error
         connection.send(answer)

@@ -1,4 +1,4 @@
-"""One at a time: a place that only one process of a machine may hold. It is free again when its holder ends, however it ends."""
+"""A machine-wide lock that only one process may hold. It is released when its holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from filelock import FileLock, Timeout
 
 
 class Taken(Exception):
-    """Somebody else holds it."""
+    """Another process holds the lock."""
 
 
 class Locked(Exception):
-    """A sentence for the user: the file that tells whether somebody holds it cannot be used."""
+    """The lock's file cannot be used; the message is a sentence for the user."""
 
 
 @contextmanager
 def only_one(what: str) -> Iterator[None]:
-    """Hold the place called `what`, such as a file's path, while the block runs. Raises Taken where it is held, Locked where that
-    cannot be found out.
+    """Hold the lock called `what`, such as a file's path, while the block runs. Raises Taken if another process holds it, Locked if
+    that cannot be determined.
     """
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
     path = Path(gettempdir()) / f"rnnbench-{name}.lock"
-    # whatever the umask: the folder is everybody's, and so is the file that stays there
+    # whatever the umask: the folder is shared by all users, and so is the file that stays in it
     lock = FileLock(path, mode=0o666)
     try:
         lock.acquire(timeout=0)
@@ -43,7 +43,7 @@ def only_one(what: str) -> Iterator[None]:
 
 
 def _owner(path: Path) -> str:
-    """The user whose file it is, by number where it has no name."""
+    """The user who owns the file, as a number if there is no name."""
     try:
         return path.owner()
     except (KeyError, NotImplementedError, OSError):

@@ -1,6 +1,6 @@
-"""The machine under the benchmarks: what it is, and the ceilings measured on it.
+"""The machine that runs the benchmarks: its description, and ceilings measured on it.
 
-`describe` reads facts and changes nothing. A fact that cannot be read here says "unknown": a container may hide a file,
+`describe` reads facts and changes nothing. A fact that cannot be read is "unknown": a container may hide a file,
 and another system has other files. `peak_gflops` and `copy_gbytes_per_s` measure: they are the two lines of a roofline.
 """
 
@@ -29,14 +29,14 @@ VERSIONED = (
     *("rnnbench", "numpy", "numba", "llvmlite", "scipy", "pandas", "asv", "asv_runner", "threadpoolctl"),
     *("numba-cuda", "cuda-bindings", "torch", "onnxruntime", "onnx", "jax", "jaxlib", "keras", "tensorflow"),
 )
-# Of the many that a processor lists, those that decide the width and speed of kernels.
+# Of the many that a processor lists, those that determine the width and speed of kernels.
 INSTRUCTION_SETS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve", "sve2")
 PRODUCT_SIZES = (256, 512, 1024, 2048)
 MIB = 2**20
 
 
 def describe() -> dict[str, Any]:
-    """The facts that decide how fast this process computes, ready for JSON.
+    """The facts that determine how fast this process computes, ready for JSON.
 
     cpu, arch, os, python    text
     cores                    logical processors that the process may keep busy: those it may run on (affinity), and no
@@ -46,7 +46,7 @@ def describe() -> dict[str, Any]:
     instruction_sets         text, those of INSTRUCTION_SETS that the processor has
     memory                   text; memory_bytes and memory_available_bytes in numbers: the machine's, or the control
                              group's limit where that is lower
-    gpu                      text: name, memory, driver and clock of each NVIDIA GPU, as its driver tells; or why there is none
+    gpu                      text: name, memory, driver and clock of each NVIDIA GPU, from its driver; or why there is none
     versions                 library -> version, of the installed ones among VERSIONED; none of them is imported
     blas                     name, version, architecture, threading, threads of the library behind NumPy's products
     """
@@ -68,10 +68,10 @@ def describe() -> dict[str, Any]:
 
 @cache
 def peak_gflops(dtype: str, threads: int, seconds: float = 1.0) -> float:
-    """The best rate of a square matrix product seen with BLAS held to `threads`, in GFLOP/s, measured once a process.
+    """The best rate of a square matrix product seen with BLAS limited to `threads`, in GFLOP/s, measured once per process.
 
-    dtype: "float32" or "float64". threads: from 1. seconds: about how long to measure, over all of PRODUCT_SIZES.
-    A BLAS whose threads cannot be set (Apple's Accelerate) runs with as many as it likes.
+    dtype: "float32" or "float64". threads: at least 1. seconds: about how long to measure, over all of PRODUCT_SIZES.
+    A BLAS whose threads cannot be limited (Apple's Accelerate) uses as many as it likes.
 
     Raises ValueError for another dtype, threads below 1 or no time.
     """
@@ -100,9 +100,9 @@ def copy_gbytes_per_s(threads: int = 1, seconds: float = 0.5) -> float:
     _require_positive(threads, seconds)
     available = memory.available_bytes() or 1024 * MIB
     count = min(256 * MIB, available // 8) // 8
-    source, target = np.ones(count), np.zeros(count)  # written, so that the pages are there
+    source, target = np.ones(count), np.zeros(count)  # written to, so that the pages exist
     parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
-    with ThreadPoolExecutor(threads) as pool:  # NumPy lets go of the interpreter's lock while it copies
+    with ThreadPoolExecutor(threads) as pool:  # NumPy releases the interpreter's lock while it copies
         shortest = _shortest(lambda: list(pool.map(lambda part: np.copyto(part[1], part[0]), parts)), seconds)
     return 2 * source.nbytes / shortest / 1e9
 
@@ -115,7 +115,7 @@ def _require_positive(threads: int, seconds: float) -> None:
 
 
 def _shortest(work: Callable[[], object], seconds: float) -> float:
-    """The shortest of the calls that fit into `seconds`, three at least, after one that is not counted."""
+    """The shortest of the calls that fit into `seconds`, at least three, after one that is not counted."""
     work()
     shortest, end, calls = math.inf, time.perf_counter() + seconds, 0
     while calls < 3 or time.perf_counter() < end:
@@ -132,12 +132,12 @@ def _versions() -> dict[str, str]:
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue  # an optional library that is not here
+            continue  # an optional library that is not installed
     return installed
 
 
 def _blas() -> dict[str, Any]:
-    """NumPy's BLAS as it runs; where that cannot be seen, as NumPy was built."""
+    """NumPy's BLAS as loaded or, if that cannot be determined, as in NumPy's build information."""
     built = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     facts = {"name": built.get("name") or UNKNOWN, "version": built.get("version") or UNKNOWN}
     facts |= dict.fromkeys(("architecture", "threading", "threads"), UNKNOWN)
@@ -155,7 +155,7 @@ def _blas() -> dict[str, Any]:
 def gpu(command: Callable[..., str]) -> str:
     """The NVIDIA GPUs in words, as in "NVIDIA H200, 143771 MiB, driver 580.65.06, up to 1980 MHz"; or that there is none.
 
-    command: runs nvidia-smi with these words and returns what it prints, nothing where it is missing.
+    command: runs nvidia-smi with the given arguments and returns its output, or "" if it is missing.
     """
     listed = command(
         "nvidia-smi", "--query-gpu=name,memory.total,driver_version,clocks.max.sm", "--format=csv,noheader"
@@ -205,7 +205,7 @@ def _field(text: str, name: str) -> str | None:
 
 
 def _command(*words: str) -> str:
-    """What a command prints, empty where it is missing or does not know."""
+    """What a command prints; empty if it is missing or fails."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, env={**os.environ, "LC_ALL": "C"})
     except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
@@ -256,7 +256,7 @@ def _mac_facts(sysctl: Callable[[str], str]) -> dict[str, Any]:
     def number(*names: str) -> int | str:
         return next((int(text) for text in map(sysctl, names) if text.isdigit()), UNKNOWN)
 
-    # of the fast cores, where there are two kinds
+    # of the fast cores, if there are two kinds
     sizes = {
         f"L{level}": number(f"hw.perflevel0.l{level}cachesize", f"hw.l{level}cachesize") for level in ("1d", "2", "3")
     }

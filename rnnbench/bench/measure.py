@@ -1,13 +1,13 @@
-"""Steady-state time of sessions that have been verified: calls that compile nothing and load nothing any more.
+"""Steady-state time of sessions that have been verified: calls that no longer compile or load anything.
 
 Several backends are timed in turn, in one process: A B B A, again and again. What slows the machine for a while slows
-all of them, and a drift that is even over the four cancels; so the ratio within each such turn is far steadier than
-the times. Compilation and the first call are measured in processes of their own, see `startup`.
+all of them, and a linear drift over the four cancels; so the ratio within each such turn is far steadier than the
+times. Compilation and the first call are measured in processes of their own, see `startup`.
 
-The threads of a library that has just run go on spinning for a while, in case more work comes, and take processors from
-whoever is timed next. Seen on two cores, 2.5 GHz: OpenBLAS's for 110 ms, ONNX Runtime's for 40 ms, GNU OpenMP's (PyTorch,
-Numba) for 5 ms, XLA's not at all; an LSTM that was timed 30 ms after one of the first two took twice as long. To forbid it
-would make these libraries slower than they are, so each turn begins when the process's own processor time stands still.
+The threads of a library that has just run keep spinning for a while, in case more work arrives, and take processors from
+whatever is timed next. Measured on two cores, 2.5 GHz: OpenBLAS's for 110 ms, ONNX Runtime's for 40 ms, GNU OpenMP's
+(PyTorch, Numba) for 5 ms, XLA's not at all; an LSTM that was timed 30 ms after one of the first two took twice as long. Turning
+the spinning off would slow these libraries down, so each turn begins when the process's own processor time stands still.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 TURNS = 20  # pairs of samples of each session
-FEWEST_TURNS = 8  # even where the budget is exceeded: fewer have no interval
-SAMPLE_SECONDS = 0.002  # a sample is as many calls as it takes: the clock's own cost is below 0.01% of it
-# A thread that spins is seen in the process's processor time within that: kernels count it in ticks of up to 10 ms.
+FEWEST_TURNS = 8  # even if that exceeds the budget: fewer give no confidence interval
+SAMPLE_SECONDS = 0.002  # a sample has as many calls as this takes: reading the clock costs below 0.01% of it
+# A spinning thread shows in the process's processor time within this: operating systems count it in ticks of up to 10 ms.
 QUIET_SECONDS = 0.02
-LONGEST_WAIT_SECONDS = 0.3  # for a process that has other work, which ends when it ends
+LONGEST_WAIT_SECONDS = 0.3  # in case the process has other work, which may take any time
 BUDGET_SECONDS = 4.0  # for all sessions together
 
 
 class Timed(Protocol):
-    """What is timed."""
+    """Something that can be timed."""
 
     @property
     def case(self) -> Any:
-        """What it is called."""
+        """Its name."""
 
     @property
     def verified(self) -> bool:
@@ -43,16 +43,16 @@ class Timed(Protocol):
 
     @property
     def run(self) -> Any:
-        """Does the work once."""
+        """Do the work once."""
 
 
 def in_turn(
     sessions: Sequence[Timed], turns: int = TURNS, budget_seconds: float = BUDGET_SECONDS, settles: bool = True
 ) -> NDArray[np.float64]:
-    """Seconds a call, shape (turns, sessions): each entry the mean of a session's two samples in that turn.
+    """Seconds per call, shape (turns, sessions): each entry is the mean of a session's two samples in that turn.
 
-    Takes at least FEWEST_TURNS turns, more until `turns` or `budget_seconds` are reached. settles: whether a session's turn begins
-    when the process's threads sleep. sessions: verified ones.
+    Takes at least FEWEST_TURNS turns, then more until `turns` or `budget_seconds` is reached. settles: whether to wait before each
+    session until the process's threads sleep. sessions: verified ones.
 
     Raises RuntimeError for a session that has not been verified.
     """
@@ -70,7 +70,7 @@ def in_turn(
                 if len(sessions) > 1:
                     if settles:
                         settle()
-                    sessions[k].run()  # its own threads awake again
+                    sessions[k].run()  # wakes its own threads again
                 row[k] += _sample(sessions[k], calls[k]) / (2 * calls[k])
             rows.append(row)
             if len(rows) >= min(FEWEST_TURNS, turns) and perf_counter() - start > budget_seconds:
@@ -79,7 +79,7 @@ def in_turn(
 
 
 def settle() -> None:
-    """Wait until the process's threads sleep, QUIET_SECONDS at least and LONGEST_WAIT_SECONDS at most."""
+    """Wait until the process's threads sleep, at least QUIET_SECONDS and at most LONGEST_WAIT_SECONDS."""
     end = perf_counter() + LONGEST_WAIT_SECONDS
     while perf_counter() < end:
         before = process_time()
@@ -90,7 +90,7 @@ def settle() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection while the clock runs; what lies about is collected before."""
+    """Disable garbage collection while the clock runs; existing garbage is collected first."""
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()
@@ -102,7 +102,7 @@ def quiet() -> Iterator[None]:
 
 
 def _sample(session: Timed, calls: int) -> float:
-    """Seconds that `calls` runs took. Results are dropped as they come, as in any loop over batches."""
+    """Seconds that `calls` runs took. Each result is dropped at once, as in any loop over batches."""
     run: Any = session.run
     start = perf_counter()
     for _ in range(calls):

@@ -1,8 +1,8 @@
-"""What a case should give: from the hand-written reference or, for a user's cell, from the user's own equation.
+"""The expected results of a case: from the hand-written reference or, for a user's cell, from the user's own equation.
 
-A built-in cell's oracle is `rnnbench.reference`. A cell of a user's file has none, but its equation is an ordinary
-Python function: called with NumPy arrays in place of symbols, once for each time step, it tells what the network
-computes without any of the code that traces, derives and emits. Gradients come from the NumPy backend in float64,
+A built-in cell's oracle is `rnnbench.reference`. A user's cell has none, but its equation is an ordinary Python
+function: called with NumPy arrays in place of symbols, once for each time step, it gives what the network computes
+without any of the code that traces, derives and emits. Gradients come from the NumPy backend in float64,
 after directional central differences of that direct evaluation have confirmed them for every tensor.
 """
 
@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 
 class OracleError(RuntimeError):
-    """There is no answer to compare with; the message says why. Counts as a failure, never as a pass."""
+    """There are no expected results to compare with; the message says why. Counts as a failure, never as a pass."""
 
 
 def expected(case: Case, stored: Format | None = None) -> dict[str, Array]:
@@ -37,22 +37,22 @@ def expected(case: Case, stored: Format | None = None) -> dict[str, Array]:
 
     stored: what recurrent weights are rounded to, see `bench.stored`; None leaves them.
 
-    Raises OracleError where a user's equation cannot be checked.
+    Raises OracleError if a user's equation cannot be checked.
     """
     return _expected(case, stored, cells.find(case.cell))
 
 
 def forget() -> None:
-    """Compute what has been asked for before again, too: the NumPy backend is another one, as in tests."""
+    """Clear the cached results, for tests that replace the NumPy backend."""
     _expected.cache_clear()
     _confirm_gradients.cache_clear()
 
 
-# A case names its cell, and what a file says under that name changes when it is edited; so the cell itself is part of the keys
-# below. Its digest would not do: it does not tell the default of a number.
+# A case names its cell, and editing a user's file changes what that name means; so the cell itself is part of the cache keys
+# below. Its digest would not do: it does not cover the defaults of numbers.
 
 
-@lru_cache(maxsize=1)  # backends are compared on one case after the other
+@lru_cache(maxsize=1)  # all backends are compared on one case before the next
 def _expected(case: Case, stored: Format | None, cell: cells.Cell) -> dict[str, Array]:
     data = in_float64(make(case))
     data = dataclasses.replace(data, params=as_stored(data.params, stored))
@@ -60,7 +60,7 @@ def _expected(case: Case, stored: Format | None, cell: cells.Cell) -> dict[str, 
         results = _from_reference(case, data)
     else:
         results = direct(case, data)
-        _require_finite(case, results)  # differences of what is infinite tell nothing
+        _require_finite(case, results)  # differences of infinite values mean nothing
         if case.direction == "train":
             confirm_gradients(_small(case))
             float64 = dataclasses.replace(case, backend="numpy", dtype="float64")
@@ -114,7 +114,7 @@ def _named(case: Case, output: Array, state: tuple[Array, ...]) -> dict[str, Arr
 
 
 class _Value(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array that no equation changes: `a += b` makes a new value, as it does where an equation is traced."""
+    """An array that equations cannot modify: `a += b` makes a new value, as it does when an equation is traced."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -137,14 +137,14 @@ class _Product:
         self.matrix, self.bias = matrix, bias
 
     def __matmul__(self, value: Any) -> _Value:
-        # what hangs on numbers alone is the same for each unit
+        # what depends on numbers alone is the same for every unit
         rows, width = _array(value), self.matrix.shape[1]
         rows = np.broadcast_to(rows, np.broadcast_shapes(np.shape(rows), (width,)))
         return _Value(rows @ self.matrix.T + self.bias)
 
 
 class _Named:
-    """x, R or p of an equation. What it names without effect on a result has no parameters: `other` stands in."""
+    """x, R or p of an equation. A name that does not affect the result has no parameters; it gets `other` instead."""
 
     def __init__(self, other: Any, values: dict[str, Any]) -> None:
         self._other, self._values = other, values
@@ -153,7 +153,7 @@ class _Named:
         return self._values.get(name, self._other)
 
 
-@np.errstate(all="ignore")  # `expected` says what is not finite
+@np.errstate(all="ignore")  # `expected` reports what is not finite
 def direct(case: Case, data: Data) -> dict[str, Array]:
     """Output and final states of a case by calling the cell's function on float64 arrays, step by step."""
     spec = case.spec
@@ -163,14 +163,14 @@ def direct(case: Case, data: Data) -> dict[str, Array]:
     below = data.x
     for layer in range(case.num_layers):
         output = np.zeros((T, B, case.directions * H))
-        for direction in range(case.directions):
-            k = layer * case.directions + direction
-            suffix = f"_l{layer}" + "_reverse" * direction
-            columns = slice(direction * H, (direction + 1) * H)
-            for length in np.unique(lengths):  # sequences of one length together: there is no padding to get wrong
+        for reading in range(case.directions):
+            k = layer * case.directions + reading
+            suffix = f"_l{layer}" + "_reverse" * reading
+            columns = slice(reading * H, (reading + 1) * H)
+            for length in np.unique(lengths):  # sequences of equal length together: no padding to get wrong
                 rows = np.flatnonzero(lengths == length)
                 state = tuple(s[k, rows] for s in data.state)
-                for t in range(length - 1, -1, -1) if direction else range(length):
+                for t in range(length - 1, -1, -1) if reading else range(length):
                     state = _step(spec.cell, data.params, suffix, below[t, rows], state)
                     output[t, rows, columns] = state[0]
                 for s_all, s in zip(final, state, strict=True):
@@ -219,8 +219,8 @@ def gain(case: Case) -> float:
 
 @np.errstate(all="ignore")
 def sensitivity(case: Case) -> float:
-    """How much a user's equation amplifies, in its gradients, a small relative change of what is kept for them. In float64, on the
-    NumPy backend; 0 in inference.
+    """How much a user's equation amplifies, in its gradients, a small relative change of the values saved for the backward pass. In
+    float64, on the NumPy backend; 0 in inference.
     """
     if case.direction != "train":
         return 0.0
@@ -244,7 +244,7 @@ def sensitivity(case: Case) -> float:
 
 
 def _small(case: Case) -> Case:
-    """The case in float64 on the NumPy backend at sizes where differences are cheap; the structure stays."""
+    """The case in float64 on the NumPy backend, at sizes where differences are cheap, with the same structure."""
     return dataclasses.replace(
         case,
         backend="numpy",
@@ -256,7 +256,7 @@ def _small(case: Case) -> Case:
     )
 
 
-# The first is best for a smooth equation; the shorter ones cross fewer of the jumps of one with many, and round more.
+# The first is best for a smooth equation; the shorter ones cross fewer jumps if there are many, but round more.
 _STEPS = (1e-4, 1e-4, 1e-5, 1e-6)
 
 
@@ -265,8 +265,8 @@ def confirm_gradients(case: Case, directions: int = 2) -> None:
 
     The loss is <doutput, output> + <dstate, final state>. Along a direction v its derivative is <gradient, v>, and
     (loss(+h v) - loss(-h v)) / 2h up to h^2; the same with h / 2 gives an error a quarter as large, so their
-    difference bounds the error of their extrapolation; what a small jump makes of it is at most 7/3 of that. A direction
-    that crosses a kink or a jump shows as a large difference; it is drawn anew, later with shorter steps.
+    difference bounds the error of their extrapolation; with a small jump the error is at most 7/3 of that. A direction
+    that crosses a kink or a jump shows as a large difference; another one is drawn, later with shorter steps.
 
     case: in float64 on NumPy, of small sizes. directions: of each tensor.
 
@@ -315,7 +315,7 @@ def _confirm_gradients(case: Case, directions: int, cell: cells.Cell) -> None:
 
 
 def _loss(case: Case, data: Data, name: str, v: Array) -> Callable[[float], float]:
-    """The loss as a function of how far the tensor `name` is moved along v."""
+    """The loss as a function of the distance by which the tensor `name` is moved along v."""
 
     def loss(step: float) -> float:
         results = direct(case, _moved(case, data, name, step * v))
@@ -328,10 +328,10 @@ def _loss(case: Case, data: Data, name: str, v: Array) -> Callable[[float], floa
 
 
 def slope(loss: Callable[[float], float], h: float, rounding: float) -> tuple[float, float]:
-    """The derivative of `loss` at 0 by steps of h, and a measure of its error.
+    """The derivative of `loss` at 0 from differences with step h, and a measure of its error.
 
-    rounding: of the loss. A kink right at 0 bends both differences alike, so that they agree. It shows in the second differences:
-    over the step they shrink by half with the step where the loss is smooth, and stay where it has a kink.
+    rounding: of the loss. A kink right at 0 affects both differences equally, so that they agree. It shows in the second difference
+    divided by the step: when the step is halved this halves if the loss is smooth, and stays if it has a kink.
     """
     here, far, near = loss(0.0), (loss(h), loss(-h)), (loss(h / 2), loss(-h / 2))
     coarse, fine = (far[0] - far[1]) / (2 * h), (near[0] - near[1]) / h

@@ -1,8 +1,8 @@
 """The JSON lines beside asv's results that say how each case was verified, and on what machine.
 
-asv stores numbers only; why a case was skipped, what was wrong with it and how far it was from the reference stand
-here. Every benchmark process appends to the file that the environment variable RNNBENCH_RECORD names, one write for
-each line, so lines of processes that run at the same time do not mix. Without the variable nothing is recorded.
+asv stores numbers only; these lines say why a case was skipped, what was wrong with it and how far it was from the
+reference. Every benchmark process appends to the file that the environment variable RNNBENCH_RECORD names, one write per
+line, so lines of concurrent processes do not mix. Without the variable nothing is recorded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def append(record: dict[str, Any], path: str | os.PathLike[str] | None = None) -
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a file in their order; none for a missing file. Lines that are no records are passed over."""
+    """The records of a file in order; none for a missing file. Lines that are not records are ignored."""
     records = []
     try:
         lines = Path(path).read_bytes().splitlines()
@@ -41,12 +41,12 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except ValueError:
-            continue  # half a line of a process that was killed; the report names it
+            continue  # a partial line from a process that was killed; the report mentions it
         if isinstance(record, dict) and "record" in record:
             records.append(record)
     return records
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no infinity and no NaN: an error that is not finite is written as null, its reason says why."""
+    """JSON has no infinity and no NaN: an error that is not finite is written as null; its reason says why."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,8 +1,8 @@
-"""One case made ready on its backend: what may be timed, and what may not, is visible here.
+"""One case made ready on its backend, with a clear border between what is timed and what is not.
 
 session = Session(case, data)    untimed   loads the backend, packs weights, uploads inputs
 native = session.run()           TIMED     one forward pass, or one forward and backward pass
-session.result(native)           untimed   everything that came out, as NumPy arrays
+session.result(native)           untimed   all results as NumPy arrays
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Unsupported(RuntimeError):
 
 
 class Session:
-    """A network with its inputs, in the backend's own form. `runs` is what the backend says of itself; `verified` becomes
-    True when `verify` has found it right.
+    """A network with its inputs, in the backend's own form. `runs` is the backend's description of itself; `verified` becomes
+    True when `verify` has found it correct.
 
-    Raises Unsupported with the reason, ValueError for an unknown cell or backend, MemoryError before it is too late,
+    Raises Unsupported with the reason, ValueError for an unknown cell or backend, MemoryError before running out of memory,
     and whatever a broken backend raises.
     """
 
@@ -52,7 +52,7 @@ class Session:
 
     @property
     def flops(self) -> float:
-        """The case's operations; of ragged rows, those of the steps within their lengths alone."""
+        """The case's floating-point operations; for ragged rows only those of steps within their lengths."""
         if self.lengths is None:
             return self.case.flops
         return self.case.flops * float(self.lengths.mean()) / self.case.seq_len

@@ -1,4 +1,4 @@
-"""Is the site that asv has made whole? asv does not look back, and a browser shows what is missing as an empty graph."""
+"""Checks that asv's site is complete: asv does not, and a browser shows missing data as an empty graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGES = ("index.html", "error.html", "asv.js", "graphdisplay.js", "regressions.j
 
 @dataclass
 class Site:
-    """What a site holds: its benchmarks, commits, lines (a benchmark with one set of parameters on one machine) and their points.
+    """The contents of a site: its benchmarks, commits, lines (a benchmark with one set of parameters on one machine) and points.
 
     regressions: entries of its list of regressions. empty: benchmarks without any number.
     """
@@ -39,9 +39,9 @@ class Site:
 
 
 def check(folder: Path) -> Site:
-    """Read a site as a browser would: its pages, its index, every graph that the index names, and the list of regressions.
+    """Read a site as a browser would: its pages, its index, every graph in the index, and the list of regressions.
 
-    Raises SuiteError, one sentence, for whatever is missing, damaged or names something that is not there.
+    Raises SuiteError, one sentence, for anything that is missing, damaged or refers to something that does not exist.
     """
     for page in PAGES:
         if not (folder / page).is_file():
@@ -60,7 +60,7 @@ def check(folder: Path) -> Site:
         points = 0
         for path in [folder / f"{path}.json" for owner, path in graphs if owner == name]:
             if not path.is_file():
-                continue  # a benchmark need not have run on every machine and with every library
+                continue  # not every benchmark has run on every machine and with every library
             for line in _lines(path, len(about["params"]) > 0, dates):
                 site.lines += bool(line)
                 points += line
@@ -80,7 +80,7 @@ def check(folder: Path) -> Site:
 
 
 def _lines(path: Path, several: bool, revisions: set[int]) -> list[int]:
-    """How many numbers each line of a graph has. several: whether a point is a list, one number for each combination."""
+    """How many numbers each line of a graph has. several: whether a point is a list with one number per combination."""
     lines: list[int] = []
     for point in _json(path):
         revision, value = point[0], point[1]

@@ -1,8 +1,8 @@
-"""What a program pays before the steady state: compilation, the first call, the import. Each in a fresh process.
+"""The cost of starting: compilation, the first call, the import. Each is measured in a fresh process.
 
 `first_call` starts a Python that imports rnnbench and the backend's library (not counted), then prepares a small
-network and runs it once (counted). With an empty kernel cache that is the compile time, with a filled one the first
-call. The process then verifies the case; where it disagrees there is no number.
+network and runs it once (counted). With an empty kernel cache that is the compile time, with a filled one the time of
+the first call. The process then verifies the case; if it is wrong there is no number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMPILES = ("numba-cpu", *GPU)  # backends that have kernels to compile, and kee
 
 
 def case_for(cell: str, backend: str) -> Case:
-    """A case so small that its run costs nothing beside the start."""
+    """A case so small that its run costs nothing compared with the start."""
     return Case(cell, backend, seq_len=8, batch_size=2, input_size=32, hidden_size=32)
 
 
@@ -40,15 +40,15 @@ def compile_seconds(cell: str, backend: str) -> float:
 
 
 def first_call_seconds(cell: str, backend: str) -> float:
-    """Seconds of the first call of a process that finds its kernels in the cache; one before it has filled it."""
+    """Seconds of the first call in a process that finds its kernels in the cache, which an earlier process has filled."""
     first_call(case_for(cell, backend), {})
     return first_call(case_for(cell, backend), {})
 
 
 def first_call(case: Case, variables: dict[str, str]) -> float:
-    """Seconds that preparing and running `case` for the first time takes in a new process with these variables.
+    """Seconds that preparing and running `case` for the first time takes in a new process with these environment variables.
 
-    Raises RuntimeError with the reason where the process fails or its result is wrong.
+    Raises RuntimeError with the reason if the process fails or its result is wrong.
     """
     answer = _ask("first", [case], variables)
     if answer["status"] != "ok":
@@ -57,12 +57,12 @@ def first_call(case: Case, variables: dict[str, str]) -> float:
 
 
 def verify_elsewhere(case: Case) -> dict[str, Any]:
-    """`Verification.record` of a case, verified in a process of its own: this one's memory stays untouched."""
+    """`Verification.record` of a case, verified in a separate process so that this one's memory use does not grow."""
     return _ask("verify", [case], {})
 
 
 def kernel_groups(cases: Iterable[Case]) -> list[list[Case]]:
-    """The cases of backends that compile, each once, those that share kernels together: one list for each process."""
+    """The cases of backends that compile, without duplicates, grouped by the kernels they share: one list per process."""
     groups: dict[tuple[str, ...], dict[Case, None]] = {}
     for case in cases:
         if case.backend in COMPILES:
@@ -73,10 +73,10 @@ def kernel_groups(cases: Iterable[Case]) -> list[list[Case]]:
 def compile_kernels(
     groups: Sequence[Sequence[Case]], until: float | None = None
 ) -> Iterator[tuple[Sequence[Case], str]]:
-    """Run every case once so that its kernels lie on disk, a process for each group and as many at a time as there are
-    processors. Yields each group when it is done, with why it failed (the benchmark that needs it will say so again).
+    """Run every case once so that its kernels are on disk: one process per group, as many at a time as there are
+    processors. Yields each finished group with the reason if it failed (the benchmark that needs it will report it again).
 
-    groups: for each process its cases. until: of time.monotonic, when what still runs has failed; None waits.
+    groups: the cases of each process. until: the time of time.monotonic at which unfinished groups count as failed; None waits.
     """
 
     def compiled(group: Sequence[Case]) -> None:
@@ -98,7 +98,7 @@ def compile_kernels(
 def _ask(
     question: str, cases: Sequence[Case], variables: dict[str, str], timeout: float | None = None
 ) -> dict[str, Any]:
-    """What a new process answers. Raises RuntimeError with its last words where it fails, or takes longer than `timeout`."""
+    """What a new process answers. Raises RuntimeError with its last output if it fails or takes longer than `timeout`."""
     package = Path(__file__).parents[2]  # the same rnnbench as here, wherever it was imported from
     environment = {**os.environ, **variables, "PYTHONPATH": python_path(package)}
     command = [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps([asdict(case) for case in cases])]

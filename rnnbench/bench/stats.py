@@ -1,4 +1,4 @@
-"""The few statistics that measurements need."""
+"""Statistics for measurements."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Interval(NamedTuple):
 
 
 def median_interval(values: Sequence[float] | NDArray[Any]) -> Interval:
-    """The median of `values` with bounds that hold the true one with CONFIDENCE at least, whatever the distribution.
+    """The median of `values` with a distribution-free interval that contains the true median with at least CONFIDENCE.
 
-    They are two of the values: of n independent ones, each on either side of the true median with even odds, at most k lie below it
-    as rarely as at most k heads in n throws (Conover, Practical Nonparametric Statistics, 3.2). Fewer than 8 have no such bounds
-    at 99%, not even the least and the largest; theirs are infinite.
+    The bounds are two of the values. Each of n independent values is equally likely to lie on either side of the true median, so
+    the number below it is binomial (Conover, Practical Nonparametric Statistics, 3.2). For fewer than 8 values not even the
+    smallest and the largest give 99%; their bounds are infinite.
 
-    Raises ValueError for no values.
+    Raises ValueError if there are no values.
     """
     sample = np.sort(np.asarray(values, dtype=float))
     if sample.ndim != 1 or sample.size == 0:

@@ -1,8 +1,8 @@
-"""Backends that store recurrent weights in fewer bits than they compute in, and the weights that they then have.
+"""Backends that store recurrent weights in fewer bits than they compute in, and how they round the weights.
 
-The rounding is what such a backend's name says, done once and specified to the bit. So whatever its results are compared with gets
-the rounded weights, and it is held to the tolerance of the dtype that it computes in, like any other. (TensorFloat-32 rounds inside
-every product, where no reference can follow: that is a matter of `tolerance`.)
+Such a backend's name says how it rounds; this happens once and is specified to the bit. So the reference, or whatever it is
+compared with, gets the rounded weights too, and the backend has to meet the tolerance of the dtype that it computes in, like any
+other. (TensorFloat-32 rounds inside every product, which no reference can reproduce: `tolerance` allows for that.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class Format(NamedTuple):
-    """Of numbers with `bits` significant bits; from 2**smallest on down they lie as far apart as just above it."""
+    """A floating-point format with `bits` significant bits. Below 2**smallest its numbers are spaced as just above it."""
 
     bits: int
     smallest: int
@@ -27,9 +27,9 @@ STORED = {"numba-cuda-fp16": Format(11, -14), "numba-cuda-bf16": Format(8, -126)
 
 
 def as_stored(params: Mapping[str, Array], stored: Format | None) -> dict[str, Array]:
-    """Parameters with the recurrent weights, and the projection's, as they are after they were stored; None changes nothing.
+    """The parameters, with the recurrent and projection weights rounded to `stored`; None changes nothing.
 
-    params: under PyTorch's names, of any dtype, which stays.
+    params: under PyTorch's names, of any dtype, which is kept.
     """
     if stored is None:
         return dict(params)
@@ -38,8 +38,8 @@ def as_stored(params: Mapping[str, Array], stored: Format | None) -> dict[str, A
 
 
 def nearest(value: Array, stored: Format) -> Array:
-    """The nearest number of the format, ties to even; there is no largest one. value: finite. stored: the format."""
-    # of a fraction from 1/2 on, so one more than that of its first bit
+    """The nearest number of the format, ties to even; overflow is ignored. value: finite. stored: the format."""
+    # frexp's fraction is in [1/2, 1), so this exponent is one more than that of the leading bit
     _, exponent = np.frexp(value.astype(np.float64))
     apart = np.ldexp(1.0, np.maximum(exponent - 1, stored.smallest) - (stored.bits - 1))
     return (np.rint(value / apart) * apart).astype(value.dtype)

@@ -1,8 +1,8 @@
 """Runs the benchmarks of `benchmarks/` through airspeed velocity's own runner, one parameter combination at a time.
 
-`asv run` keeps all results in memory and writes them when the last benchmark is done, so an interruption loses every
-one. Here the same functions of asv (0.6) are called for one combination after the other, and the result file is
-replaced after each: whatever has been measured is on disk. The files are asv's own; `asv publish`, `asv compare` and
+`asv run` keeps all results in memory and writes them when the last benchmark is done, so an interruption loses all of
+them. Here the same functions of asv (0.6) are called for one combination after the other, and the result file is
+replaced after each: whatever has been measured is on disk. The files are in asv's format; `asv publish`, `asv compare` and
 `asv show` read them.
 """
 
@@ -34,11 +34,12 @@ from rnnbench.bench.cases import Case
 from rnnbench.bench.checkout import SuiteError, configuration, git
 from rnnbench.bench.environment import variables
 
-VERSIONED = ("numpy", "numba")  # what a result depends on most; another version starts a new line in asv's graphs
+# what results depend on most; another version starts a new line in asv's graphs
+VERSIONED = ("numpy", "numba")
 
 
 class ThisPython(ExistingEnvironment):  # type: ignore[misc]  # asv has no types
-    """The Python that is running, named by its versions and not by where it lies."""
+    """The running Python, identified by versions rather than by its path."""
 
     @property
     def name(self) -> str:
@@ -48,8 +49,8 @@ class ThisPython(ExistingEnvironment):  # type: ignore[misc]  # asv has no types
     def run(self, args: list[str], **options: Any) -> Any:
         """Run Python with `args` as a child of a small shell; `options` go to asv's `check_output`.
 
-        Linux counts the memory of the process that forked as the child's own peak, and this one is larger than a small
-        benchmark. asv's peakmem_ would measure us.
+        Linux counts the memory of the forking process in the child's peak, and this process is larger than a small
+        benchmark: asv's peakmem_ would measure this process.
         """
         return util.check_output(["/bin/sh", "-c", '"$@"; exit $?', "sh", self._executable, *args], **options)
 
@@ -58,8 +59,8 @@ class ThisPython(ExistingEnvironment):  # type: ignore[misc]  # asv has no types
 class Measurement:
     """One benchmark with one combination of parameters.
 
-    params: by name, as Python values. value: the number in the benchmark's unit, NaN where it was skipped, None where
-    it failed. reason: why there is no number.
+    params: by name, as Python values. value: the number in the benchmark's unit, NaN if it was skipped, None if it
+    failed. reason: why there is no number.
     """
 
     benchmark: str
@@ -83,7 +84,7 @@ class Suite:
     root: the checkout. results_dir, machine: where results go. environment: variables for the benchmark processes.
     quick: each benchmark runs once, for finding errors; its numbers are poor.
 
-    Raises SuiteError where there is no checkout, a benchmark cannot be imported, or earlier results cannot be read.
+    Raises SuiteError if there is no checkout, a benchmark cannot be imported, or earlier results cannot be read.
     """
 
     root: Path
@@ -97,7 +98,7 @@ class Suite:
         self.commit = git(self.root, "rev-parse", "HEAD")
         config = configuration(self.root, self.results_dir)
         self.record_path = self.results_dir / self.machine["machine"] / f"{self.commit[:8]}-rnnbench.jsonl"
-        # asv gives its processes this in place of PYTHONPATH: they measure the checkout, not what is installed
+        # asv passes this to its processes as PYTHONPATH: they measure the checkout, not an installed package
         self.environment |= {"ASV_PYTHONPATH": str(self.root), record.VARIABLE: str(self.record_path.resolve())}
         with variables(self.environment), _one_sentence():
             repository = get_repo(config)
@@ -127,9 +128,9 @@ class Suite:
             ) from error
 
     def plan(self) -> list[tuple[str, int | None, Measurement]]:
-        """(benchmark, index of the combination, what is to be measured), in the order of running.
+        """(benchmark, index of the combination, measurement), in the order of running.
 
-        Speed comes first, for it is what people wait for. peakmem comes last of memory: it relies on others' checks.
+        Speed comes first, because people wait for it. peakmem comes last among memory: it relies on the others' checks.
         """
         planned = []
         for name, about in self.benchmarks.items():
@@ -148,7 +149,7 @@ class Suite:
         return sorted(planned, key=order)
 
     def prepare_folder(self) -> Path:
-        """Make the machine's folder, with asv's descriptions of machine and benchmarks; returns `record_path`."""
+        """Create the machine's folder, with asv's descriptions of machine and benchmarks; returns `record_path`."""
         self.record_path.parent.mkdir(parents=True, exist_ok=True)
         machine = Machine()
         machine.__dict__.update(self.machine)
@@ -157,9 +158,9 @@ class Suite:
         return self.record_path
 
     def run(self) -> Iterator[Measurement]:
-        """Measure one thing after the other; what has been yielded is on disk.
+        """Measure one combination after the other; what has been yielded is on disk.
 
-        Raises KeyboardInterrupt when the user has had enough; what was finished before stays.
+        Raises KeyboardInterrupt when the user interrupts; finished measurements are kept.
         """
         self.prepare_folder()
         for name, index, measurement in self.plan():
@@ -177,26 +178,26 @@ class Suite:
             if str(error) == "Interrupted.":  # asv's name for Ctrl-C
                 raise KeyboardInterrupt from None
             raise SuiteError(str(error)) from error
-        self._results.duration[name] += before  # of all combinations, as asv itself would count it
+        self._results.duration[name] += before  # summed over all combinations, as asv itself counts it
         value = self._results.get_result_value(name, self.benchmarks[name]["params"])[index or 0]
         measurement.value = value if value is None or isinstance(value, int | float) else math.nan
         if measurement.status != "ok":
             measurement.reason = self._why(measurement, lines)
             if measurement.status == "failed":
                 self._record_failure(measurement, lines)
-            elif len(record.read(self.record_path)) == lines:  # it printed its reason; its case may be well verified
+            elif len(record.read(self.record_path)) == lines:  # it printed its reason; its case may have been verified
                 record.append(unmeasured(measurement, measurement.reason), self.record_path)
         self._save()
         return measurement
 
     def _save(self) -> None:
-        """Replace the result file in one step: it is never half written."""
+        """Replace the result file atomically: it is never half written."""
         with tempfile.TemporaryDirectory(dir=self.result_path.parent) as folder:
             self._results.save(folder)
             os.replace(Path(folder) / self._results._filename, self.result_path)
 
     def _why(self, measurement: Measurement, lines: int) -> str:
-        """Why the last measurement gave no number: what its process recorded, or what it printed."""
+        """Why the last measurement gave no number: the reason that its process recorded, or what it printed."""
         for line in reversed(record.read(self.record_path)[lines:]):
             if line.get("reason"):
                 return str(line["reason"])
@@ -214,7 +215,7 @@ class Suite:
         record.append(failed | missing_parts(measurement), self.record_path)
 
     def leave(self) -> None:
-        """After an interruption: record what has no result yet as not measured, so that a report can say so.
+        """After an interruption: record everything without a result as not measured, so that a report can say so.
 
         By benchmark, not by case: the same case may have been verified, by this benchmark before Ctrl-C or by another one.
         """
@@ -228,12 +229,12 @@ class Suite:
 
 
 def unmeasured(measurement: Measurement, reason: str) -> dict[str, Any]:
-    """The record of a measurement that gave no number, whatever is known of its case."""
+    """The record of a measurement that gave no number, with whatever is known of its case."""
     return {"record": "unmeasured", "benchmark": measurement.benchmark, "params": measurement.params, "reason": reason}
 
 
 def missing_parts(measurement: Measurement) -> dict[str, Any]:
-    """What asv's parameters leave out of a case: its direction and input size."""
+    """The properties of a case that asv's parameters do not include: its direction and input size."""
     method = measurement.benchmark.rpartition(".")[2]
     direction = "train" if "train" in method or "tape" in method else "forward"
     return {"direction": direction, "input_size": measurement.params["hidden_size"]}

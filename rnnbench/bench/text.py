@@ -1,4 +1,4 @@
-"""How numbers are written for people."""
+"""Formats numbers for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def duration(seconds: float) -> str:
-    """A time with the unit that suits it: 1.23 s, 4.56 ms, 7.89 us; "-" for none."""
+    """A time in a suitable unit: 1.23 s, 4.56 ms, 7.89 us; "-" for none."""
     if not math.isfinite(seconds):
         return "-"
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
@@ -16,5 +16,5 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """How many of a thing in words: 1 case, 2,000 cases. count: how many. thing: one of them, whose plural has an s."""
+    """A count with its noun: 1 case, 2,000 cases. count: how many. thing: the singular of a noun whose plural ends in s."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"

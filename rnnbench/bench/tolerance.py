@@ -1,51 +1,51 @@
-"""How far a correct backend can be from the reference. Derived from the arithmetic, not fitted to what was measured.
+"""How far a correct backend can be from the reference. Derived from the arithmetic, not fitted to measurements.
 
-Let u be the unit roundoff of the case's dtype (2^-24, 2^-53), T, B, I, H the sizes, L the number of layers, D of
-directions, and all errors relative in the 2-norm of a tensor.
+Let u be the unit roundoff of the case's dtype (2^-24, 2^-53), T, B, I, H the sizes, L the number of layers, D the number
+of directions, and all errors relative in the 2-norm of a tensor.
 
 **One step forward.** A pre-activation is a sum of n = I + H + 2 products and biases. Each addition rounds a partial
 sum by at most u of its size. Partial sums of terms with random signs grow like a random walk, and independent
-roundings add up in the square: sqrt(n) u in all, whatever the order of the sum (Higham and Mary, A new approach to
-probabilistic rounding error analysis, 2019). The pointwise part of a cell is at most POINTWISE = 16 operations, an
-operation being off by 1 u or, for sigmoid and tanh, a few. One step is off by e1 = (sqrt(n) + 16) u.
+rounding errors add in quadrature: sqrt(n) u in all, whatever the order of the sum (Higham and Mary, A new approach to
+probabilistic rounding error analysis, 2019). The pointwise part of a cell is at most POINTWISE = 16 operations, each
+off by 1 u or, for sigmoid and tanh, a few. One step is off by e1 = (sqrt(n) + 16) u.
 
-**Many steps.** The state carries the error on. `data.make` draws recurrent matrices for which the step contracts: its
-Jacobian's norm is at most about 3/4 (1/2 of a unit's own memory, and less than 1/4 from the recurrent product behind
-the slopes of the gates, at most 1/4 each), so errors add up to a geometric series, at most GAIN = 1 / (1 - 3/4) = 4
-times that of one step whatever the length. A layer hands its error to the next one, which adds its own: forward = 4 L
-e1.
+**Many steps.** The state carries the error forward. `data.make` draws recurrent matrices for which the step contracts:
+its Jacobian's norm is at most about 3/4 (1/2 from a unit's own memory, and less than 1/4 from the recurrent product
+times the slopes of the gates, at most 1/4 each), so errors add up to a geometric series, at most GAIN = 1 / (1 - 3/4) = 4
+times the error of one step whatever the length. A layer passes its error to the next one, which adds its own: forward =
+4 L e1.
 
 **Backward.** One step back multiplies by R^T: a sum of G H terms, e2 = (sqrt(G H) + 32) u with twice the pointwise
 work. Its factors, f(1 - f) or 1 - n^2, are computed from values that are off by `forward`, and their slopes are at
-most 2. The way back is the transpose of the way forward and contracts as it does: adjoints are off by 4 L (e2 + 2
+most 2. The backward pass is the transpose of the forward pass and contracts likewise: adjoints are off by 4 L (e2 + 2
 forward). A parameter's gradient sums T B of them, sqrt(T B) u more; that of x adds one product, which e2 covers.
 
-**float64.** The reference rounds as well, independently: twice the tolerance (for float32 its error is nothing).
+**float64.** The reference rounds as well, independently: twice the tolerance (for float32 its error is negligible).
 
-**One element.** Errors of N elements behave like normal deviates, of which the largest is within sqrt(2 ln N) + 3
-standard deviations all but never exceeded. So the largest absolute error is at most (sqrt(2 ln N) + 3) times the
+**One element.** Errors of N elements behave like normal deviates; the largest of them almost never exceeds
+sqrt(2 ln N) + 3 standard deviations. So the largest absolute error is at most (sqrt(2 ln N) + 3) times the
 tolerance times the root mean square of the tensor's elements (of those that are not exactly 0: padding has no error).
 
-**Kinks.** relu, abs, minimum, maximum and where have a derivative that jumps. If the rounding error carries a value
-over the jump, that element's adjoint is simply another one, and no implementation is at fault. Of N values with a
+**Kinks.** relu, abs, minimum, maximum and where have a derivative that jumps. If rounding carries a value across the
+jump, that element's adjoint is simply a different one, and no implementation is at fault. Of N values with a
 density of about 1 at the kink, N * 2 * forward are near enough; let m be the 99% quantile of the Poisson distribution
-with that mean. A flipped element changes its adjoint by about its own size, 3 times the usual size at most, so
-gradients may be off by 4 sqrt(m / N) more, with 4/3 for the part that travels on. In float64 m is 0, and the check is
-as sharp as for smooth cells.
+with that mean. A flipped element changes its adjoint by about its own size, at most 3 times the usual size, so
+gradients may be off by 4 sqrt(m / N) more, including 4/3 for the part that propagates further. In float64 m is 0, and
+the check is as sharp as for smooth cells.
 
 **Precision by name.** Some backends say in their names that they round more coarsely than their dtype, to a unit roundoff v in
-a few places of a step (`COARSE`), while their sums have float32's. Those places take the place of the 16 operations: e1 =
-sqrt(n) u + k v, and e2 = sqrt(G H) u + 2 k v. TF32 rounds both operands of a product, k = 2. numba-cuda-fast has
-CUDA's tanh.approx.f32, and a value passes through at most four activations on its way through a step (a gate, the candidate,
+a few places of a step (`COARSE`), while their sums are in float32. Those places replace the 16 operations: e1 =
+sqrt(n) u + k v, and e2 = sqrt(G H) u + 2 k v. TF32 rounds both operands of a product, k = 2. numba-cuda-fast uses
+CUDA's tanh.approx.f32, and a value passes through at most four activations in a step (a gate, the candidate,
 their sum's tanh, the output's gate). torch-cuda-fp16 and -bf16 keep all that they store in 16 bits: both operands, gates,
-candidate, memory and output, k = 6. With bfloat16, 2^-8, gradients may be off by a large part of themselves: that still finds
-what is zero, swapped or of the wrong sign, and no more can be asked of it. Weights that are stored in fewer bits are no matter
-of tolerance: the reference gets them too (`stored`).
+candidate, memory and output, k = 6. With bfloat16, 2^-8, gradients may be off by a large fraction of themselves: that still
+detects gradients that are zero, swapped or of the wrong sign, and more cannot be expected. Weights that are stored in fewer bits
+do not need tolerance: the reference gets them too (`stored`).
 
-A user's cell need not contract: `verify` measures how much its equation amplifies a small change of the data, in
-float64 and on the oracle alone, and gives that as `gain`. Nor need its units be far from saturation, where 1 - y * y has few of
-the digits of y = tanh(a): how much gradients amplify a small change of what is kept for them is their `sensitivity`, measured
-likewise, and what is kept is off by 4 u. At most half of a gradient is allowed for that.
+A user's cell need not contract: `verify` measures how much its equation amplifies a small change of the data, in float64 and on
+the oracle alone, and passes that as `gain`. Its units may also be near saturation, where 1 - y * y has few of the digits of
+y = tanh(a): how much gradients amplify a small change of the values saved for the backward pass is their `sensitivity`, measured
+likewise, and the saved values are off by 4 u. At most half of a gradient is allowed for that.
 """
 
 from __future__ import annotations
@@ -60,11 +60,12 @@ from rnnbench.bench.cases import Case
 
 GAIN = 4.0
 POINTWISE = 16.0
-MOST_SATURATED = 0.5  # of a gradient: one that is zero, or of the wrong sign, is found however saturated its units are
+# of a gradient: one that is zero, or of the wrong sign, is detected however saturated its units are
+MOST_SATURATED = 0.5
 
 
 class Coarse(NamedTuple):
-    """A unit roundoff that is coarser than the dtype's, and in how many places of a step there is such a rounding."""
+    """A unit roundoff that is coarser than the dtype's, and the number of places in a step that round so."""
 
     unit: float
     places: int
@@ -91,12 +92,12 @@ class Tolerances:
     flips: int = 0
 
     def relative(self, gradient: bool) -> float:
-        """Of a tensor's normwise relative error."""
+        """The tolerance of a tensor's normwise relative error."""
         return self.gradients if gradient else self.forward
 
     def absolute(self, gradient: bool, expected: np.ndarray) -> float:
-        """Of the largest absolute error of a tensor whose right value is `expected`; infinite where a kink may flip
-        one.
+        """The tolerance of the largest absolute error of a tensor whose correct value is `expected`; infinite if an
+        element may flip at a kink.
         """
         if gradient and self.flips:
             return math.inf
@@ -109,7 +110,7 @@ class Tolerances:
 
 def tolerances(case: Case, gain: float = GAIN, sensitivity: float = 0.0) -> Tolerances:
     """The tolerances of a case, as derived above. gain: how much errors grow over a sequence, GAIN for the built-in
-    cells. sensitivity: of gradients to what is kept for them, which for the built-in cells is in that.
+    cells. sensitivity: of gradients to the values saved for them; for the built-in cells the derivation includes it.
     """
     cell = case.spec.cell
     u = 2.0**-24 if case.dtype == "float32" else 2.0 * 2.0**-53
@@ -130,7 +131,7 @@ def tolerances(case: Case, gain: float = GAIN, sensitivity: float = 0.0) -> Tole
 
 
 def _poisson_quantile(mean: float, probability: float) -> int:
-    """The smallest m with P(X <= m) >= probability; the normal approximation where the sum would be long."""
+    """The smallest m with P(X <= m) >= probability; by the normal approximation if the sum would be long."""
     if mean > 500:
         return math.ceil(mean + 3 * math.sqrt(mean))
     m, term = 0, math.exp(-mean)

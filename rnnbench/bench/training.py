@@ -1,11 +1,11 @@
 """Whole training steps of the word language model: ours on each backend, and PyTorch's, with the same weights and data.
 
-A step is what `training.Training` does with a batch: look words up, the recurrent network, the softmax over the dictionary, all
-gradients, clipping, the optimiser, and handing the new weights to the network. Sentences are of random words drawn by Zipf's law:
-a step's time does not depend on which words they are, and no corpus has to be there.
+A step is what `training.Training` does with a batch: embedding, recurrent network, softmax over the dictionary, all gradients,
+clipping, the optimiser, and loading the new weights into the network. Sentences are random words drawn from Zipf's law: a step's
+time does not depend on which words they are, and no corpus is needed.
 
-Nothing is timed before its gradients agree with those of the same model in float64 on NumPy, which tests check against differences,
-and three steps have given the same losses.
+Nothing is timed before its gradients agree with those of the same model in float64 on NumPy, which tests check against finite
+differences, and before three steps have given the same losses.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ KEYS = (
 )  # fmt: skip
 _BATCHES = 4
 _RATES = {"adam": 1e-3, "sgd": 0.005}
-_CURVE_TOLERANCE = 1e-4  # of three losses: rounding is 1e-6 of them, a learning rate that is off by a tenth 1e-3
+# relative, of three losses: rounding contributes 1e-6, a learning rate that is off by a tenth 1e-3
+_CURVE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class WordCase:
-    """A training of the word model. backend: one of ours or "torch". words: in the dictionary. seq_len: the longest sentence's
-    words; the shortest has three quarters of that, as in batches of like lengths. optimiser: "adam", its gradients clipped to a
-    norm of 1, or "sgd" on the sum over a sentence, as the original has it.
+    """Training of the word model. backend: one of ours or "torch". words: in the dictionary. seq_len: words in the longest
+    sentence; the shortest has three quarters of that, as in batches of similar lengths. optimiser: "adam", with gradients clipped
+    to a norm of 1, or "sgd" on the sum over a sentence, as in the original.
 
     Attribute task: "words".
     """
@@ -67,7 +68,7 @@ class WordCase:
         return 1.0 if self.optimiser == "adam" else None
 
     def model(self, backend: str | None = None, dtype: str | None = None) -> SequenceModel:
-        """The model with the case's initial weights; those of float64 are of float32, widened."""
+        """The model with the case's initial weights; float64 weights are the float32 ones, widened."""
         per = "prediction" if self.optimiser == "adam" else "row"
         made = words.language_model(
             self.words, self.cell, self.hidden_size, backend or self.backend, dtype or self.dtype, per=per
@@ -79,18 +80,18 @@ class WordCase:
         return made
 
     def make_optimiser(self) -> Optimiser:
-        """A fresh one."""
+        """A new optimiser."""
         return Adam(_RATES["adam"]) if self.optimiser == "adam" else SGD(_RATES["sgd"])
 
     @property
     def lengths(self) -> np.ndarray:
-        """(batch_size,): of the sentences of each batch, which has them in an order of its own."""
+        """(batch_size,): the lengths of the sentences in every batch; each batch shuffles them."""
         lengths = np.random.default_rng(1).integers(-(-3 * self.seq_len // 4), self.seq_len + 1, self.batch_size)
         lengths[0] = self.seq_len
         return lengths
 
     def batches(self) -> list[Batch]:
-        """Some batches of equally many words."""
+        """Some batches with the same number of words."""
         rng, lengths = np.random.default_rng(0), self.lengths
         shape = (_BATCHES, 2, self.seq_len, self.batch_size)
         drawn = np.minimum(rng.zipf(1.3, shape), self.words) - 1
@@ -98,7 +99,7 @@ class WordCase:
 
 
 class WordSession:
-    """A case's training made ready to be timed: each `run` is one step, on one batch after the other.
+    """A case's training made ready to be timed: each `run` is one step, on the next batch.
 
     Raises ValueError for a backend that cannot run it.
     """
@@ -148,8 +149,8 @@ class WordSession:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the gradients of a first step are from float64's: the largest normwise relative error, and where. reason: of what
-    disagrees, empty when all is well.
+    """How far the gradients of a first step are from those in float64: the largest normwise relative error, and where. reason:
+    what disagrees, empty if nothing does.
     """
 
     error: float
@@ -159,20 +160,20 @@ class Agreement:
 
 
 class Judge:
-    """What is right for a case, whatever its backend: gradients of the first batch and the losses of three steps, in float64."""
+    """The correct results of a case, whatever its backend: gradients of the first batch and losses of three steps, in float64."""
 
     def __init__(self, case: WordCase) -> None:
         exact = WordSession(dataclasses.replace(case, backend="numpy", dtype="float64"))
         self._gradients = {name: dense(g) for name, g in exact.first_gradients().items()}
         self._losses = [exact.run() for _ in range(3)]
         # sums on the way from a word to a gradient: over inputs and units, over the dictionary, over the predictions; each
-        # rounds as a random walk does, and the network's part grows by GAIN over time (see bench/tolerance.py), there and back
+        # rounds like a random walk, and the network's error grows by GAIN (see bench/tolerance.py) forward and again backward
         sums = 2 * math.sqrt(2 * case.hidden_size) + math.sqrt(case.words) + math.sqrt(exact.predictions)
         u = 2.0**-24 if case.dtype == "float32" else 2.0**-52
         self.tolerance = 2 * GAIN * (sums + 2 * POINTWISE) * u
 
     def look(self, session: WordSession) -> Agreement:
-        """Compare a fresh session, which goes three steps on; it is `verified` if it agrees."""
+        """Compare a fresh session, which thereby does three steps; it becomes `verified` if it agrees."""
         error, worst = 0.0, ""
         found = session.first_gradients()
         for name, right in self._gradients.items():
@@ -237,7 +238,7 @@ def compare(
 
 
 def words_per_second(case: WordCase, budget_seconds: float = 2.0) -> float:
-    """Words that a verified training learns from in a second. Raises RuntimeError where it is wrong."""
+    """Words per second in verified training. Raises RuntimeError if the training is wrong."""
     session = WordSession(case)
     agreement = Judge(case).look(session)
     if agreement.reason:
@@ -250,8 +251,8 @@ def seconds_to_perplexity(
 ) -> float:
     """Seconds of training until the held-out perplexity of Python's language reference is below `limit`, with Adam.
 
-    backend: one of ours. epochs: after which it raises RuntimeError, because the limit was not reached. first: sentences of the
-    text; None for all.
+    backend: one of ours. epochs: after which it gives up and raises RuntimeError. first: how many sentences of the text to use;
+    None for all.
     """
     corpus = words.Corpus(text.sentences(text.default_text(), 60)[:first])
     model = words.language_model(len(corpus.dictionary), cell, hidden_size, backend=backend)
@@ -262,12 +263,12 @@ def seconds_to_perplexity(
 def seconds_to_accuracy(
     cell: str, backend: str, limit: float = 0.97, epochs: int = 60, hidden_size: int = 128
 ) -> float:
-    """Seconds of training until `limit` of the held-out digits are right; the arguments are as in `seconds_to_perplexity`."""
+    """Seconds of training until the accuracy on held-out digits is `limit`; the arguments are as in `seconds_to_perplexity`."""
     return _seconds_until(_digits(cell, backend, hidden_size), lambda row: row["held_out_accuracy"] >= limit, epochs)
 
 
 def pictures_per_second(cell: str, backend: str, hidden_size: int = 128) -> float:
-    """Pictures that the digit classifier learns from in a second, in the second and third epoch. backend: one of ours."""
+    """Pictures per second in training the digit classifier, in the second and third epoch. backend: one of ours."""
     training = _digits(cell, backend, hidden_size)
     training.run(3)
     rates = [row["items_per_second"] for row in training.rows[1:]]
@@ -280,7 +281,7 @@ def _digits(cell: str, backend: str, hidden_size: int) -> Training:
 
 
 def _seconds_until(training: Training, reached: Callable[[Epoch], bool], epochs: int) -> float:
-    # what is compiled or loaded from disk at a first call is not learning
+    # compiling or loading kernels at a first call does not count as training time
     training.model.gradients(training.data.batches(0)[0])
     for epoch in range(epochs):
         training.run(epoch + 1)

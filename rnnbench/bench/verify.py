@@ -1,8 +1,8 @@
-"""Is a backend right? Every case is checked against the oracle before anything is timed.
+"""Is a backend correct? Every case is checked against the oracle before anything is timed.
 
-Two numbers are looked at for each tensor: the normwise relative error ||got - expected|| / ||expected||, and the
+Two errors are computed for each tensor: the normwise relative error ||got - expected|| / ||expected||, and the
 largest absolute error. Both have tolerances that follow from the dtype and the sizes (see `tolerance`). A tensor that
-is missing, has the wrong shape or dtype or holds a NaN disagrees whatever the numbers say.
+is missing, has the wrong shape or dtype or contains a NaN is wrong in any case.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Verification:
     """How a case compares with its oracle.
 
     status: "ok"; "skipped", the backend cannot run it; "wrong", it disagrees; "failed", it crashed or there is no
-    oracle. error, tolerance: of the tensor `worst`, the one that uses most of its tolerance, in the measure that it
-    uses most of: relative, or absolute where `worst` ends with " (absolute)". NaN where nothing was compared. reason:
-    a sentence, empty when all is well. runs: what ran it, as its backend describes itself; empty where none was loaded.
+    oracle. error, tolerance: of the tensor `worst`, which uses the largest fraction of its tolerance; the error is
+    relative, or absolute if `worst` ends with " (absolute)". NaN if nothing was compared. reason: a sentence, empty
+    if the status is "ok". runs: the backend's description of itself; empty if none was loaded.
     """
 
     case: Case
@@ -76,14 +76,14 @@ class NotVerified(RuntimeError):
 
 
 def verify(case: Case) -> Verification:
-    """Run a case once and compare everything that comes out. Raises ValueError for an unknown cell or backend only."""
+    """Run a case once and compare all of its results. Raises ValueError, only for an unknown cell or backend."""
     return _verified(case, 1)[0]
 
 
 def verified_session(case: Case) -> tuple[Verification, Session | None]:
-    """`verify`, of two runs, and the session that passed, ready to be timed; None in its place unless the status is "ok".
+    """`verify` for two runs, and the session if it passed, ready to be timed; None unless the status is "ok".
 
-    What is timed are not first calls, and a later one finds buffers as the one before has left them.
+    Two runs, because it is later calls that are timed, and those find buffers as the previous call left them.
     """
     return _verified(case, 2)
 
@@ -91,7 +91,7 @@ def verified_session(case: Case) -> tuple[Verification, Session | None]:
 def _verified(case: Case, runs: int) -> tuple[Verification, Session | None]:
     backends.why_unavailable(case.backend)
     try:
-        _ = case.spec  # an unknown cell or backend is the caller's mistake: its ValueError passes
+        _ = case.spec  # an unknown cell or backend is the caller's mistake: its ValueError is not caught
     except NotHeld as error:
         return Verification(case, "skipped", reason=str(error)), None
     try:
@@ -103,9 +103,9 @@ def _verified(case: Case, runs: int) -> tuple[Verification, Session | None]:
     try:
         gain, sensitivity, expected = GAIN, 0.0, None
         for _ in range(runs):
-            with np.errstate(all="ignore"):  # values that are not finite are judged below, in words
+            with np.errstate(all="ignore"):  # values that are not finite are reported below
                 got = session.result(session.run())
-            if expected is None:  # a backend that fails does so before the oracle takes its time
+            if expected is None:  # computed late, so that a failing backend does not wait for the oracle
                 if case.cell not in reference.CELLS:
                     gain, sensitivity = oracle.gain(case), oracle.sensitivity(case)
                 expected = oracle.expected(case.on(""), STORED.get(case.backend))
@@ -124,7 +124,7 @@ def _failed(case: Case, error: Exception) -> Verification:
 
 
 def in_a_sentence(error: Exception) -> str:
-    """The first line of what an error says, and its kind, where that is not said already."""
+    """The first line of an error's message, with the error's type unless the message already says it."""
     kind = "" if isinstance(error, oracle.OracleError | MemoryError) else f"{type(error).__name__}: "
     return kind + (str(error).strip() or "no message").splitlines()[0]
 
@@ -132,7 +132,7 @@ def in_a_sentence(error: Exception) -> str:
 def compare(
     case: Case, got: dict[str, np.ndarray], expected: dict[str, np.ndarray], allowed: Tolerances
 ) -> Verification:
-    """Compare results tensor by tensor; both dicts are named as by `Session.result`."""
+    """Compare results tensor by tensor; both dicts use the names of `Session.result`."""
     forward = {"output", *(f"{state}_n" for state in case.spec.cell.states)}
     extra = set(got) - set(expected)
     if extra:
@@ -148,7 +148,7 @@ def compare(
             found = f"{value.dtype} {value.shape}, and {case.dtype} {right.shape} is expected"
             return Verification(case, "wrong", math.inf, 0.0, name, f"{name} is {found}")
         gradient = name not in forward
-        with np.errstate(all="ignore"):  # what a wrong backend returns may be anything
+        with np.errstate(all="ignore"):  # a wrong backend may return anything
             difference = value.astype(np.float64) - right
             relative = _ratio(float(np.linalg.norm(difference)), float(np.linalg.norm(right)))
             largest = float(np.abs(difference).max())
@@ -169,7 +169,7 @@ def compare(
 
 
 def _ratio(part: float, whole: float) -> float:
-    """part / whole, where nothing of nothing is nothing."""
+    """part / whole, where 0 / 0 is 0."""
     if whole == 0:
         return 0.0 if part == 0 else math.nan if math.isnan(part) else math.inf
     return part / whole

@@ -128,10 +128,10 @@ def _module_of(path: Path) -> ModuleType:
 
 
 def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_size: int, direction: str) -> int:
-    """Floating-point operations of the matrix products of one layer in one direction (a multiply-add counts two).
+    """Floating-point operations of the matrix products of one layer that reads its sequences one way (a multiply-add counts two).
 
-    direction: "forward", or "train" for forward and backward, where each product appears three times (itself, the
-    gradient of its matrix, the gradient of its operand). Pointwise work is not counted, as is the custom.
+    direction: "forward" for inference, or "train" for forward and backward passes, where each product appears three times (itself,
+    the gradient of its matrix, the gradient of its operand). Pointwise work is not counted, as is the custom.
     """
     if direction not in ("forward", "train"):
         raise ValueError(f"direction must be 'forward' or 'train', not {direction!r}")

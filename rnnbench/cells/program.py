@@ -1,7 +1,7 @@
 """What a backend executes: a cell's graph cut into stages around its recurrent products.
 
-A step of the forward direction is, for each stage in turn: the recurrent products whose operands are ready, then pointwise
-code. The backward direction runs the same stages from the last to the first: pointwise code, then the products' transposes.
+A step of the forward pass is, for each stage in turn: the recurrent products whose operands are ready, then pointwise
+code. The backward pass runs the same stages from the last to the first: pointwise code, then the products' transposes.
 Stage 0 is pointwise code before any product; most cells have only stage 1, a GRU with the reset before has stages 1 and 2.
 
 Products and input projections meet in *pre-activations*: `x.g + R.g @ v` is one of them, so that a backend accumulates both
@@ -76,7 +76,7 @@ class Pointwise:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One stage in one direction. `operands` are the indices of those whose products (or transposes) belong to it."""
+    """One stage of one pass. `operands` are the indices of those whose products (or transposes) belong to it."""
 
     level: int
     operands: tuple[int, ...]
@@ -84,7 +84,7 @@ class Stage:
 
 
 class Program:
-    """The stages of `cell`. With `training`, the forward direction also saves what the backward direction reads."""
+    """The stages of `cell`. With `training`, the forward pass also saves what the backward pass reads."""
 
     def __init__(self, cell: Cell, training: bool) -> None:
         self.cell, self.training = cell, training
@@ -180,7 +180,7 @@ class Program:
 
     @cached_property
     def _tape(self) -> set[Node]:
-        """The nodes that the backward direction cannot recompute from states, vectors, numbers and one another."""
+        """The nodes that the backward pass cannot recompute from states, vectors, numbers and one another."""
         known = {node for node in self.cell.outputs if node.op not in LEAVES}
         tape: set[Node] = set()
         stack = [node for _, node in self._gradients()]

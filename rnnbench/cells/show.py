@@ -37,14 +37,14 @@ def show(cell: Cell, backend: str = "numpy", hidden_size: int | None = None, inp
     saved = [training.place_name(Place("saved", i)) for i in range(len(training.saved))]
     lines.append(f"kept for BPTT     {len(saved)} values a unit and step besides the states" + _list(saved))
     lines.append(f"digest            {cell.digest}")
-    for title, part, stages in (
+    for title, program_, stages in (
         ("Forward, inference", inference, inference.forward),
         ("Forward, training", training, training.forward),
         ("Backward: the derived gradient (d is an adjoint, back_v the products' R^T da)", training, training.backward),
     ):
         lines += ["", f"## {title} ({backend})", ""]
         for stage in stages:
-            lines += [*_stage(part, stage, DIALECTS[backend], backward=stages is training.backward), ""]
+            lines += [*_stage(program_, stage, DIALECTS[backend], backward=stages is training.backward), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

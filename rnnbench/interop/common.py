@@ -10,7 +10,7 @@ import numpy as np
 from ..cells import Cell
 from ..params import DTYPES, Spec
 from ..rnn import RNN
-from .layouts import Arrays, forget_bias_in_biases
+from .layouts import NamedArrays, forget_bias_in_biases
 
 
 class InteropError(ValueError):
@@ -58,7 +58,7 @@ def spec_of(rnn: RNN) -> Spec:
     return rnn.spec
 
 
-def with_forget_bias(rnn: RNN) -> Arrays:
+def with_forget_bias(rnn: RNN) -> NamedArrays:
     """The parameters, with the run-time forget_bias added to the forget gate's bias, for formats that have no other.
 
     Raises InteropError where there is a forget_bias and no bias to add it to.

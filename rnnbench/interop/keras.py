@@ -16,7 +16,7 @@ from ..cells import Cell
 from ..cells.variants import FAMILIES, make, options_of
 from ..rnn import RNN
 from .common import InteropError, network, refuse, spec_of, with_forget_bias
-from .layouts import Arrays
+from .layouts import NamedArrays
 from .layouts import from_keras as arrays_from
 from .layouts import to_keras as arrays_to
 
@@ -61,7 +61,7 @@ def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> R
             "the layers differ in more than their weights; those of one RNN must share kind, size and activation"
         )
     cell, _, bidirectional, reverse = described[0]
-    arrays: Arrays = {}
+    arrays: NamedArrays = {}
     for k, layer in enumerate(stack):
         parts = [layer.forward_layer, layer.backward_layer] if bidirectional else [layer]
         for part, suffix in zip(parts, (f"_l{k}", f"_l{k}_reverse"), strict=False):

@@ -23,7 +23,7 @@ import numpy as np
 from ..cells import BUILT_IN, Cell
 from ..params import Spec
 
-Arrays = dict[str, np.ndarray]
+NamedArrays = dict[str, np.ndarray]
 
 KERAS = {"lstm": "ifgo", "gru": "zrn", "rnn": "h"}
 ONNX = {"lstm": "iofg", "gru": "zrn", "rnn": "h"}
@@ -52,7 +52,7 @@ def why_not_in_torch(spec: Spec) -> str | None:
     return None
 
 
-def forget_bias_in_biases(spec: Spec, params: Mapping[str, np.ndarray]) -> tuple[Spec, Arrays]:
+def forget_bias_in_biases(spec: Spec, params: Mapping[str, np.ndarray]) -> tuple[Spec, NamedArrays]:
     """The same network with its forget_bias added to the biases, which a network without biases then has: for libraries that have
     no such number.
 
@@ -100,7 +100,7 @@ def to_keras(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") 
     return [np.ascontiguousarray(array) for array in arrays]
 
 
-def from_keras(cell: Cell, weights: Sequence[np.ndarray], suffix: str = "_l0") -> Arrays:
+def from_keras(cell: Cell, weights: Sequence[np.ndarray], suffix: str = "_l0") -> NamedArrays:
     """The reverse of `to_keras`: `get_weights()` of one Keras layer under our names with `suffix`.
 
     Raises ValueError, with both shapes, for an array that does not fit the others.
@@ -127,7 +127,7 @@ def _two_biases(cell: Cell) -> bool:
 # ---- ONNX: W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) both biases joined, P (D, 3*H) peepholes
 
 
-def to_onnx(spec: Spec, params: Mapping[str, np.ndarray], layer: int = 0) -> Arrays:
+def to_onnx(spec: Spec, params: Mapping[str, np.ndarray], layer: int = 0) -> NamedArrays:
     """One layer's parameters as the inputs W, R, B and P of an ONNX node; B only with biases, P only with peepholes."""
     order, suffixes = ONNX[family(spec.cell)], [s for k, _, s in spec.suffixes() if k == layer]
 
@@ -144,12 +144,12 @@ def to_onnx(spec: Spec, params: Mapping[str, np.ndarray], layer: int = 0) -> Arr
     return arrays
 
 
-def from_onnx(cell: Cell, arrays: Mapping[str, np.ndarray], layer: int = 0) -> Arrays:
+def from_onnx(cell: Cell, arrays: Mapping[str, np.ndarray], layer: int = 0) -> NamedArrays:
     """The reverse of `to_onnx`: the inputs W, R and perhaps B and P of a node under our names for that layer.
 
     Raises ValueError, with both shapes, for an array that does not fit the others.
     """
-    order, params = ONNX[family(cell)], Arrays()
+    order, params = ONNX[family(cell)], NamedArrays()
     G = len(order)
     _check_shapes(
         arrays, {"W": ("D", f"{G}H", "I"), "R": ("D", f"{G}H", "H"), "B": ("D", f"{2 * G}H"), "P": ("D", "3H")}
@@ -171,7 +171,7 @@ GATES, CANDIDATE = "gates", "candidate"
 INPUT_SIDE, RECURRENT_SIDE = "candidate/input_projection", "candidate/hidden_projection"
 
 
-def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") -> Arrays:
+def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") -> NamedArrays:
     """The parameters under `suffix` as a TensorFlow 1 cell's variables, named as they are below the cell's scope.
 
     kernel and bias; w_i_diag, w_f_diag, w_o_diag for peepholes; projection/kernel; for a GRU gates/ and candidate/, of which
@@ -201,7 +201,7 @@ def to_tf1(spec: Spec, params: Mapping[str, np.ndarray], suffix: str = "_l0") ->
 
 def from_tf1(
     cell: Cell, arrays: Mapping[str, np.ndarray], suffix: str = "_l0", called: Mapping[str, str] | None = None
-) -> Arrays:
+) -> NamedArrays:
     """The reverse of `to_tf1`: the variables of a TensorFlow 1 cell under our names with `suffix`.
 
     arrays: name -> array, as `to_tf1` names them. suffix: of our names. called: name -> what the user calls it, where that is
@@ -209,7 +209,7 @@ def from_tf1(
     """
     order = _tf1_order(cell)
     _check_shapes(arrays, _tf1_axes(cell, len(order), "projection/kernel" in arrays), called)
-    params: Arrays = {}
+    params: NamedArrays = {}
     if family(cell) == "gru":
         gates, gates_bias = arrays[f"{GATES}/kernel"], arrays[f"{GATES}/bias"]
         H = gates.shape[1] // 2

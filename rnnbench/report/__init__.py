@@ -21,19 +21,19 @@ and the one call that the command line makes:
 sentence for the user, when there is nothing to show, when a machine, commit or baseline is unknown, or when a library
 of the extra `report` is missing; the command line prints it and exits with 2.
 
-**Which results.** By default the newest commit of each machine. `machine` is the name of one, `commit` a hash or its
-first characters, or "all": then trends over the commits come first, with the steps that asv's detection finds, machine against
-machine and the best of all; of more than six runs only the newest of each machine are shown in detail. Files that cannot be used
-are named in `Results.problems` and in every output.
+**Which results.** By default the newest commit of each machine. `machine` selects one by name. `commit` is a hash, its
+first characters, or "all": then the report begins with trends over the commits, the steps that asv's detection finds, a comparison
+of machines, and the best results; if there are more than six runs, only the newest of each machine are shown in detail. Files that
+cannot be used are named in `Results.problems` and in every output.
 
 **The tidy frame** has one row per measurement and the columns of `report.COLUMNS`, whose meanings and units are in
-`report.MEANINGS`. `metric` is "time" (seconds a call),
+`report.MEANINGS`. `metric` is "time" (seconds per call),
 "steps_per_second" (seq_len * batch_size / time), "gflops", "percent_of_peak", "workspace_bytes",
 "training_workspace_bytes", "tape_bytes", "peak_bytes", "empty_process_bytes",
 "compile_seconds", "first_call_seconds", "import_seconds" or "verification" (one
-row a verified case, its value the relative error). `status` is "ok",
-"wrong" (timed, or not, but it disagrees with the reference), "failed", "skipped" or "unverified" (a number without a
-verification record). `lower` and `upper` bound asv's 99% confidence interval of the median; `n` counts its samples.
+row per verified case, its value the relative error). `status` is "ok",
+"wrong" (it disagrees with the reference, whether timed or not), "failed", "skipped" or "unverified" (a number without a
+verification record). `lower` and `upper` are the bounds of asv's 99% confidence interval of the median; `n` counts its samples.
 
 **Verification records** are lines of JSON in `<machine>/<first 8 of the commit>-rnnbench.jsonl` beside asv's files.
 A line whose "record" is "machine" separates one run from the next; a later run's record of a case replaces an earlier

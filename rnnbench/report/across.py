@@ -1,4 +1,4 @@
-"""What many runs show together, as tables and plots: trends, steps, machine against machine, the best of all."""
+"""Tables and plots across several runs: trends, steps, comparison of machines, the best results."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rnnbench.report.plots import MARKERS, TOKENS, Plot, figure, series, svg
 from rnnbench.report.table import Table, of_run, rows_of, text_table
 from rnnbench.report.units import ratio, seconds, significant
 
-SHOWN = 60  # rows of a table in sight; the rest is counted in its caption
+SHOWN = 60  # the most rows shown of a table; its caption counts the rest
 
 
 def sections(results: Results) -> dict[str, str]:
-    """The headings of what many runs show together, by the section of their tables."""
+    """The headings of the parts that cover several runs, by the section of their tables."""
     return {"steps": "What has changed", "machines": "Machine against machine", "best": f"Best of {results.which}"}
 
 
 def tables(results: Results, baseline: str | None = None) -> list[Table]:
-    """All tables: those over all runs, then those of each run in detail, without those that have nothing to show.
+    """All tables that are not empty: those over all runs, then those of each run in detail.
 
     results: from `read`. baseline: the backend that others are compared with (default: numpy if it is there, else the
     first by name); raises ReportError when no run has it.
@@ -34,7 +34,7 @@ def tables(results: Results, baseline: str | None = None) -> list[Table]:
 
 
 def over_runs(results: Results) -> Iterator[Table]:
-    """The tables over all runs that were read; none where there is only one."""
+    """The tables over all runs that were read; none if there is only one."""
     if len(results.machines) < 2:
         return
     yield from _steps(results)
@@ -99,7 +99,7 @@ def _rest(found: pd.DataFrame) -> str:
 
 
 def trends(results: Results) -> list[Plot]:
-    """The backends' relative time over the commits, a plot for each machine, environment, direction and dtype."""
+    """The backends' relative time over the commits, one plot per machine, environment, direction and dtype."""
     trend = history.trend(results.frame)
     keys = ["machine", "environment", "direction", "dtype"]
     several = trend["environment"].nunique() > 1

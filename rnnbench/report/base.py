@@ -1,4 +1,4 @@
-"""What every part of the report shares: the tidy columns, the error, and the way to ask for an optional library."""
+"""What all parts of the report share: the tidy columns, the error, and the import of optional libraries."""
 
 from __future__ import annotations
 
@@ -66,35 +66,35 @@ UNITS = {
     "seconds_to_perplexity": "seconds",
     "verification": "relative error",
 }
-# What a program pays once, which is neither a case nor a whole program.
+# Costs that a program pays once; they belong neither to a case nor to a whole program.
 START_UP = ("compile_seconds", "first_call_seconds")
-# Other projects' implementations, with which ours are compared; as rnnbench.backends has them, which a report does not load.
+# Other projects' implementations, with which ours are compared. The same as in rnnbench.backends, which a report does not load.
 PEERS = (
     *("torch", "torch-cuda", "torch-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16"),
     *("onnxruntime", "jax", "keras"),
 )
 ALL_RUNS = "all runs"
-# With more runs than that, only the newest of each machine are shown in detail.
+# With more runs than this, only the newest of each machine are shown in detail.
 MOST_RUNS = 6
-# From harmless to alarming: the status of a case is the last of its rows' statuses in this order.
+# From harmless to alarming: a case's status is the most alarming of its rows' statuses.
 STATUSES = ["skipped", "ok", "unverified", "failed", "wrong"]
 
 
 class ReportError(Exception):
-    """A sentence for the user: why no report can be made and what would help."""
+    """No report can be made; the message is a sentence for the user that says why, and what would help."""
 
 
 class MissingLibrary(ReportError):
-    """What is asked for needs an optional library, which is not installed; other reports can be made."""
+    """An optional library that this report needs is not installed; other reports can still be made."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What was found in a results directory.
+    """The contents of a results directory.
 
     frame: one row per measurement, columns `COLUMNS`. machines: one dict per run, with at least the keys of `RUN`, "label"
     (how tables name the run), "date" (of the commit) and whatever is known of the machine. problems: one sentence for
-    each file, line or benchmark that could not be used. which: what these runs are, in words; ALL_RUNS if none was left out.
+    each file, line or benchmark that could not be used. which: describes the selection of runs; ALL_RUNS if none was left out.
     """
 
     frame: pd.DataFrame
@@ -104,13 +104,13 @@ class Results:
 
     @property
     def hint(self) -> str:
-        """A sentence for readers who might take several runs for all of them; empty where they are all."""
+        """A sentence that says that these are not all runs; empty if they are."""
         left_out = len(self.machines) > 1 and not self.which.startswith(ALL_RUNS)
         return f"This is about {self.which}; rnnbench report --commit all reads the others too." if left_out else ""
 
 
 def detailed(machines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The runs that have tables and plots of their own: all while they are few, then each machine's and environment's newest."""
+    """The runs with tables and plots of their own: all if they are few, else the newest of each machine and environment."""
     if len(machines) <= MOST_RUNS:
         return machines
     newest = {
@@ -139,10 +139,10 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def per_case(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One usable row per run and case for a metric, shape (cases, columns). Whole programs are no cases.
+    """One usable row per run and case for a metric, shape (cases, columns). Whole programs are not cases.
 
     A case can be measured by several benchmark classes (where two sweeps cross, and as a plain throughput). The first
-    by the benchmark's name is kept, so that every backend's number for a case is of the same class where it can be.
+    one by name is kept, so that all backends' numbers for a case come from the same class if possible.
     """
     rows = usable(frame[frame["metric"] == metric]).dropna(subset=CASE).sort_values("benchmark", kind="stable")
     return rows.drop_duplicates(RUN + CASE).sort_values(RUN + CASE).reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""What follows from a measured time: throughput, GFLOP/s and percent of the machine's matrix-product peak."""
+"""Metrics derived from measured times: throughput, GFLOP/s and percent of the machine's matrix-product peak."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rnnbench.report.base import COLUMNS, UNITS
 
 
 def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame`, of `COLUMNS` and "peak", with rows added for what its times imply and without "peak".
+    """`frame` (with `COLUMNS` and "peak") plus rows for the metrics derived from its times, without the column "peak".
 
     steps_per_second = seq_len * batch_size / seconds; gflops = the record's flops / seconds / 1e9; percent_of_peak =
     100 * gflops / peak, the GFLOP/s that the case's run measured for the dtype, on as many threads as the case, or NaN.
-    A derived row has its time's status and benchmark; its interval is the time's, turned over.
+    A derived row has its time's status and benchmark; its interval is converted from the time's, with the bounds swapped.
     """
     times = frame[(frame["metric"] == "time") & frame["value"].notna()]
     steps = _over_time(times, "steps_per_second", (times["seq_len"] * times["batch_size"]).astype("float64"))

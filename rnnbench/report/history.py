@@ -1,7 +1,7 @@
-"""Many runs at once: how each case has changed over the commits, how machines compare, and who is best at what.
+"""Several runs at once: how each case has changed over the commits, how machines compare, and who is best at what.
 
-A line is one case on one machine in one environment, its points the commits that measured it, in the order of their dates. Steps
-in a line are those that asv's own detection finds, so the report and asv's site tell the same story.
+A line is one case on one machine in one environment; its points are the commits that measured it, ordered by date. Steps in a line
+are those that asv's own detection finds, so the report and asv's site agree.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from asv.step_detect import detect_steps
 from rnnbench.report.base import CASE, per_case
 
 LINE = ["machine", "environment", *CASE]
-STEP = 0.05  # a step that is smaller is left out, as asv leaves it out
-FEWEST = 3  # points of a line in which steps are looked for
+STEP = 0.05  # smaller steps are left out, as in asv
+FEWEST = 3  # steps are searched for in lines with at least this many points
 
 
 def lines(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every usable time with the columns LINE, commit, date, seconds, lower and upper, in the order of the dates."""
+    """Every usable time with the columns LINE, commit, date, seconds, lower and upper, ordered by date."""
     times = per_case(frame, "time")[[*LINE, "commit", "date", "value", "lower", "upper"]]
     return times.rename(columns={"value": "seconds"}).sort_values([*LINE, "date"], kind="stable").reset_index(drop=True)
 
 
 def steps(frame: pd.DataFrame) -> pd.DataFrame:
-    """The steps in all lines, largest first: LINE, commit and date of the first point behind the step, before and after in seconds,
+    """The steps in all lines, largest first: LINE, commit and date of the first point after the step, before and after in seconds,
     and ratio = after / before, above 1 for a slowdown.
     """
     found = []
@@ -48,8 +48,8 @@ def steps(frame: pd.DataFrame) -> pd.DataFrame:
 def trend(frame: pd.DataFrame) -> pd.DataFrame:
     """How fast each backend was at each commit: machine, environment, direction, dtype, backend, commit, date, relative and cases.
 
-    relative: the geometric mean over the cases of their time divided by the case's median over all commits; 1 is as usual, below 1
-    faster. Only cases that were measured at several commits count.
+    relative: the geometric mean over the cases of their time divided by the case's median over all commits; 1 is average, below 1
+    is faster. Only cases that were measured at several commits count.
     """
     every = lines(frame)
     several = every.groupby(LINE)["commit"].transform("nunique") > 1
@@ -66,12 +66,12 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
     keys = ["machine", "environment"]
     dates = frame.groupby(keys)["date"].transform("max")
     rows = frame[frame["date"] == dates]
-    last = rows.groupby(keys)["commit"].transform("last")  # of commits of one moment, the one that was read last
+    last = rows.groupby(keys)["commit"].transform("last")  # of commits with the same date, the one that was read last
     return rows[rows["commit"] == last]
 
 
 def machines(frame: pd.DataFrame) -> pd.DataFrame:
-    """Newest commit against newest commit: one row for each two machines, direction, dtype and backend with common cases.
+    """Machines compared by their newest commits: one row per pair of machines, direction, dtype and backend with common cases.
 
     Columns: machine, other, direction, dtype, backend, ratio (geometric mean of the other's time divided by the machine's: above 1
     the machine is faster), least, greatest, cases.
@@ -87,9 +87,9 @@ def machines(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def best(frame: pd.DataFrame) -> pd.DataFrame:
-    """Who is best at what: for each case without its backend the least time of all these runs, with backend, machine and commit.
+    """The fastest backend for each case: the shortest time of all these runs, with backend, machine and commit.
 
-    `ahead`: the second best backend's best time divided by it, NaN where there is no second.
+    `ahead`: the second best backend's best time divided by it; NaN if there is no second.
     """
     keys = [name for name in CASE if name != "backend"]
     times = lines(frame).sort_values("seconds", kind="stable")

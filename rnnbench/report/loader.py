@@ -68,11 +68,11 @@ def _nothing(root: Path, problems: list[str]) -> str:
 
 
 def _descriptions(root: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
-    """What asv knows of each benchmark (parameter names, unit, version), or nothing when the file is damaged."""
+    """asv's description of each benchmark (parameter names, unit, version); empty if the file is damaged."""
     try:
         return dict(Benchmarks.load(SimpleNamespace(results_dir=str(root), benchmark_dir="")))
     except DAMAGED as error:
-        if any(root.glob("*/*.json")):  # of a folder without results there is more to say
+        if any(root.glob("*/*.json")):  # a folder without any results gets a better message
             problems.append(
                 f"{root / 'benchmarks.json'}: unusable ({short(error)}); known parameter names are assumed."
             )
@@ -80,7 +80,7 @@ def _descriptions(root: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _runs(root: Path, described: dict[str, dict[str, Any]], problems: list[str]) -> list[AsvResults]:
-    """Every readable result file below root, one level deep as asv keeps them."""
+    """Every readable result file below root, one level deep, where asv stores them."""
     runs = []
     for path in sorted(root.glob("*/*.json")):
         if path.name in NOT_ASV_RESULTS:
@@ -128,7 +128,7 @@ def _select(
 
 
 def _which(every: list[AsvResults], chosen: list[AsvResults], machine: str | None, commit: str | None) -> str:
-    """What the chosen runs are, in words: what is the best of them need not be the best of all."""
+    """A description of the chosen runs, because the best of them need not be the best of all."""
     if len(chosen) == len(every):
         return ALL_RUNS
     if commit == "all":
@@ -144,7 +144,7 @@ def _last_start(run: AsvResults) -> float:
 
 
 def _machine(run: AsvResults, record: records.Records, several: bool) -> dict[str, Any]:
-    """What is known of the machine of one run: asv's fields, overridden by the machine record's."""
+    """Everything known of one run's machine: asv's fields, overridden by those of the machine record."""
     facts = {**run.params, **record.machine, "machine": run.params["machine"], "commit": run.commit_hash}
     facts |= {"environment": run.env_name, "date": date(run), "several_peaks": record.several}
     facts["label"] = " ".join([facts["machine"], run.commit_hash[:8], *([run.env_name] if several else [])])

@@ -1,4 +1,4 @@
-"""The one call behind `rnnbench report`: read results, show them in a format, say how it went."""
+"""The single call behind `rnnbench report`: read results, show them in a format, return the exit status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rnnbench.report.base import ReportError
 from rnnbench.report.loader import read
 
 FORMATS = ("table", "markdown", "csv", "parquet", "html")
-FILES = {"html": "report.html", "parquet": "report.parquet"}  # in the results directory, where no path is given
+FILES = {"html": "report.html", "parquet": "report.parquet"}  # in the results directory, if no path is given
 
 
 def main(
@@ -29,10 +29,10 @@ def main(
 ) -> int:
     """Make a report and return the exit status: 0, or 1 when a number is wrong or a benchmark failed.
 
-    results_dir, machine, commit: as `read` has them. baseline: the backend that others are compared with (default:
-    numpy if it was measured). format: one of FORMATS. output: the file for that format; without one, text is printed
-    and the others become results_dir/report.<format>. html: a path, or True for results_dir/report.html: write the page
-    as well. width: of a terminal table, in columns. stream: where to print (default: standard output).
+    results_dir, machine, commit: as for `read`. baseline: the backend that others are compared with (default: numpy if
+    it was measured). format: one of FORMATS. output: the file for that format; by default text is printed and the other
+    formats are written to results_dir/report.<format>. html: also write the page, to this path, or to
+    results_dir/report.html if True. width: of a terminal table, in columns. stream: where to print (default: standard output).
 
     Raises ReportError, a sentence for the user, when there is nothing to show, something named is unknown, a library is
     missing or a file cannot be written.

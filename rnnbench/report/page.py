@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: style, tables and pictures are inside the file."""
+"""The report as one self-contained HTML page: style, tables and pictures are inside the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rnnbench.report.text import machine_lines
 from rnnbench.report.units import ratio
 
 FOLDER = Path(__file__).parent
-# A page stays below 5 MB: runs that find no room on it are in its overview only. The newest is always shown.
+# A page stays below 5 MB: runs that do not fit are in its overview only. The newest is always shown.
 ROOM_BYTES, CELL_BYTES = 4_200_000, 40
 HEADINGS = {
     "head to head": "Side by side with the peers",
@@ -76,7 +76,7 @@ def _size(sections: list[dict[str, Any]]) -> int:
 
 
 def _across(results: Results) -> list[dict[str, Any]]:
-    """What the template shows of all runs that were read together; nothing of a single one."""
+    """What the template shows of several runs together; empty for a single run."""
     if len(results.machines) < 2:
         return []
     tables = list(across.over_runs(results))
@@ -105,7 +105,7 @@ def _legend(rows: pd.DataFrame) -> list[tuple[str, int, str]]:
 
 
 def _legends(rows: pd.DataFrame, drawn: list[plots.Plot]) -> dict[str, Any]:
-    """What the plots `drawn` of a section need explained: their backends, and the dashes of their batch sizes."""
+    """The legend of a section's plots `drawn`: their backends, and the dash patterns of their batch sizes."""
     backends = frozenset[str]().union(*(plot.backends for plot in drawn))
     sizes = frozenset[int]().union(*(plot.batch_sizes for plot in drawn))
     dashes = [(size, " ".join(map(str, plots.DASHES[i]))) for size, i in plots.batches(rows).items() if size in sizes]
@@ -113,12 +113,12 @@ def _legends(rows: pd.DataFrame, drawn: list[plots.Plot]) -> dict[str, Any]:
 
 
 def _raw(machine: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
-    """(name, address) of the files that a run was read from, as seen from the page's folder."""
+    """(name, address) of the files that a run was read from, relative to the page's folder."""
     found = []
     for file in map(Path, machine.get("files", [])):
         try:
             seen = os.path.relpath(file.resolve(), folder.resolve())
-        except ValueError:  # another drive of Windows
+        except ValueError:  # another drive on Windows
             seen = str(file.resolve())
         found.append((file.name, quote(Path(seen).as_posix())))
     return found

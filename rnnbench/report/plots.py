@@ -1,6 +1,6 @@
 """The page's pictures as SVG that takes its colours from the page, so that one picture serves light and dark schemes.
 
-Matplotlib draws with stand-in colours (TOKENS); in the finished SVG they become CSS variables such as var(--series-0),
+Matplotlib draws with placeholder colours (TOKENS); in the finished SVG they become CSS variables such as var(--series-0),
 which page.css defines for each scheme. Text stays text: it has the page's font and can be selected.
 """
 
@@ -33,9 +33,9 @@ WIDTH_INCHES = 4.0
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture: svg to be put into a page, title for its caption, alt for those who cannot see it.
+    """One picture: svg to embed in a page, title for its caption, alt for readers who cannot see it.
 
-    backends, batch_sizes: whose lines or points it has, which is what its legend has to explain.
+    backends, batch_sizes: those that have lines or points in it, for the legend.
     """
 
     title: str
@@ -46,22 +46,22 @@ class Plot:
 
 
 def series(rows: pd.DataFrame) -> dict[str, int]:
-    """The number of each backend's colour and marker, the same in all plots of a run."""
+    """The index of each backend's colour and marker, the same in all plots of a run."""
     return {name: i % len(MARKERS) for i, name in enumerate(sorted(rows["backend"].dropna().unique()))}
 
 
 def batches(rows: pd.DataFrame) -> dict[int, int]:
-    """The number of each batch size's dash pattern."""
+    """The index of each batch size's dash pattern."""
     return {int(b): i % len(DASHES) for i, b in enumerate(sorted(rows["batch_size"].dropna().unique(), reverse=True))}
 
 
 def throughput(rows: pd.DataFrame) -> list[Plot]:
-    """steps/s over hidden size, log-log, a plot for each direction, dtype and cell."""
+    """steps/s over hidden size, log-log, one plot per direction, dtype and cell."""
     return _lines(rows, "steps_per_second", "hidden_size", "hidden size H (units)", "throughput (steps/s)", si)
 
 
 def times(rows: pd.DataFrame) -> list[Plot]:
-    """Time a call over sequence length, log-log, a plot for each direction, dtype and cell; none for one length."""
+    """Time per call over sequence length, log-log, one plot per direction, dtype and cell; none if there is only one length."""
     cases, _ = views.sweep(rows, "time", "seq_len")
     if cases["seq_len"].nunique() < 2:
         return []
@@ -69,7 +69,7 @@ def times(rows: pd.DataFrame) -> list[Plot]:
 
 
 def memory(rows: pd.DataFrame) -> list[Plot]:
-    """Bytes of the tape over sequence length, log-log, a plot for each dtype and cell; none for one length."""
+    """Bytes of the tape over sequence length, log-log, one plot per dtype and cell; none if there is only one length."""
     cases, _ = views.sweep(rows, "tape_bytes", "seq_len")
     if cases["seq_len"].nunique() < 2:
         return []
@@ -79,7 +79,7 @@ def memory(rows: pd.DataFrame) -> list[Plot]:
 def _lines(
     rows: pd.DataFrame, metric: str, over: str, xlabel: str, ylabel: str, show: Callable[[float], str]
 ) -> list[Plot]:
-    """The lines of a metric. ylabel: with its unit only if `show`, which writes the ticks, leaves it out."""
+    """Plots of a metric as lines. ylabel: includes the unit unless `show`, which formats the ticks, adds it."""
     cases, keys = views.sweep(rows, metric, over)
     panel, found = ["direction", "dtype", "cell"], []
     for direction, parts in cases.groupby("direction"):
@@ -118,7 +118,7 @@ def _draw(axes: Any, line: pd.DataFrame, over: str, colours: dict[str, int], das
 
 
 def _label_log_axis(axes: Any, show: Callable[[float], str]) -> None:
-    """Decades as labels, and 2 and 5 between them where fewer than two decades are in sight."""
+    """Label the decades, and 2 and 5 between them if fewer than two decades are visible."""
     ticker = need("matplotlib.ticker", "The HTML page")
     low, high = axes.get_ylim()
     subs = (1.0,) if high / low > 100 else (1.0, 2.0, 5.0)
@@ -129,12 +129,12 @@ def _label_log_axis(axes: Any, show: Callable[[float], str]) -> None:
 
 
 def heat_class(ratio: float) -> int:
-    """The colour class of a speed-up: 3 is about even, above is faster, below slower."""
+    """The colour class of a speed-up: 3 is about even, higher is faster, lower is slower."""
     return sum(ratio > bound for bound in BOUNDS)
 
 
 def heat_maps(rows: pd.DataFrame, baseline: str) -> list[Plot]:
-    """Speed-up over the baseline, a map for each backend, direction and dtype: sizes as rows, cells as columns."""
+    """Speed-up over the baseline, one map per backend, direction and dtype: sizes as rows, cells as columns."""
     pairs = views.speedups(rows, baseline)
     return [
         _heat_map(rows, part, f"{backend} over {baseline}, {direction}, {dtype}")
@@ -143,7 +143,7 @@ def heat_maps(rows: pd.DataFrame, baseline: str) -> list[Plot]:
 
 
 def lead_over_peers(rows: pd.DataFrame) -> list[Plot]:
-    """Our fastest backend over the fastest peer, a map for each direction and dtype; none without peers."""
+    """Speed-up of our fastest backend over the fastest peer, one map per direction and dtype; none without peers."""
     wide = views.side_by_side(rows)
     if wide.empty:
         return []
@@ -162,7 +162,7 @@ def _heat_map(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Plot:
         for column, speedup in enumerate(values):
             _box(axes, row, column, speedup)
     axes.set(xlim=(-0.5, len(grid.columns) - 0.5), ylim=(len(grid) - 0.5, -0.5), xlabel="cell")
-    axes.set_ylabel("sizes H, T and B")  # as on the page; spelt out they are longer than a map of few cases is high
+    axes.set_ylabel("sizes H, T and B")  # as on the page; spelt out, they would be longer than a small map is high
     axes.set_xticks(range(len(grid.columns)), [_shorter(cell) for cell in grid.columns], parse_math=False)
     axes.set_yticks(range(len(grid)), [f"H {h}  T {t}  B {b}" for h, t, b in grid.index])
     axes.tick_params(length=0)
@@ -176,7 +176,7 @@ def _heat_map(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Plot:
 
 
 def _box(axes: Any, row: int, column: int, speedup: float) -> None:
-    """One number on its colour, or a faint dot where there is none."""
+    """One number on its colour, or a faint dot if there is none."""
     if math.isnan(speedup):
         axes.text(column, row, "·", color=TOKENS["ink"], ha="center", va="center")
         return
@@ -189,7 +189,7 @@ def _box(axes: Any, row: int, column: int, speedup: float) -> None:
 
 
 def _shorter(cell: str) -> str:
-    """A cell's name in two lines where it is long; of a user's file only the name behind the colon."""
+    """A cell's name, in two lines if it is long; for a cell from a user's file only the name after the colon."""
     name = cell.rpartition(":")[2]
     first, _, rest = name.partition("_")
     return f"{first}\n{rest}" if rest else name
@@ -214,7 +214,7 @@ def figure(height: float) -> tuple[Any, Any]:
 
 
 def _shorter_tag(tag: str) -> str:
-    """A tag with coordinates to a hundredth of a point, and without the names of fonts, which the page decides."""
+    """A tag with coordinates rounded to a hundredth of a point, and without font names: the page chooses the font."""
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
     return " ".join(re.sub(r"(\d\.\d\d)\d+", r"\1", tag).split())
 
@@ -222,17 +222,17 @@ def _shorter_tag(tag: str) -> str:
 def svg(picture: Any, rows: pd.DataFrame, kind: str, alt: str) -> str:
     """The figure `picture` as an <svg> element without fixed size, with its alternative text `alt` and CSS variables for colours.
 
-    rows: of the run, whose name and `kind` keep the ids of one picture apart from those of the others on a page.
+    rows: of the run. kind: of picture; with the run's name it makes the picture's ids unique on a page.
     """
     matplotlib = need("matplotlib", "The HTML page")
     escape = need("markupsafe", "The HTML page").escape
     buffer = io.StringIO()
-    salt = " ".join([*rows.iloc[0][RUN], kind])  # and no random one: a page is the same whenever its numbers are
+    salt = " ".join([*rows.iloc[0][RUN], kind])  # not random, so that the same numbers always give the same page
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         picture.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for side in ("width", "height"):  # the page decides; the viewBox keeps the shape
+    for side in ("width", "height"):  # the page sets the size; the viewBox keeps the aspect ratio
         text = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", text, count=1)
     used = set(re.findall(r"#([\w-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", text)

@@ -15,11 +15,11 @@ Key = tuple[Any, ...]  # the values of CASE
 
 @dataclass
 class Records:
-    """All lines of one file. machine: the last machine record; cases: what is known of each case.
+    """All lines of one file. machine: the last machine record. cases: the record of each case.
 
-    In a case's record "peak" is the GFLOP/s that the run of this very record measured for its dtype on as many threads, else None.
-    several: whether the cases are of more than one run. unmeasured: why a benchmark has no number for its parameters, by both;
-    the last word on it.
+    In a case's record "peak" is the GFLOP/s that the same run measured for its dtype with as many threads, else None. several:
+    whether the cases come from more than one run. unmeasured: the latest reason why a benchmark has no number, by benchmark and
+    parameters.
     """
 
     machine: dict[str, Any] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Records:
 
 
 def read(path: Path, problems: list[str]) -> Records:
-    """Read one file of records; whatever cannot be used is named in `problems`. A missing file is empty."""
+    """Read one file of records; whatever cannot be used is reported in `problems`. A missing file has no records."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def read(path: Path, problems: list[str]) -> Records:
                 runs[key] = records.machine
     records.cases.update(this_run)
     for key, record in records.cases.items():
-        # A later run of other cases has another peak, which is none for these. Without a run of their own there is only the last.
+        # A later run of other cases has its own peak, which does not apply here. Records without a run of their own get the last.
         record["peak"] = _peak(record, runs[key] or records.machine)
     records.several = any(run and run is not records.machine for run in runs.values())
     if bad:
@@ -72,7 +72,7 @@ def read(path: Path, problems: list[str]) -> Records:
 
 
 def _peak(record: dict[str, Any], machine: dict[str, Any]) -> float | None:
-    """What a run's machine record says of the dtype of a case, if both had as many threads."""
+    """The peak in a run's machine record for a case's dtype, if both used the same number of threads."""
     peak = machine.get("peak_gflops", {}).get(record["dtype"])
     return _number(peak) if machine.get("threads") == record["threads"] else None
 
@@ -110,7 +110,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     record["reason"] = str(record.get("reason") or "")
     error, tolerance = record["error"], record["tolerance"]
     if record["status"] == "ok" and (error is None or tolerance is None or error > tolerance):
-        record["status"] = "wrong"  # a check that says ok without a number to show for it is no check
+        record["status"] = "wrong"  # "ok" without an error to show for it does not count as verified
     if record["status"] == "wrong" and not record["reason"]:
         what = record.get("worst") or "a result"
         record["reason"] = f"{what} is off by {_show(error)}, the tolerance is {_show(tolerance)}"
@@ -122,7 +122,7 @@ def _show(value: float | None) -> str:
 
 
 def _number(value: object) -> float | None:
-    """A finite or infinite number as it is; None for anything else (NaN too: an unknown is not a number)."""
+    """A finite or infinite number unchanged; None for anything else, NaN included."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         return None
     return value

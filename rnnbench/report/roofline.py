@@ -1,9 +1,9 @@
 """The roofline of a run: every case's rate over its arithmetic intensity, beneath the machine's measured ceilings.
 
 The intensity is that of the equations, not of an implementation: floating-point operations of the matrix products, divided by the
-bytes that a step has to touch if nothing stays in a cache: each weight once, and each row's input, old and new state. Training
-reads and writes about three times as much, as it computes three times as much. Ceilings: the matrix-product rate that BLAS
-reached, and the rate of copying memory, both measured at the start of the run. A kernel whose weights stay in a cache lies above
+bytes that a step has to access if nothing stays in a cache: each weight once, and each row's input, old and new state. Training
+reads and writes about three times as much, and computes three times as much. The ceilings are the matrix-product rate that BLAS
+reached and the rate of copying memory, both measured at the start of the run. A kernel whose weights stay in a cache lies above
 the slope, which is the reason to keep them there. (Williams, Waterman, Patterson, Roofline: an insightful visual performance
 model, 2009.)
 """
@@ -23,20 +23,20 @@ ITEM_BYTES = {"float32": 4, "float64": 8}
 
 
 def points(rows: pd.DataFrame) -> pd.DataFrame:
-    """The cases of one run with a rate: `intensity` in operations a byte and `gflops`, besides the tidy columns."""
+    """The cases of one run that have a rate, with `intensity` (operations per byte) and `gflops` besides the tidy columns."""
     cases = per_case(rows, "gflops").rename(columns={"value": "gflops"})
     sizes = {name: cases[name].astype("float64") for name in ("seq_len", "batch_size", "input_size", "hidden_size")}
     calls = np.where(cases["direction"] == "train", 3, 1)
     flops = cases["flops"].astype("float64")
     steps = sizes["seq_len"] * sizes["batch_size"]
-    weights: pd.Series = flops / calls / (2 * steps)  # each weight is one product and one sum a row and step
+    weights: pd.Series = flops / calls / (2 * steps)  # each weight is multiplied and added once a row and step
     values = sizes["seq_len"] * weights + steps * (sizes["input_size"] + 2 * sizes["hidden_size"])
     traffic = values * calls * cases["dtype"].map(ITEM_BYTES).astype("float64")
     return cases.assign(intensity=flops / traffic)
 
 
 def plots(rows: pd.DataFrame, machine: dict[str, Any]) -> list[Plot]:
-    """A roofline for each dtype; none for a run whose ceilings were not measured."""
+    """One roofline per dtype; none for a run whose ceilings were not measured."""
     cases, bandwidth = points(rows), machine.get("copy_gbytes_per_s")
     found = []
     for dtype, part in cases.groupby("dtype"):

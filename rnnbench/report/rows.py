@@ -16,10 +16,10 @@ from asv.util import UserError
 from rnnbench.report.base import CASE, SIZES, UNITS
 from rnnbench.report.records import Records
 
-# What a file that is not what it claims to be can raise inside asv's readers, which trust their input. Each use names
-# the file in `problems`, so nothing is hidden.
+# The errors that a malformed file can cause inside asv's readers, which trust their input. Each use names the file in
+# `problems`, so nothing is hidden.
 DAMAGED = (UserError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-# benchmarks.json is one file for all results; without it the parameters are told apart by their number.
+# benchmarks.json is one file for all results; without it the parameters are identified by their count.
 PARAMETERS = {
     0: [],
     2: ["cell", "backend"],
@@ -72,7 +72,7 @@ def _measurements(run: AsvResults, name: str) -> Iterator[tuple[list[Any], Any, 
 
 
 def _literal(text: str) -> Any:
-    """asv keeps parameters as the text of `repr`."""
+    """A parameter's value: asv stores parameters as the text of `repr`."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -101,7 +101,7 @@ def _row(
     measured = isinstance(value, int | float) and math.isfinite(value)
     low, high = (stats.get("ci_99_a"), stats.get("ci_99_b")) if measured else (None, None)
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        low = high = None  # with few samples asv's interval is infinite: no interval is honest, that one is not
+        low = high = None  # with few samples asv's interval is infinite, which is shown as no interval
     return row | {
         "metric": metric, "value": value if measured else None, "unit": UNITS[metric], "lower": low, "upper": high,
         "n": stats.get("repeat") if measured else None, "benchmark": name,
@@ -109,7 +109,7 @@ def _row(
 
 
 def is_rnnbench(run: AsvResults, described: dict[str, dict[str, Any]]) -> bool:
-    """Whether a result file holds any benchmark of rnnbench; another project's may lie in the same directory."""
+    """Whether a result file contains any benchmark of rnnbench; another project's may be in the same directory."""
     axes = {name: run.get_result_params(name) or [] for name in run.get_all_result_keys()}
     return any(
         _parameter_names(name, described.get(name, {}), len(values)) is not None
@@ -141,9 +141,9 @@ def _metric(name: str) -> tuple[str, str]:
 
 
 def _outcome(value: Any, verified: dict[str, Any] | None, missing: str, needs_record: bool) -> dict[str, Any]:
-    """status, reason and what the record says, for one value as asv stored it and the case's verification record.
+    """The outcome columns (status, reason and the record's fields) for a value from asv and the case's verification record.
 
-    missing: the reason for no number, where the check of the case gave none.
+    missing: the reason to give for a missing number, if the verification record has none.
     """
     about = _recorded(verified or {})
     status, reason = about["status"], about["reason"]
@@ -163,7 +163,7 @@ def _outcome(value: Any, verified: dict[str, Any] | None, missing: str, needs_re
 
 
 def _recorded(about: dict[str, Any]) -> dict[str, Any]:
-    """The part of a verification record that every row of its case carries; of an empty one, nothings."""
+    """The fields of a verification record that every row of its case has; empty values if there is no record."""
     return {name: about.get(name) for name in ("status", "error", "tolerance", "flops", "threads", "peak")} | {
         "reason": about.get("reason", "")
     }
@@ -175,6 +175,6 @@ def date(run: AsvResults) -> pd.Timestamp:
 
 
 def short(error: BaseException) -> str:
-    """The first line of an error, without the hints to other programs that follow it."""
+    """The first line of an error's message, without the hints about other programs that follow it."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

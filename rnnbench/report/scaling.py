@@ -1,4 +1,4 @@
-"""How time grows with a size: the exponent of T, B and H in each line of cases that differ in that size alone."""
+"""How time grows with a size: the exponent of T, B and H for cases that differ in that size alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pandas as pd
 
 from rnnbench.report.base import CASE, SIZES, per_case
 
-FEWEST = 3  # values of a size: two always lie on a line
+FEWEST = 3  # values of a size: two points always lie on a line
 OVER = {"seq_len": "T", "batch_size": "B", "hidden_size": "H"}
 
 
 def exponents(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each size and line of at least FEWEST cases of one run that differ in it alone (H with I, where those are equal).
+    """One row per size and group of at least FEWEST cases of a run that differ in that size alone (H and I together if equal).
 
     Columns: direction, dtype, cell, backend, over (T, B or H), the fixed sizes as text, least and greatest value, values, exponent,
-    lower and upper. time ~ size^exponent by least squares over the logarithms; 1 is proportional, 0 is constant. lower and upper:
-    every time at the far end of its 99% interval, NaN where one has none.
+    lower and upper. time ~ size^exponent by least squares on the logarithms; 1 is proportional, 0 is constant. lower and upper:
+    the exponents with every time at the unfavourable end of its 99% interval; NaN if one has none.
     """
     times = per_case(rows, "time")
     tied = bool((times["input_size"] == times["hidden_size"]).all())

@@ -1,4 +1,4 @@
-"""The views as tables of ready-made text, the same for the terminal, Markdown and the page."""
+"""The views as tables of formatted text, the same for the terminal, Markdown and the page."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table to show. frame holds only text; its first `keys` columns say what a row is.
+    """A table to show. frame contains only text; its first `keys` columns identify a row.
 
     run: the label of the machine and commit. section: one of SECTIONS. caption: units, and what all rows share. best:
-    (row, column) positions of the best number of each comparison. detail: long, so a terminal leaves it out.
+    (row, column) positions of the best number of each comparison. detail: whether it is so long that a terminal omits it.
     """
 
     run: str
@@ -48,7 +48,7 @@ class Table:
     detail: bool = False
 
     def rows(self) -> list[Row]:
-        """The rows with what a reader's eye needs: which keys repeat the row above, and where a new group starts."""
+        """The rows with hints for display: which keys repeat the row above, and where a new group starts."""
         found: list[Row] = []
         above: list[str] = []
         for number, texts in enumerate(self.frame.to_numpy().tolist()):
@@ -85,7 +85,7 @@ def of_run(rows: pd.DataFrame, machine: dict[str, Any], baseline: str | None) ->
     yield from _pivots(rows, run, "time", "seq_len", "time", "Time over sequence length", "median time a call", seconds)
     yield from _speedup_tables(rows, run, baseline)
     known = ", ".join(f"{dtype} {peak:.4g} GFLOP/s" for dtype, peak in machine.get("peak_gflops", {}).items())
-    if known and machine.get("several_peaks"):  # of several runs on one commit, each with its own cases
+    if known and machine.get("several_peaks"):  # several runs of one commit, each with its own cases
         known = f"each case's peak is its own run's; the last: {known}"
     peak = f"% of the matrix-product rate measured here ({known}, {machine.get('threads')} threads)" if known else "%"
     yield from _pivots(rows, run, "percent_of_peak", "hidden_size", "peak", "Percent of peak", peak, significant)
@@ -114,7 +114,7 @@ def _pivots(
 
 
 def _side_by_side_tables(rows: pd.DataFrame, run: str) -> Iterable[Table]:
-    """One table per direction: every backend and peer on the same case, and how far ahead or behind ours are."""
+    """One table per direction: every backend and peer on the same case, and how far ours are ahead or behind."""
     wide = views.side_by_side(rows)
     for direction in sorted(set(wide.index.get_level_values("direction")) if len(wide) else []):
         part = pd.DataFrame(wide.xs(direction, level="direction")).dropna(axis="columns", how="all")
@@ -201,7 +201,7 @@ def _programs_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
     rates = wide.index.get_level_values("measure").str.contains("per second")
     signed = wide.where(
         pd.Series(rates, index=wide.index), -wide, axis=0
-    )  # the more of a rate, the less of a time, the better
+    )  # higher is better for rates, lower for times
     best = signed.eq(signed.max(axis=1), axis=0) & (wide.count(axis=1) > 1).to_numpy()[:, None]
     caption = "from end to end, each program at its own sizes"
     shown = wide.map(si).where(pd.Series(rates, index=wide.index), wide.map(seconds), axis=0)
@@ -243,7 +243,7 @@ def text_table(
 ) -> Table:  # fmt: skip
     """A Table of text. The levels of the index become its first columns, except those with one value, which go into the caption.
 
-    best: where True, the number is the best of its comparison. The other arguments are those of `Table`.
+    best: True for the best number of each comparison. The other arguments are those of `Table`.
     """
     names = [str(name) for name in frame.index.names]
     constant = [name for name in names if len(frame) > 1 and frame.index.get_level_values(name).nunique() == 1]

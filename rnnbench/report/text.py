@@ -1,4 +1,4 @@
-"""A report as text and as files of numbers: terminal, Markdown, CSV, Parquet."""
+"""The report as text (terminal, Markdown) and as data files (CSV, Parquet)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def markdown(results: Results, baseline: str | None = None) -> str:
 
 
 def csv(results: Results) -> str:
-    """The tidy frame as CSV, one line a measurement, numbers in full precision."""
+    """The tidy frame as CSV, one line per measurement, numbers in full precision."""
     return results.frame.to_csv(index=False, lineterminator="\n")
 
 
@@ -73,7 +73,7 @@ def parquet(results: Results, path: str | Path) -> Path:
 
 
 def machine_lines(machine: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a reader should know of the machine of one run, as (name, text), leaving out what is not known."""
+    """What a reader should know about one run's machine, as (name, text), without unknown facts."""
     memory = machine.get("memory")
     if memory is None and str(machine.get("ram")).isdecimal():
         memory = size(_ram_bytes(int(machine["ram"])))
@@ -98,9 +98,9 @@ def machine_lines(machine: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ram_bytes(ram: int) -> int:
-    """The bytes of asv's field "ram": asv 0.6.6 writes bytes, 0.6.5 wrote Linux's KiB, and no file says which version it is of.
+    """Bytes from asv's field "ram": asv 0.6.6 writes bytes, 0.6.5 wrote Linux's KiB, and files do not say which version wrote them.
 
-    Bytes come in whole KiB, and nothing that can import NumPy and Numba has fewer than 256 MiB of them.
+    If it is in bytes, it is a multiple of 1 KiB and at least 256 MiB, which NumPy and Numba need to be imported.
     """
     return ram if ram % 1024 == 0 and ram >= 2**28 else 1024 * ram
 
@@ -120,12 +120,12 @@ def _head(results: Results) -> list[str]:
 
 
 def _title(table: Table, several: bool) -> str:
-    """Where there are several runs, a table's title names its own, once."""
+    """A table's title, which includes the name of its run if there are several."""
     return f"{table.title} ({table.run})" if several and not table.title.endswith(table.run) else table.title
 
 
 def _sentences(table: Table, width: int) -> str:
-    """A table that holds only words, one item a row: easier to read at any width than wrapped columns."""
+    """A table that contains only words, as a list with one item per row: easier to read at any width than wrapped columns."""
     lines = []
     for row in table.frame.to_dict("records"):
         what = " ".join(part for name, part in row.items() if name not in {"what", "reason"} and part != NOTHING)

@@ -1,7 +1,7 @@
-"""The questions a report answers, as frames of numbers; how they look is the business of `table` and `plots`.
+"""The questions a report answers, as frames of numbers; `table` and `plots` format them.
 
-Every function takes the tidy rows of one run (one machine and commit) and compares only numbers that `base.usable`
-lets through. Legend: T seq_len, B batch_size, H hidden_size.
+Every function takes the tidy rows of one run (one machine and commit) and compares only numbers that pass
+`base.usable`. Legend: T seq_len, B batch_size, H hidden_size.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ ALL_CELLS = "all cells"
 
 
 def sweep(rows: pd.DataFrame, metric: str, over: str) -> tuple[pd.DataFrame, list[str]]:
-    """The cases of a metric along `over` ("hidden_size" or "seq_len"), and the columns that tell its lines apart.
+    """The cases of a metric along `over` ("hidden_size" or "seq_len"), and the columns that distinguish its lines.
 
-    Those columns are direction, dtype, cell, the other sizes and backend. Only cases are kept whose line has several
-    values of `over` on some backend, unless nothing was swept at all.
+    Those columns are direction, dtype, cell, the other sizes and backend. Only cases whose line has several values of
+    `over` on some backend are kept, unless nothing was swept at all.
     """
     cases = per_case(rows, metric)
     keys = ["direction", "dtype", "cell", *_other_sizes(cases, over), "backend"]
@@ -36,7 +36,7 @@ def pivot(rows: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
 
 
 def _other_sizes(cases: pd.DataFrame, over: str) -> list[str]:
-    """The sizes that identify a case beside `over`; input_size only where it is not simply hidden_size."""
+    """The sizes that identify a case besides `over`; input_size only if it differs from hidden_size."""
     tied = (cases["input_size"] == cases["hidden_size"]).all()
     return [size for size in SIZES if size != over and not (tied and size == "input_size")]
 
@@ -55,15 +55,15 @@ def choose_baseline(rows: pd.DataFrame, baseline: str | None) -> str:
 
 
 def baseline_of_run(rows: pd.DataFrame, baseline: str | None) -> str:
-    """The baseline for one run of several: the one named if this run has it, else as if none had been named."""
+    """The baseline for one of several runs: the one named if this run has it, else the default."""
     return choose_baseline(rows, baseline if baseline in set(rows["backend"].dropna()) else None)
 
 
 def speedups(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """One row a case that both a backend and the baseline have a time for.
+    """One row per case for which both a backend and the baseline have a time.
 
     Adds seconds, baseline_seconds, speedup = baseline_seconds / seconds, and lower and upper: the quotients of the
-    opposite ends of both 99% intervals, so at least 98% sure, or NaN where asv had too few samples for an interval.
+    opposite ends of both 99% intervals, so with at least 98% confidence, or NaN if asv had too few samples for an interval.
     """
     columns = [*CASE, "value", "lower", "upper", "status"]
     times = per_case(rows, "time")[columns]
@@ -81,9 +81,9 @@ def speedups(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
-    """Seconds a call with a row for each case and a column for each backend, ours first; empty without any peer's times.
+    """Seconds per call with a row for each case and a column for each backend, ours first; empty without any peer's times.
 
-    Behind them the column "ours": the fastest peer's time divided by that of our fastest backend, above 1 where we are ahead.
+    The last column, "ours", is the fastest peer's time divided by that of our fastest backend: above 1 if we are ahead.
     """
     times = per_case(rows, "time")
     if not times["backend"].isin(PEERS).any():
@@ -99,7 +99,7 @@ def speedup_summary(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Geometric mean, least and greatest speed-up for each direction, dtype, backend and cell, and over all cells.
 
     lower and upper are the geometric means of the cases' bounds, NaN unless every case has them. `cases` counts the
-    cases that both sides have, `asked` those that the benchmarks held for the backend.
+    cases that both sides have, `asked` those that the benchmarks include for the backend.
     """
     pairs = speedups(rows, baseline)
     asked = rows[(rows["metric"] == "time") & (rows["backend"] != baseline)].drop_duplicates(CASE)
@@ -130,8 +130,8 @@ def memory(rows: pd.DataFrame) -> pd.DataFrame:
     """Bytes per case: workspace_bytes, training_workspace_bytes and tape_bytes of the backend, peak_bytes of the process,
     over_empty_bytes.
 
-    over_empty_bytes is the peak less that of a process that only imports. The direction is left out: the workspace and
-    the peak are a forward call's, the training workspace is a training step's, the tape is what it keeps.
+    over_empty_bytes is the peak minus that of a process that only imports. There is no column for the direction: the
+    workspace and the peak are a forward call's, the training workspace and the tape are a training step's.
     """
     keys = ["dtype", "cell", *SIZES, "backend"]
     parts = [
@@ -148,8 +148,8 @@ def memory(rows: pd.DataFrame) -> pd.DataFrame:
 def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """compile_seconds, first_call_seconds and break-even for each cell and backend.
 
-    Break-even is the number of inference calls after which the time won over the baseline has paid for the compilation:
-    the fewest, the median and the most over the cases both have (infinite: never, the backend is not faster there).
+    Break-even is the number of inference calls after which the time saved compared with the baseline exceeds the compile
+    time: the fewest, the median and the most over the cases both have (infinite: never, the backend is not faster there).
     """
     measured = rows[rows["metric"].isin(START_UP) & (rows["status"] == "ok")]
     pairs = speedups(rows, baseline)
@@ -161,7 +161,7 @@ def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
         won = (part["baseline_seconds"] - part["seconds"]).to_numpy()
         if len(won) and "compile_seconds" in about:
             calls = np.sort(np.where(won > 0, np.ceil(about["compile_seconds"] / np.where(won > 0, won, 1)), np.inf))
-            middle = calls[len(calls) // 2]  # not np.median: the mean of a number and never is never
+            middle = calls[len(calls) // 2]  # not np.median: the mean of a number and infinity is infinity
             about |= {"fewest_calls": calls[0], "median_calls": middle, "most_calls": calls[-1], "cases": len(calls)}
         found.append(about)
     columns = [*START_UP, "fewest_calls", "median_calls", "most_calls", "cases"]
@@ -169,7 +169,7 @@ def start_up(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def programs(rows: pd.DataFrame) -> pd.DataFrame:
-    """The whole programs, which have sizes of their own: a row for each benchmark, unit and cell, a column for each backend."""
+    """Whole programs, which have their own sizes: a row for each benchmark, unit and cell, a column for each backend."""
     found = usable(rows[rows["cell"].notna() & rows[SIZES].isna().all(axis=1) & ~rows["metric"].isin(START_UP)])
     what = found["benchmark"].str.split(".").str[1]
     measure = found["metric"].str.replace("_", " ") + found["unit"].map(lambda unit: f" ({unit})")
@@ -178,9 +178,9 @@ def programs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out(rows: pd.DataFrame) -> pd.DataFrame:
-    """What is not a verified number, most alarming first: status, backend, cell, what, sizes and reason.
+    """Everything without a verified number, most alarming first: status, backend, cell, what, sizes and reason.
 
-    Rows that differ only in sizes, in the metric or in the cell are joined, so that one cause is one line. All columns
+    Rows that differ only in sizes, in the metric or in the cell are merged, so that one cause is one line. All columns
     are text, empty where they do not apply.
     """
     bad = rows[rows["status"] != "ok"]
@@ -201,7 +201,7 @@ def left_out(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sizes(cases: pd.DataFrame) -> str:
-    """The sizes of some cases: each on its own while they are few, else the values that occur."""
+    """The sizes of some cases: each case's if there are few, else the values that occur."""
     letters = dict(zip("TBIH", SIZES, strict=True))
     if (cases["input_size"] == cases["hidden_size"]).all():
         del letters["I"]
@@ -222,7 +222,7 @@ class Verdict:
 
 
 def verdict(rows: pd.DataFrame) -> Verdict:
-    """Count the cases by their most alarming status, and the measurements outside of cases that failed."""
+    """Count the cases by their most alarming status, and the failed measurements that belong to no case."""
     cased = rows.dropna(subset=SIZES)
     statuses = cased.groupby(CASE, dropna=False)["status"].agg(worst)
     counts = {status: int((statuses == status).sum()) for status in reversed(STATUSES)}

@@ -1,4 +1,4 @@
-"""From sequences of different lengths to padded, time-major batches. Every order comes from a seeded generator."""
+"""Turns sequences of different lengths into padded, time-major batches. All shuffling uses a seeded generator."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class DataError(ValueError):
-    """Data that cannot be learnt from; the message says what is wrong with it, and what would work."""
+    """Data that cannot be trained on; the message says what is wrong with it, and what would work."""
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One batch, (T, B, ...) with zeros past each end, and lengths (B,). T is the longest one's length.
+    """One batch, (T, B, ...) with zeros past each sequence's end, and the lengths (B,). T is the longest length.
 
-    sequences: arrays (length, ...), equal in dtype and in all but their lengths. Raises DataError for none at all.
+    sequences: arrays (length, ...) that differ in length only. Raises DataError if there are none.
     """
     if not sequences:
         raise DataError("a batch needs at least one sequence")
@@ -26,15 +26,15 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shuffled(count: int, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The numbers below `count` in random order, `batch_size` at a time; the last batch has what is left."""
+    """The indices below `count` in random order, `batch_size` at a time; the last batch has the remainder."""
     order = rng.permutation(count)
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
 def by_length(lengths: Sequence[int] | np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The numbers of the sequences in batches whose lengths are alike, so that little is padding; the batches in random order.
+    """Indices of sequences, batched by similar length so that there is little padding. The batches are in random order.
 
-    lengths: of the sequences. `rng` decides which of equally long sequences meet in a batch. With batch_size 1 it is `shuffled`.
+    lengths: of the sequences. `rng` decides which sequences of equal length share a batch. With batch_size 1 this is `shuffled`.
     """
     order = rng.permutation(len(lengths))
     order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
@@ -43,8 +43,8 @@ def by_length(lengths: Sequence[int] | np.ndarray, batch_size: int, rng: np.rand
 
 
 def windows(sequence: np.ndarray, batch_size: int, seq_len: int) -> Iterator[np.ndarray]:
-    """One long sequence as windows (seq_len, batch_size, ...) for truncated BPTT: row b of a window goes on where row b of the
-    one before ended, so a state can be carried over. What does not fill a last window is left out.
+    """One long sequence as windows (seq_len, batch_size, ...) for truncated BPTT: row b of a window continues where row b of the
+    previous one ended, so the state can be carried over. An incomplete last window is dropped.
 
     Raises DataError for a sequence shorter than one window.
     """

@@ -1,7 +1,7 @@
 """A recurrent network of two units, small enough to check with a pencil: every number of every step is shown.
 
-The textbook's arrangement is a row vector times a matrix, state @ W; the weights below stand as they do there and are transposed
-once, on their way into the RNN.
+The textbook multiplies a row vector by a matrix, state @ W. The weights below are written that way, and transposed once when they
+are loaded into the RNN.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ OUTPUT_BIAS = 0.1
 
 @cell
 def rnn_that_shows(x: Any, R: Any, h: Any, before: Any) -> Any:
-    """A simple recurrent network whose second state is what its tanh was given, so that a backend's own number can be seen."""
+    """A simple recurrent network whose second state is the argument of its tanh, which makes the backend's own value visible."""
     before = x.h + R.h @ h
     return tanh(before), before
 
 
 class Step(NamedTuple):
-    """One step: what the activation was given (2,), the state that it made of it (2,), and the output (1,)."""
+    """One step: the activation's argument (2,), the resulting state (2,), and the output (1,)."""
 
     before_activation: np.ndarray
     state: np.ndarray
@@ -52,7 +52,7 @@ def network(backend: str) -> RNN:
 
 
 def steps(backend: str) -> Iterator[Step]:
-    """Each step of the program: one call of the RNN a step, which hands its state on to the next."""
+    """Each step of the program. The RNN is called once per step, and each call passes its state to the next."""
     rnn, state = network(backend), None
     for x in X:
         _, state = rnn(np.array([[[x]]]), state)

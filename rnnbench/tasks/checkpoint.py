@@ -1,4 +1,4 @@
-"""A training, or a trained model, as one `.npz` file: named groups of arrays, and a line of JSON. Nothing is pickled."""
+"""A training run, or a trained model, as one `.npz` file: named groups of arrays, and a line of JSON. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Groups = dict[str, dict[str, np.ndarray]]
 
 
 class CheckpointError(ValueError):
-    """A file is not a checkpoint, is damaged, or belongs to something else; the message says what, and what would work."""
+    """A file is no checkpoint, is damaged, or belongs to something else; the message says which, and what would work."""
 
 
 def save(
     path: str | os.PathLike[str], about: Mapping[str, Any], groups: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
-    """Write `path` whole, or leave it as it was. about: what JSON can hold. groups: name -> name -> array."""
+    """Write `path` completely, or leave it as it was. about: anything that JSON can represent. groups: name -> name -> array."""
     arrays = {f"{group}/{name}": array for group, named in groups.items() for name, array in named.items()}
     text = json.dumps({"version": VERSION, **about})
     replace_file(path, lambda file: np.savez(file, **{ABOUT: np.array(text)}, **arrays))  # type: ignore[arg-type]
 
 
 def is_one(path: str | os.PathLike[str]) -> bool:
-    """Whether a file holds what `save` writes, by the names of its entries alone. Raises OSError where it cannot be read."""
+    """Whether a file was written by `save`, judged by the names of its entries alone. Raises OSError if it cannot be read."""
     try:
         with zipfile.ZipFile(path) as file:
             return f"{ABOUT}.npy" in file.namelist()
@@ -41,7 +41,7 @@ def is_one(path: str | os.PathLike[str]) -> bool:
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Groups]:
-    """What `save` was given. Raises CheckpointError for a file that is damaged or another's, OSError for none at all."""
+    """What `save` was given. Raises CheckpointError for a file that is damaged or no checkpoint, OSError for a missing one."""
     try:
         arrays = read_arrays(path)
     except InteropError as error:

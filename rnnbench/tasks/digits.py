@@ -1,4 +1,4 @@
-"""Digits read row by row: each picture is a sequence of its rows, and the last hidden state says which digit it was.
+"""Digits read row by row: each picture is a sequence of its rows, and the last hidden state tells which digit it is.
 
 An input projection to as many units as the network has, the recurrent network (LSTM 128 with a forget bias of 1), an output
 projection of the last step, softmax cross-entropy, Adam.
@@ -23,7 +23,7 @@ from .layers import Dense
 from .model import Batch, SequenceModel
 
 CLASSES = 10
-_EVALUATED = 1024  # pictures in a batch of those that are only looked at
+_EVALUATED = 1024  # pictures in an evaluation batch
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Pictures:
     labels: np.ndarray
 
     def rows_first(self, index: np.ndarray | slice) -> Batch:
-        """Some of them as sequences of rows: x (rows, B, columns), targets (B,)."""
+        """The pictures at `index` as sequences of rows: x (rows, B, columns), targets (B,)."""
         return Batch(np.ascontiguousarray(self.images[index].swapaxes(0, 1)), self.labels[index])
 
 
 class Digits:
     """Pictures as `training.Data`.
 
-    train: to learn from. test: held out. batch_size: in a batch. seed: of the order of the batches.
+    train: to train on. test: held out. batch_size: pictures in a batch. seed: for shuffling.
 
-    Raises DataError where there is nothing to learn from or nothing held out.
+    Raises DataError if there is nothing to train on or nothing held out.
     """
 
     metrics: tuple[str, ...] = ("loss", "accuracy")
@@ -61,12 +61,12 @@ class Digits:
 
     @property
     def digest(self) -> str:
-        """A hash of what is learnt from and what is held out."""
+        """A hash of the training data and the held-out data."""
         arrays = (self.train.images, self.train.labels, self.test.images, self.test.labels)
         return hashlib.sha256(b"".join(np.ascontiguousarray(a).data for a in arrays)).hexdigest()[:16]
 
     def batches(self, epoch: int) -> list[Batch]:
-        """See `training.Data`: all pictures, in another order in each epoch."""
+        """See `training.Data`: all pictures, shuffled anew in each epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         return [self.train.rows_first(index) for index in shuffled(len(self.train.labels), self.batch_size, rng)]
 
@@ -77,17 +77,17 @@ class Digits:
 
 
 def default_data(dtype: str = "float32", seed: int = 0) -> tuple[Pictures, Pictures]:
-    """Four fifths and a fifth of the 1,797 pictures of 8 rows of 8 that come with the package, shuffled with `seed`."""
+    """The 1,797 pictures of 8 x 8 pixels that come with the package, shuffled with `seed`: four fifths, and the last fifth."""
     with resources.files(__package__).joinpath("data", "digits.npz").open("rb") as file, np.load(file) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     return _split(images / np.dtype(dtype).type(16), labels.astype(np.int64), seed)
 
 
 def mnist(folder: str | os.PathLike[str], dtype: str = "float32", seed: int = 0) -> tuple[Pictures, Pictures]:
-    """MNIST from the published files in `folder`: what to learn from, and the published test part.
+    """MNIST from the published files in `folder`: the training set and the test set.
 
-    Without the files of the test part a fifth is held out, shuffled with `seed`. Raises DataError for a file that is missing,
-    damaged or of another kind, see `idx`.
+    Without the test set's files, a random fifth (by `seed`) of the training set is held out instead. Raises DataError for a file
+    that is missing, damaged or of another kind, see `idx`.
     """
     if not Path(folder).is_dir():
         raise DataError(
@@ -120,7 +120,7 @@ def classifier(
     dtype: str = "float32",
     seed: int = 0,
 ) -> SequenceModel:
-    """The model for pictures of `columns` columns; backend, dtype, seed: as `RNN` takes them. A forget bias is 1."""
+    """The model for pictures of `columns` columns; backend, dtype, seed: as for `RNN`. A forget bias is 1."""
     found = cells.find(cell)
     numbers: dict[str, Any] = {"forget_bias": 1.0} if "forget_bias" in found.numbers else {}
     rnn = RNN(found, hidden_size, hidden_size, backend=backend, dtype=dtype, seed=seed, **numbers)

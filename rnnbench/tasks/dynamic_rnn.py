@@ -42,7 +42,7 @@ def new_cell(
     """A cell with TensorFlow's initial values: kernels Glorot uniform, biases 0, but 1 for a GRU's gates.
 
     cell_name: one of `CELLS`. num_units: H. forget_bias: of an LSTM, added when it runs; None for its default, 1. seed: of the
-    kernels. backend: of the RNN. Raises ValueError for another cell, and InteropError for a forget bias where there is none.
+    kernels. backend: of the RNN. Raises ValueError for another cell, and InteropError for a forget bias that the cell lacks.
     """
     if cell_name not in CELLS:
         raise ValueError(unknown("cell", cell_name, CELLS))
@@ -67,9 +67,9 @@ def new_cell(
 
 
 def zero_state(cell: RNN, batch_size: int, state_is_tuple: bool = True) -> State:
-    """The state before the first step: zeros (B, H), for an LSTM a tuple of two or both joined to (B, 2H).
+    """The state before the first step: zeros (B, H); for an LSTM a tuple of two, or the two concatenated, (B, 2H).
 
-    cell: whose state. state_is_tuple: as in `dynamic_rnn`.
+    cell: the network that the state is for. state_is_tuple: as in `dynamic_rnn`.
     """
     zeros = tuple(np.zeros((1, batch_size, width), cell.spec.dtype) for width in cell.spec.state_sizes)
     return _to_tensorflow(zeros, state_is_tuple)
@@ -86,23 +86,23 @@ def dynamic_rnn(
     """Outputs and final state of a cell over a batch of sequences.
 
     cell: an RNN of one layer, from `from_tf1` or `new_cell`. inputs: (B, T, I), or (T, B, I) with time_major. sequence_length:
-    (B,), None for T. initial_state: what `zero_state` describes, or None for zeros. state_is_tuple: False for an LSTM's state
-    joined to [c, h], here and in what is returned.
+    (B,), None for T. initial_state: in the form that `zero_state` returns, or None for zeros. state_is_tuple: False if an LSTM's
+    state is the concatenation [c, h], on input and output.
 
-    Past a row's length the outputs are zeros, and its state is the one at its last step. Raises ValueError for a network that is no
-    cell and a state of the wrong form, and whatever `RNN` raises.
+    Past a row's length the outputs are zeros, and its final state is the one at its last step. Raises ValueError for a network that
+    is not a single cell and for a state of the wrong form, and whatever `RNN` raises.
     """
     if cell.spec.num_layers * cell.spec.num_directions > 1:
         raise ValueError(f"a cell must be an RNN of one layer in one direction, not {cell}")
     arrays = np.asarray(inputs)
-    swap = bool(time_major) == cell.batch_first and arrays.ndim == 3  # any other shape is for the RNN to refuse
+    swap = bool(time_major) == cell.batch_first and arrays.ndim == 3  # the RNN rejects any other shape
     state = None if initial_state is None else _from_tensorflow(cell, initial_state, state_is_tuple)
     outputs, final = cell(arrays.swapaxes(0, 1) if swap else arrays, state, sequence_length)
     return (outputs.swapaxes(0, 1) if swap else outputs), _to_tensorflow(final, state_is_tuple)
 
 
 def _to_tensorflow(state: tuple[np.ndarray, ...], state_is_tuple: bool) -> State:
-    """Of our (h,) or (h, c), each (1, B, H)."""
+    """TensorFlow's form of our (h,) or (h, c), each (1, B, H)."""
     if len(state) == 1:
         return state[0][0]
     h, c = state
@@ -134,7 +134,7 @@ def _form(state: Any) -> str:
 
 
 def lines(backend: str) -> Iterator[str]:
-    """Each cell over two rows of lengths 5 and 3: its variables, the shapes, and what the conventions come to in numbers."""
+    """Runs each cell over two rows of lengths 5 and 3 and shows its variables, the shapes, and numbers for each convention."""
     lengths, (B, T, I), H = np.array([5, 3]), (2, 5, 3), 4
     inputs = np.random.default_rng(0).standard_normal((B, T, I))
     for name in CELLS:

@@ -1,4 +1,4 @@
-"""The idx files in which MNIST is published, plain or gzipped: every fault of a file is told in a sentence.
+"""Reads idx files, the format in which MNIST is published, plain or gzipped. Each fault of a file has its own error message.
 
 A file is big-endian: two zero bytes, the type (8: uint8), the number of dimensions; each dimension as uint32; then the elements,
 the last dimension fastest (http://yann.lecun.com/exdb/mnist).
@@ -22,7 +22,7 @@ _MEANING = {IMAGES: "images (0x00000803)", LABELS: "labels (0x00000801)"}
 def read_idx(path: str | os.PathLike[str], magic: int) -> np.ndarray:
     """The uint8 array in an idx file, gzipped or not, that starts with `magic`: IMAGES (N, rows, columns) or LABELS (N,).
 
-    Raises DataError for a file that is empty, damaged, truncated, too long or of another kind; OSError for none at all.
+    Raises DataError for a file that is empty, damaged, truncated, too long or of another kind; OSError for a missing one.
     """
     content = Path(path).read_bytes()
     if content[:2] == b"\x1f\x8b":
@@ -48,7 +48,7 @@ def read_idx(path: str | os.PathLike[str], magic: int) -> np.ndarray:
 
 
 def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, rows, columns) and labels (N,) from 0 to 9, from two files. Raises DataError also where they disagree."""
+    """Images (N, rows, columns) and labels (N,) from 0 to 9, from two files. Raises DataError also if their counts differ."""
     pictures, digits = read_idx(images, IMAGES), read_idx(labels, LABELS)
     if len(pictures) != len(digits):
         raise DataError(
@@ -61,9 +61,9 @@ def read_pair(images: str | os.PathLike[str], labels: str | os.PathLike[str]) ->
 
 
 def find(folder: str | os.PathLike[str], part: str) -> tuple[Path, Path] | None:
-    """The images and labels of `part` ("train" or "t10k") in `folder`, plain or .gz, or None where both are missing.
+    """The image and label files of `part` ("train" or "t10k") in `folder`, plain or .gz, or None if both are missing.
 
-    Raises DataError where only one is there.
+    Raises DataError if only one exists.
     """
     paths = []
     for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):

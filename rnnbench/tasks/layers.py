@@ -1,7 +1,7 @@
-"""Layers with a forward and a backward pass on NumPy arrays. Each names its parameters and holds none of them.
+"""Layers with a forward and a backward pass on NumPy arrays. A layer names its parameters but does not hold them.
 
 The parameters of a model are one flat dict, name -> array: "output.weight", "rnn.weight_hh_l0". A layer takes the dict, looks up
-what is its own, and gives gradients back under the same names, so that optimisers, checkpoints and checks see one dict as well.
+its own entries, and returns gradients under the same names, so that optimisers, checkpoints and checks see a single dict too.
 Names and shapes are those of PyTorch's `state_dict`.
 """
 
@@ -25,9 +25,9 @@ Params = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Rows:
-    """A gradient that is zero but for some rows: of an embedding, in which a batch touches few words.
+    """A row-sparse gradient, such as that of an embedding, of which a batch touches few words.
 
-    shape: of the whole array. index (N,): the rows, each once, ascending. values (N, ...): what stands in them.
+    shape: of the whole array. index (N,): the non-zero rows, ascending and unique. values (N, ...): their contents.
     """
 
     shape: tuple[int, ...]
@@ -45,7 +45,7 @@ Gradients = dict[str, "np.ndarray | Rows"]
 
 
 def dense(gradient: np.ndarray | Rows) -> np.ndarray:
-    """The gradient as an array: itself, or the whole of what has some rows only."""
+    """The gradient as a dense array: itself if it is one already."""
     return gradient.dense() if isinstance(gradient, Rows) else gradient
 
 
@@ -65,7 +65,7 @@ class Dense:
         }
 
     def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """x (..., inputs) -> (..., outputs), written into `out` if there is one, (rows of x, outputs) and contiguous."""
+        """x (..., inputs) -> (..., outputs), written into `out` if given, which is contiguous, (rows of x, outputs)."""
         weight, bias = (usable(params[name]) for name in (self.weight, self.bias))
         flat = usable(x, weight.dtype).reshape(-1, self.inputs)
         y = np.empty((len(flat), self.outputs), weight.dtype) if out is None else out
@@ -73,7 +73,7 @@ class Dense:
         return y.reshape(*x.shape[:-1], self.outputs)
 
     def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Params]:
-        """Gradients of x and of both parameters, from `params` and x as in `forward` and dy (..., outputs), the gradient of y."""
+        """Gradients of x and of both parameters. params, x: as in `forward`. dy: (..., outputs), the gradient of y."""
         weight = usable(params[self.weight])
         flat, rows = (
             usable(array, weight.dtype).reshape(-1, width) for array, width in ((x, self.inputs), (dy, self.outputs))
@@ -83,10 +83,10 @@ class Dense:
 
 
 class Embedding:
-    """A row of `{name}.weight` (words, width) for each word's number.
+    """Looks up a row of `{name}.weight` (words, width) for each token.
 
-    That is the product of W (width, words), the weights transposed, with a one-hot vector, done as a look-up of
-    a column, which is the same. Its gradient touches the rows of the words that occurred and no other.
+    This equals the product of W (width, words), the transposed weights, with a one-hot vector. The gradient is zero except in the
+    rows of the words that occurred.
     """
 
     def __init__(self, name: str, words: int, width: int) -> None:
@@ -94,11 +94,11 @@ class Embedding:
         self.weight = f"{name}.weight"
 
     def initialise(self, rng: np.random.Generator, dtype: str) -> Params:
-        """Drawn from the normal distribution with mean 0 and variance 1, torch.nn.Embedding's choice."""
+        """Drawn from the standard normal distribution, as in torch.nn.Embedding."""
         return {self.weight: rng.standard_normal((self.words, self.width)).astype(dtype)}
 
     def forward(self, params: Mapping[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
-        """tokens (...), whole numbers below `words` -> (..., width)."""
+        """tokens (...), integers below `words` -> (..., width)."""
         return params[self.weight][tokens]
 
     def backward(self, tokens: np.ndarray, dy: np.ndarray) -> Gradients:
@@ -110,10 +110,10 @@ class Embedding:
 
 
 class Recurrent:
-    """An `RNN` among the layers, its parameters under `{name}.`, as in "rnn.weight_ih_l0". It runs on the RNN's backend.
+    """An `RNN` as a layer, its parameters under `{name}.`, as in "rnn.weight_ih_l0". It runs on the RNN's backend.
 
-    rnn: time-major; its `params` are the initial values. Where it computes with BLAS, that has one thread: its others would spin
-    beside those of the other layers' kernels (team.py), and a step with 100 units take 85 ms instead of 50.
+    rnn: time-major; its `params` are the initial values. If its backend uses BLAS, BLAS is limited to one thread: others would
+    compete, spinning, with the threads of the other layers' kernels (team.py), and a step with 100 units would take 85 ms, not 50.
     """
 
     def __init__(self, name: str, rnn: RNN) -> None:
@@ -128,7 +128,7 @@ class Recurrent:
         return {self._prefix + name: array.copy() for name, array in self.rnn.params.items()}
 
     def load(self, params: Mapping[str, np.ndarray]) -> None:
-        """Hand the model's values to the RNN, after they have changed: backends pack weights, and a change is not seen."""
+        """Load the model's values into the RNN after they have changed: backends pack weights and do not notice changes."""
         self.rnn.load({name: params[self._prefix + name] for name in self.rnn.params})
 
     def forward(

@@ -10,13 +10,13 @@ import numpy as np
 from .kernels import passes
 from .kernels.team import run, threads_for, usable
 
-# logits that make another thread worth waking
+# logits per thread that make waking it worthwhile
 _WORTH_A_THREAD = 100_000
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss over some predictions, in nats. total: their sum. count: how many. correct: how many had the right class first."""
+    """A loss over some predictions, in nats. total: summed. count: of predictions. correct: how many ranked the target first."""
 
     total: float = 0.0
     count: int = 0
@@ -27,17 +27,17 @@ class Loss:
 
     @property
     def mean(self) -> float:
-        """A prediction's loss; NaN of none."""
+        """Loss per prediction; NaN if there are none."""
         return self.total / self.count if self.count else float("nan")
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean: among how many equally likely classes a prediction with this loss would choose."""
+        """exp of the mean: the number of equally likely classes that a prediction with this loss would choose between."""
         return math.exp(min(self.mean, 709.0))  # from 710 on exp overflows
 
     @property
     def accuracy(self) -> float:
-        """The share of right predictions; NaN of none."""
+        """The share of correct predictions; NaN if there are none."""
         return self.correct / self.count if self.count else float("nan")
 
 
@@ -53,15 +53,15 @@ def softmax_cross_entropy(
     scale: float = 1.0,
     out: np.ndarray | None = None,
 ) -> tuple[Loss, np.ndarray]:
-    """Minus the logarithm of the softmax of the target class, summed, and `scale` times its gradient of the logits.
+    """Cross-entropy: -log softmax at the target class, summed over all predictions; and `scale` times its gradient in the logits.
 
-    logits: (..., classes). targets: (...), whole numbers below `classes`. lengths: (B,) for logits (T, B, classes): what lies
-    past a row's end has no loss and the gradient 0, whatever stands there. scale: 1 / count for the gradient of the mean. out:
-    where the gradient goes, C-contiguous in the shape of logits; logits itself may be.
+    logits: (..., classes). targets: (...), integers below `classes`. lengths: (B,) for logits (T, B, classes): padding past a row's
+    end has loss 0 and gradient 0, whatever it contains. scale: 1 / count for the gradient of the mean. out: the array that receives
+    the gradient, C-contiguous and of the logits' shape; it may be logits itself.
 
-    The largest logit is taken off first, so nothing overflows, and the logarithm is of the sum, not of a quotient that may be 0.
-    Infinite and NaN logits make a NaN loss. Raises ValueError for targets and an `out` that do not fit, TypeError for logits that
-    are neither float32 nor float64.
+    The largest logit is subtracted first, so nothing overflows, and the logarithm is taken of the sum, not of a quotient that may
+    be 0. Infinite or NaN logits give a NaN loss. Raises ValueError if targets or `out` do not fit, TypeError if the logits are
+    neither float32 nor float64.
     """
     classes = logits.shape[-1]
     _check(logits, targets, lengths)
@@ -70,7 +70,7 @@ def softmax_cross_entropy(
     gradient = np.empty(logits.shape, logits.dtype) if out is None else out
     flat, flat_targets = logits.reshape(-1, classes), np.asarray(targets).reshape(-1)
     inside = None if lengths is None else valid(lengths, logits.shape[0]).reshape(-1)
-    if inside is not None:  # padding may hold anything, a target that is none included
+    if inside is not None:  # padding may hold anything, even invalid targets
         flat = np.where(inside[:, None], flat, 0)
         flat_targets = np.where(inside, flat_targets, 0)
     if flat_targets.size and not 0 <= flat_targets.min() <= flat_targets.max() < classes:
@@ -93,11 +93,11 @@ def softmax_cross_entropy(
 def mean_squared_error(
     outputs: np.ndarray, targets: np.ndarray, scale: float = 1.0, out: np.ndarray | None = None
 ) -> tuple[Loss, np.ndarray]:
-    """The squared differences, summed over all elements, and `scale` times their gradient of `outputs`.
+    """The squared differences, summed over all elements, and `scale` times the sum's gradient in `outputs`.
 
-    outputs, targets: arrays of one shape; a row of the first axis is one prediction. scale: see above. out: where the gradient
-    goes; outputs itself may be. `correct` of the Loss is 0.
-    Raises ValueError where the shapes differ.
+    outputs, targets: arrays of the same shape; a row of the first axis is one prediction. scale: see above. out: the array that
+    receives the gradient; it may be outputs itself. `correct` of the Loss is 0.
+    Raises ValueError if the shapes differ.
     """
     if outputs.shape != np.shape(targets):
         raise ValueError(f"outputs are {outputs.shape} and targets {np.shape(targets)}; they need the same shape")

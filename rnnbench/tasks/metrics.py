@@ -1,4 +1,4 @@
-"""What a training measured: its rows as CSV or JSON, and its curves as a plot."""
+"""The measurements of a training run: its rows as CSV or JSON, and its curves as a plot."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError unless `path` ends as `write_rows` can write."""
+    """Raise ValueError unless `write_rows` can write a file with the ending of `path`."""
     if Path(path).suffix not in (".csv", ".json"):
         raise ValueError(f"metrics can be written as .csv or .json, not to {str(path)!r}")
 
 
 def write_rows(rows: Rows, path: str | os.PathLike[str], columns: Sequence[str] = ()) -> None:
-    """Write rows to a file whose name ends in .csv or .json, whole or not at all. Raises ValueError for another ending.
+    """Write rows to a file whose name ends in .csv or .json, completely or not at all. Raises ValueError for another ending.
 
-    rows: of a Training. path: of the file. columns: names for the first line of a CSV file without a row. JSON has no infinity and
-    no NaN: they become null.
+    rows: of a Training. path: of the file. columns: the header of a CSV file if there are no rows. JSON has no infinity and no NaN:
+    they become null.
     """
     check_path(path)
     if Path(path).suffix == ".json":
@@ -46,7 +46,7 @@ def _is_no_number(value: Any) -> bool:
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError unless matplotlib can write `path`, by its ending; ModuleNotFoundError, with what to install, without it."""
+    """Raise ValueError unless matplotlib can write files with the ending of `path`; ModuleNotFoundError if it is not installed."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ModuleNotFoundError as error:
@@ -57,9 +57,9 @@ def check_picture(path: str | os.PathLike[str]) -> None:
 
 
 def plot_curves(curves: Mapping[str, Rows], path: str | os.PathLike[str], metric: str = "loss") -> None:
-    """Draw a metric over epochs, held out as well where it was measured, one colour for each of `curves` (label -> rows).
+    """Plot a metric over epochs, and its held-out value where measured, in one colour for each of `curves` (label -> rows).
 
-    path: ends as one of the kinds of pictures that matplotlib knows, such as .png. Raises as `check_picture`.
+    path: with the ending of an image format that matplotlib knows, such as .png. Raises what `check_picture` raises.
     """
     check_picture(path)
     from matplotlib.figure import Figure

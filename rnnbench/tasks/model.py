@@ -1,4 +1,4 @@
-"""What is trained: parameters in one flat dict, a loss, and its gradients."""
+"""Trainable models: parameters in one flat dict, a loss, and its gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..rnn import RNN
 from .layers import Dense, Embedding, Gradients, Params, Recurrent
 from .losses import Loss, mean_squared_error, softmax_cross_entropy, valid
 
-# rows of the output layer that are worked on at a time
+# rows of the output layer that are processed at a time
 _ROWS = 1024
 LOSSES: dict[str, Callable[..., tuple[Loss, np.ndarray]]] = {
     "softmax": softmax_cross_entropy,
@@ -22,26 +22,26 @@ LOSSES: dict[str, Callable[..., tuple[Loss, np.ndarray]]] = {
 class Model(Protocol):
     """What `training.Training` needs of a model.
 
-    params: name -> array. An optimiser changes them in place; then somebody calls `changed`.
+    params: name -> array. An optimiser changes them in place; `changed` has to be called afterwards.
     """
 
     params: Params
 
     def changed(self) -> None:
-        """Told that `params` have other values now."""
+        """Has to be called after the values of `params` have changed."""
 
     def loss(self, batch: Any) -> Loss:
-        """The loss over a batch; nothing is kept."""
+        """The loss over a batch, without the gradients."""
 
     def gradients(self, batch: Any) -> tuple[Loss, Gradients]:
-        """The loss over a batch, and the gradient of what is minimised, under the names of `params`."""
+        """The loss over a batch, and the gradients of the objective under the names of `params`."""
 
 
 class Batch(NamedTuple):
-    """What a SequenceModel learns from.
+    """A batch for a SequenceModel.
 
-    x: (T, B, I), or (T, B) whole numbers for an embedding. targets: (T, B, ...) of a model with `every_step`, else (B, ...);
-    classes as whole numbers for "softmax". lengths: (B,), or None where all are T long.
+    x: (T, B, I), or (T, B) integers for an embedding. targets: (T, B, ...) for a model with `every_step`, else (B, ...); class
+    indices for "softmax". lengths: (B,), or None if all are T long.
     """
 
     x: np.ndarray
@@ -50,15 +50,15 @@ class Batch(NamedTuple):
 
 
 class SequenceModel:
-    """A first layer, a recurrent network, and a dense layer on its output: at every step, or on the last h alone.
+    """A first layer, a recurrent network, and a dense layer, applied to the output of every step or to the last h alone.
 
-    rnn: time-major. outputs: classes, or numbers to predict. first: Dense or Embedding before the network, whose width is the
-    network's input; None hands x on as it is. every_step: a prediction for each step within a row's length. loss: "softmax"
-    (cross-entropy), or "squares" (squared error). per: what is minimised is a batch's loss per "prediction", or per "row", its sum
-    over a row's steps. seed: of the first and the last layer; the network has its own.
+    rnn: time-major. outputs: how many classes there are, or numbers to predict. first: a Dense or Embedding layer before the
+    network, as wide as the network's input; None passes x on unchanged. every_step: predict at each step within a row's length.
+    loss: "softmax" (cross-entropy), or "squares" (squared error). per: the objective is a batch's mean loss per "prediction", or
+    per "row", summed over the row's steps. seed: of the first and the last layer; the network has its own.
 
-    Parameters are called as the first layer calls them, "rnn.<parameter>", "output.weight" and "output.bias".
-    Raises ValueError where widths do not fit, and for an unknown loss or per.
+    Parameters are named as the first layer names them, "rnn.<parameter>", "output.weight" and "output.bias".
+    Raises ValueError if widths do not match, and for an unknown loss or per.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SequenceModel:
         self.recurrent.load(self.params)
 
     def predict(self, x: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
-        """Logits or numbers: (T, B, outputs) with `every_step`, 0 past a row's end; else (B, outputs). x, lengths: as in Batch."""
+        """Logits or values: (T, B, outputs) with `every_step`, 0 past a row's end; else (B, outputs). x, lengths: as in Batch."""
         output, final = self.recurrent.infer(self._enter(x), None, lengths)
         predicted = self.output.forward(self.params, output if self.every_step else self._last(final))
         if self.every_step and lengths is not None:
@@ -142,7 +142,7 @@ class SequenceModel:
         return x if self.first is None else self.first.forward(self.params, x)
 
     def _last_rows(self, h: np.ndarray) -> np.ndarray:
-        """The last layer's part (D, B, H) of an h_n (layers * D, B, H)."""
+        """The last layer's rows (D, B, H) of an h_n (layers * D, B, H)."""
         return h[-self._directions :]
 
     def _last(self, final: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -153,21 +153,21 @@ class SequenceModel:
     def _predictions(
         self, batch: Batch, output: np.ndarray, final: tuple[np.ndarray, ...]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """What the output layer reads (N, D*H), its targets (N, ...), and which steps (T, B) they are of; None for all."""
+        """The output layer's input (N, D*H), its targets (N, ...), and a mask (T, B) of the steps used; None for all."""
         if not self.every_step:
             return self._last(final), batch.targets, None
         if batch.lengths is None:
             return output.reshape(-1, output.shape[2]), batch.targets.reshape(-1, *batch.targets.shape[2:]), None
-        # padding is left out before the widest layer, not masked after it
+        # padding is dropped before the widest layer rather than masked after it
         inside = valid(batch.lengths, len(output))
         return output[inside], batch.targets[inside], inside
 
     def _output_gradients(
         self, features: np.ndarray, targets: np.ndarray, scale: float
     ) -> tuple[Loss, np.ndarray, Params]:
-        """The loss, `scale` times its gradient of `features`, and those of the output layer.
+        """The loss, `scale` times its gradient in `features`, and the gradients of the output layer's parameters.
 
-        A part of the rows at a time: all logits at once, of thousands of classes, would fill the memory.
+        Rows are processed in chunks: with thousands of classes, all logits at once would fill the memory.
         """
         dfeatures, total = np.empty_like(features), Loss()
         sums: Params = {}
@@ -181,7 +181,7 @@ class SequenceModel:
         return total, dfeatures, sums
 
     def _predicted(self, x: np.ndarray) -> np.ndarray:
-        """(rows, outputs) in an array that is kept from step to step: fresh memory costs a page fault for each 4 KiB."""
+        """(rows, outputs) in an array that is reused from step to step: fresh memory costs a page fault per 4 KiB."""
         if len(self._kept) < len(x):
             self._kept = np.empty((len(x), self.output.outputs), self.recurrent.rnn.spec.dtype)
         return self.output.forward(self.params, x, self._kept[: len(x)])

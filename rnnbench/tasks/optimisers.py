@@ -1,6 +1,6 @@
-"""Optimisers: what becomes of the parameters, given their gradients. They work in place on a model's flat dict.
+"""Optimisers: they update a model's flat dict of parameters in place, given the gradients.
 
-What an optimiser remembers between steps is in `state()`, numbers and arrays by name, which a checkpoint keeps.
+Whatever an optimiser remembers between steps is in `state()`, numbers and arrays by name, which checkpoints store.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .kernels import passes
 from .kernels.team import in_place, run, threads_for, usable
 from .layers import Gradients, Params, Rows, dense
 
-# elements that make another thread worth waking
+# elements per thread that make waking it worthwhile
 _WORTH_A_THREAD = 100_000
 
 
@@ -25,26 +25,26 @@ class Optimiser(Protocol):
     learning_rate: float
 
     def step(self, params: Params, gradients: Gradients) -> None:
-        """Change `params` in place. Gradients under names that params lacks raise a KeyError."""
+        """Update `params` in place. Raises KeyError for gradients under names that params lacks."""
 
     def end_of_epoch(self, loss: float) -> None:
-        """Told the mean training loss of each epoch, before the next one starts."""
+        """Called with the mean training loss of each epoch, before the next one starts."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that later steps depend on, by name."""
+        """Everything that later steps depend on, by name."""
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` of an optimiser of the same kind returned."""
+        """Restore what `state` of an optimiser of the same kind returned."""
 
 
 class SGD:
     """Stochastic gradient descent: p -= learning_rate * v, where v = momentum * v + gradient.
 
-    learning_rate: above 0. momentum: from 0, which keeps no v, to below 1. halve: halve the learning rate after each epoch whose
-    loss is above that of the epoch before.
+    learning_rate: above 0. momentum: in [0, 1); with 0 no v is kept. halve: halve the learning rate after each epoch whose loss is
+    above that of the previous one.
 
-    Raises ValueError for numbers outside. Source of momentum's form: torch.optim.SGD, after Sutskever et al., On the importance of
-    initialization and momentum in deep learning, ICML 2013.
+    Raises ValueError for numbers out of range. Source of this form of momentum: torch.optim.SGD, after Sutskever et al., On the
+    importance of initialization and momentum in deep learning, ICML 2013.
     """
 
     def __init__(self, learning_rate: float = 0.005, momentum: float = 0.0, halve: bool = False) -> None:
@@ -54,7 +54,7 @@ class SGD:
         self._velocity: Params = {}
 
     def step(self, params: Params, gradients: Gradients) -> None:
-        """See `Optimiser.step`. Without momentum, rows that a gradient does not have cost nothing."""
+        """See `Optimiser.step`. Without momentum, rows missing from a sparse gradient cost nothing."""
 
         for name, gradient in gradients.items():
             array = params[name]
@@ -91,9 +91,8 @@ class Adam:
 
     From Kingma and Ba, arXiv:1412.6980, Algorithm 1; the numbers are torch.optim.Adam's.
 
-    learning_rate: above 0. beta1, beta2: how much of the running mean of the gradient and of its square stays each step. epsilon:
-    above 0.
-    Raises ValueError for numbers outside.
+    learning_rate: above 0. beta1, beta2: decay rates of the running means of the gradient and of its square. epsilon: above 0.
+    Raises ValueError for numbers out of range.
     """
 
     def __init__(
@@ -107,10 +106,10 @@ class Adam:
         self._square: Params = {}
 
     def step(self, params: Params, gradients: Gradients) -> None:
-        """See `Optimiser.step`. Rows that a gradient does not have move on by what is left of their mean."""
+        """See `Optimiser.step`. Rows missing from a sparse gradient still move, by their decaying running mean."""
         self._steps += 1
         unbiased = 1 - self.beta1**self._steps, math.sqrt(1 - self.beta2**self._steps)
-        # m / unbiased / (sqrt(v) / unbiased + epsilon), with the two constants taken out of the array's arithmetic
+        # m / unbiased / (sqrt(v) / unbiased + epsilon), with the two constants factored out of the array arithmetic
         rate, epsilon = self.learning_rate * unbiased[1] / unbiased[0], self.epsilon * unbiased[1]
         numbers = (rate, epsilon, 1 - self.beta1, 1 - self.beta2)
         for name, gradient in gradients.items():
@@ -138,7 +137,7 @@ class Adam:
 
 
 def _pass(body: Any, p: np.ndarray, g: np.ndarray, *more: Any) -> None:
-    """One pass of a kernel over parameters, their gradient and what else is as large."""
+    """One pass of a kernel over parameters, their gradient, and optimiser state of the same size."""
     flat = (in_place(a) if isinstance(a, np.ndarray) else a for a in more)
     run(body, in_place(p), usable(g).reshape(-1), *flat, threads=threads_for(p.size, _WORTH_A_THREAD))
 
@@ -151,9 +150,9 @@ def _adam_rows(p: np.ndarray, g: Rows, m: np.ndarray, v: np.ndarray, numbers: li
 
 
 def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
-    """Scale all gradients, in place, by the one factor that brings their common Euclidean norm down to `limit`, if it is above.
+    """Scale all gradients in place by a common factor, so that their global Euclidean norm is at most `limit`.
 
-    Returns the norm before. Gradients that are not finite stay as they are. Raises ValueError for a limit that is not above 0.
+    Returns the norm before scaling. Gradients that are not finite stay unchanged. Raises ValueError for a limit not above 0.
     Source: Pascanu, Mikolov, Bengio, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_.
     """
     _positive("limit", limit)
@@ -166,16 +165,16 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
 
 
 def global_norm(gradients: Gradients) -> float:
-    """The Euclidean norm of all gradients together; NaN or infinite where one of them is."""
+    """The Euclidean norm of all gradients together; NaN or infinite if one of them is."""
     arrays = _arrays(gradients)
     parts = []
     for array in arrays:
         flat = usable(array).reshape(-1)
         sums = np.empty(-(-flat.size // passes.SQUARED))
         run(passes.squares, flat, sums, threads=threads_for(flat.size, _WORTH_A_THREAD))
-        parts.append(float(sums.sum()))  # in one order, however many threads there are
+        parts.append(float(sums.sum()))  # in the same order whatever the number of threads
     norm = math.sqrt(sum(parts))
-    if not math.isfinite(norm):  # the square of a large float32 is infinite, and its norm need not be
+    if not math.isfinite(norm):  # the square of a large float32 overflows, even if the norm does not
         norm = math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
     return norm
 

@@ -1,7 +1,7 @@
 """Synthetic data whose best possible loss is known exactly, so that training can be checked against a number.
 
-Markov         the entropy rate: no model predicts its symbols better, and an LSTM has to come close
-adding         1/6, the mean squared error of the best constant answer: below it something has been remembered
+Markov         the entropy rate: no model predicts the symbols better, and an LSTM has to come close
+adding         1/6, the mean squared error of the best constant answer: to get below it, a model has to remember something
 copy_memory    10 ln 8 / (T + 20), the loss of a model that knows when to answer but not what
 """
 
@@ -16,11 +16,12 @@ BLANK, DELIMITER, COPY_SYMBOLS = 8, 9, 10
 
 
 class Markov:
-    """A random source of symbols 0 to S-1, each drawn from a distribution that the last `order` ones decide.
+    """A random source of symbols 0 to S-1, each drawn from a distribution that depends on the last `order` symbols.
 
-    symbols: S. order: how many symbols back the next one depends on. seed: of the distributions. concentration: of the Dirichlet
-    law that they are drawn from: the smaller, the more predictable. transition: (S^order, S), the distributions, a row a
-    context, of which the newest symbol is the last digit in base S. Raises ValueError for sizes that leave nothing to learn.
+    symbols: S. order: how many preceding symbols the next one depends on. seed: of the distributions. concentration: of the
+    Dirichlet distribution that they are drawn from: the smaller, the more predictable. transition: (S^order, S), one distribution
+    per context; a context is a number in base S whose last digit is the newest symbol. Raises ValueError for sizes that leave
+    nothing to learn.
     """
 
     def __init__(self, symbols: int = 4, order: int = 2, seed: int = 0, concentration: float = 0.3) -> None:
@@ -31,7 +32,7 @@ class Markov:
         self.symbols, self.order = symbols, order
         rng = np.random.default_rng(seed)
         drawn = rng.dirichlet(np.full(symbols, concentration), size=symbols**order)
-        # a chain that can reach everything from everywhere has one stationary law
+        # an irreducible chain has a unique stationary distribution
         self.transition = 0.98 * drawn + 0.02 / symbols
 
     def stationary(self) -> np.ndarray:
@@ -40,14 +41,14 @@ class Markov:
         successors = (np.arange(contexts)[:, None] * self.symbols + np.arange(self.symbols)) % contexts
         chain = np.zeros((contexts, contexts))
         np.add.at(chain, (np.arange(contexts)[:, None], successors), self.transition)
-        # pi (chain - 1) = 0 and sum pi = 1, all at once
+        # solve pi (chain - 1) = 0 and sum pi = 1 together
         equations = np.vstack([chain.T - np.eye(contexts), np.ones(contexts)])
         return np.linalg.lstsq(equations, np.append(np.zeros(contexts), 1.0), rcond=None)[0]
 
     def entropy_rate(self, seen: int | None = None) -> float:
-        """The least possible mean loss of predicting the next symbol, in nats; exp of it is the least perplexity.
+        """The lowest possible mean loss of predicting the next symbol, in nats; its exp is the lowest perplexity.
 
-        seen: for a model that knows only the last `seen` symbols, from 0 to order; None for one that knows all of them.
+        seen: for a model that sees only the last `seen` symbols, from 0 to order; None for one that sees all of them.
         As in Cover and Thomas, Elements of Information Theory, theorem 4.2.4.
         """
         known = self.order if seen is None else seen
@@ -60,7 +61,7 @@ class Markov:
         return float(-(joint * np.log(conditional)).sum())
 
     def sample(self, seq_len: int, batch_size: int, seed: int) -> np.ndarray:
-        """(T, B) symbols, each row one run of the source from a random context on. seed: of the draws."""
+        """(T, B) symbols, each row an independent sequence from a random context on. seed: of the draws."""
         rng = np.random.default_rng(seed)
         cumulative = self.transition.cumsum(axis=1)
         context = rng.choice(len(self.transition), batch_size, p=self._law())
@@ -96,10 +97,10 @@ def adding(seq_len: int, batch_size: int, seed: int, dtype: str = "float32") -> 
 
 
 def copy_memory(delay: int, batch_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The copying problem: symbols (T + 20, B) and what is to be answered at each step, in the same shape, for a delay of T.
+    """The copying problem: symbols (T + 20, B) and the expected answer at each step, in the same shape, for a delay of T.
 
-    Ten symbols below 8 are shown, then T blanks (8), of which the last is the delimiter (9) that asks for them, then ten blanks,
-    during which the ten are to be repeated; everywhere else the answer is blank. seed: of the symbols.
+    The input is ten symbols below 8, then T blanks (8), the last of them replaced by a delimiter (9), then ten blanks, during which
+    the answer is the ten symbols; everywhere else the answer is blank. seed: of the symbols.
     From Arjovsky, Shah, Bengio, Unitary Evolution Recurrent Neural Networks, arXiv:1511.06464, section 5.1.
     Raises ValueError for a delay below 1.
     """
@@ -115,5 +116,5 @@ def copy_memory(delay: int, batch_size: int, seed: int) -> tuple[np.ndarray, np.
 
 
 def copy_memory_floor(delay: int) -> float:
-    """10 ln 8 / (T + 20), the mean loss of a model that answers blanks and then guesses the ten symbols, for a `delay` of T."""
+    """10 ln 8 / (T + 20), the mean loss of a model that knows when to answer but guesses the ten symbols, for a `delay` of T."""
     return COPY_SYMBOLS * math.log(BLANK) / (delay + 20)

@@ -1,4 +1,4 @@
-"""From text to numbered words: files, sentences, tokens, and the dictionary with its three marks."""
+"""From text to token ids: files, sentences, tokens, and the dictionary with its three marks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .batches import DataError
 
 START, END, UNKNOWN = "<start>", "<end>", "<unknown>"
 MARKS = (START, END, UNKNOWN)
-_TOKEN = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")  # a word with what an apostrophe joins to it, or a sign
+_TOKEN = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")  # a word, including parts joined by apostrophes, or a sign
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """A file of UTF-8 text. Raises DataError for one that is empty or no text, OSError for none at all."""
+    """The contents of a UTF-8 file. Raises DataError for one that is empty or not text, OSError for a missing one."""
     content = Path(path).read_bytes()
     if b"\0" in content:
         raise DataError(f"{path} is binary: byte {content.index(0)} is zero; a text file is needed")
@@ -37,9 +37,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def read_column(path: str | os.PathLike[str], column: str) -> str:
-    """A column of a CSV file, whose first line names its columns; each cell is a paragraph, or a whole book.
+    """A column of a CSV file with a header line; each cell is a paragraph, or a whole book.
 
-    Raises DataError also for a file without the column, or with nothing in it; else as `read_text`.
+    Raises DataError also for a file without the column, or with nothing in it; otherwise as `read_text`.
     """
     content, limit = read_text(path), csv.field_size_limit()
     try:
@@ -59,9 +59,9 @@ def read_column(path: str | os.PathLike[str], column: str) -> str:
 
 
 def default_text() -> str:
-    """The help texts of Python's own language reference, which come with Python (`pydoc_data.topics`; PSF licence).
+    """The help topics from Python's language reference, which come with Python (`pydoc_data.topics`; PSF licence).
 
-    Their wording differs a little from one version of Python to the next. Raises DataError where they were left out of it.
+    Their wording differs slightly between versions of Python. Raises DataError if this Python was installed without them.
     """
     try:
         from pydoc_data.topics import topics
@@ -73,8 +73,8 @@ def default_text() -> str:
 def sentences(text: str, longest: int | None = None) -> list[list[str]]:
     """The text's sentences as lists of tokens: lower-case words, numbers and single signs.
 
-    A sentence ends at . ! or ? before white space, and at an empty line. longest: tokens after which it is cut, what is left
-    being the next one. Raises DataError for a text without any word.
+    A sentence ends at . ! or ? before white space, and at an empty line. longest: tokens after which a sentence is split. Raises
+    DataError for a text without any word.
     """
     found = [_TOKEN.findall(sentence) for sentence in _SENTENCE.split(text.lower())]
     pieces = [f[k : k + (longest or len(f))] for f in found if f for k in range(0, len(f), longest or len(f))]
@@ -84,9 +84,9 @@ def sentences(text: str, longest: int | None = None) -> list[list[str]]:
 
 
 class Dictionary:
-    """Words by number and numbers by word: the three marks, then the words, the most frequent first.
+    """Maps words to ids and back: the three marks come first, then the words, the most frequent first.
 
-    words: without the marks, each once.
+    words: without the marks, no duplicates.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -98,8 +98,8 @@ class Dictionary:
 
     @classmethod
     def of(cls, tokens: Iterable[Sequence[str]], size: int) -> Dictionary:
-        """The dictionary of sentences' most frequent words, `size` entries with the marks, or fewer where there are fewer words.
-        Words that are equally frequent are in alphabetical order. tokens: the sentences.
+        """The dictionary of the most frequent words: `size` entries including the marks, or fewer if there are fewer words.
+        Equally frequent words are in alphabetical order. tokens: the sentences.
         """
         counts = Counter(token for sentence in tokens for token in sentence)
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -109,11 +109,11 @@ class Dictionary:
         return len(self.words)
 
     def encode(self, sentence: Sequence[str]) -> np.ndarray:
-        """The words' numbers between those of the start and the end mark, int64; a word it does not have is the unknown mark."""
+        """The words' ids, int64, between those of the start and end marks; a word not in the dictionary is the unknown mark."""
         inner = [self._numbers.get(word, self.unknown) for word in sentence]
         return np.array([self.start, *inner, self.end], np.int64)
 
     def decode(self, numbers: Iterable[int]) -> str:
-        """Words as a line of text, without start and end marks, signs joined to the word before."""
+        """The words as a line of text, without start and end marks; punctuation follows a word without a space."""
         words = [self.words[k] for k in numbers if k not in (self.start, self.end)]
         return re.sub(r" ([.,;:!?)\]}%])", r"\1", re.sub(r"([(\[{]) ", r"\1", " ".join(words)))

@@ -1,7 +1,7 @@
 """A text classifier: embedded tokens, an LSTM of four separate gates, and a dense layer on its last h.
 
-Textbooks write the LSTM out with matrices of its own for each gate and unroll it by hand. `four_gates` takes the network's matrices
-apart like that, `join_gates` puts them together again, and `unrolled_by_hand` is that program; the network computes the same.
+Textbooks write the LSTM with separate matrices for each gate and unroll it by hand. `four_gates` splits the network's matrices in
+that way, `join_gates` joins them again, and `unrolled_by_hand` is that program; the network computes the same.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .training import Training
 LONGEST = 50  # tokens after which a text is cut
 GATES = ("input", "forget", "candidate", "output")  # PyTorch's order
 PACKAGES = ("asyncio", "email", "importlib", "logging", "multiprocessing", "unittest", "xml")
-_EVALUATED = 128  # texts in a batch of those that are only looked at
+_EVALUATED = 128  # texts in an evaluation batch
 
 
 class Gate(NamedTuple):
-    """One gate's own matrices: W (H, I) for what comes in, U (H, H) for h, b (H,)."""
+    """One gate's matrices: W (H, I) for the input, U (H, H) for h, b (H,)."""
 
     W: np.ndarray
     U: np.ndarray
@@ -37,14 +37,14 @@ class Gate(NamedTuple):
 
 
 class Texts:
-    """Labelled texts to learn from and held out, as `training.Data`.
+    """Labelled texts, for training and held out, as `training.Data`.
 
-    texts, labels: as many of one as of the other. size: entries of the dictionary, made of what is learnt from. longest: tokens
-    after which a text is cut. batch_size: texts in a batch, of like lengths. held_out: the share that is held out. seed: of the
-    split and of the order of batches.
+    texts, labels: one label per text. size: entries of the dictionary, built from the training texts. longest: tokens after which
+    a text is truncated. batch_size: texts in a batch, of similar lengths. held_out: the share that is held out. seed: of the split
+    and of the order of batches.
 
-    dictionary: of what is learnt from. names: the different labels in alphabetical order, whose places are the classes.
-    Raises DataError for a single label or none, too few texts to hold some out, and a text without a word.
+    dictionary: of the training texts. names: the distinct labels in alphabetical order; a label's index is its class.
+    Raises DataError for fewer than two labels, too few texts to hold some out, and a text without a word.
     """
 
     metrics: tuple[str, ...] = ("loss", "accuracy")
@@ -76,11 +76,11 @@ class Texts:
         self._train, self._test = ([(encoded[k], classes[k]) for k in part] for part in (order[count:], order[:count]))
 
     def encode(self, text: str) -> np.ndarray:
-        """The numbers of a text's tokens, cut at `longest`, between the start and the end mark."""
+        """The ids of a text's tokens, truncated to `longest`, between the start and end marks."""
         return self.dictionary.encode(_tokens(text, self.longest))
 
     def batches(self, epoch: int) -> list[Batch]:
-        """See `training.Data`: all texts, in other batches in each epoch."""
+        """See `training.Data`: all texts, batched anew in each epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         groups = by_length([len(text) for text, _ in self._train], self.batch_size, rng)
         return [_batch([self._train[k] for k in group]) for group in groups]
@@ -91,7 +91,7 @@ class Texts:
         return [_batch(ordered[k : k + _EVALUATED]) for k in range(0, len(ordered), _EVALUATED)]
 
     def most_frequent(self) -> tuple[str, float]:
-        """The label that most texts to learn from have, and its share of the held-out ones: the accuracy of saying it always."""
+        """The most frequent training label, and its share of the held-out texts: the accuracy of always predicting it."""
         label = np.bincount([label for _, label in self._train]).argmax()
         return self.names[label], float(np.mean([other == label for _, other in self._test]))
 
@@ -108,8 +108,8 @@ def _batch(pairs: Sequence[tuple[np.ndarray, int]]) -> Batch:
 def default_texts() -> tuple[list[str], list[str]]:
     """Docstrings of Python's standard library, each with the package of PACKAGES that it is from.
 
-    They are read from the sources of the Python that runs, so they differ a little from one version to the next; those that occur
-    twice count once. Raises DataError where the sources were left out.
+    They are read from the sources of the running Python, so they differ slightly between versions; duplicates are dropped. Raises
+    DataError if this Python was installed without its sources.
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     found: dict[str, str] = {}
@@ -135,18 +135,18 @@ def _docstrings(source: str) -> Iterator[str]:
 def classifier(
     words: int, classes: int, hidden_size: int = 64, backend: str = "numba-cpu", dtype: str = "float32", seed: int = 0
 ) -> SequenceModel:
-    """The model for texts in `words` different words and so many `classes`; the embedding is as wide as the network.
+    """The model for a dictionary of `words` entries and for `classes` classes; the embedding is as wide as the network.
 
-    backend, dtype, seed: as `RNN` takes them.
+    backend, dtype, seed: as for `RNN`.
     """
     rnn = RNN("lstm", hidden_size, hidden_size, backend=backend, dtype=dtype, seed=seed, forget_bias=1.0)
     return SequenceModel(rnn, classes, Embedding("embedding", words, hidden_size), seed=seed)
 
 
 def four_gates(params: Mapping[str, np.ndarray]) -> dict[str, Gate]:
-    """A classifier's LSTM as four gates by name, each with its own matrices; both biases are added, and 1 to the forget gate's.
+    """A classifier's LSTM as four gates by name, each with its own matrices. The two biases are summed.
 
-    params: of `classifier`, whose forget bias of 1 is then in b.
+    params: of `classifier`, whose forget bias of 1 is added to the forget gate's b.
     """
     W, U, b_x, b_h = (
         np.split(params[f"rnn.{name}_l0"], 4) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -156,9 +156,9 @@ def four_gates(params: Mapping[str, np.ndarray]) -> dict[str, Gate]:
 
 
 def join_gates(gates: Mapping[str, Gate]) -> Params:
-    """The reverse of `four_gates`: the network's parameters of four separate gates, all of the bias in bias_ih.
+    """The inverse of `four_gates`: the network's parameters from four separate gates, with all of the bias in bias_ih.
 
-    Raises ValueError for other gates than GATES, or matrices that do not fit each other.
+    Raises ValueError for gates other than GATES, or matrices whose shapes disagree.
     """
     if set(gates) != set(GATES):
         raise ValueError(f"an LSTM's gates are {', '.join(GATES)}, not {', '.join(gates)}")
@@ -173,9 +173,9 @@ def join_gates(gates: Mapping[str, Gate]) -> Params:
 
 
 def unrolled_by_hand(params: Mapping[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
-    """What `classifier` computes for one text, written out: a step a token, a line a gate. Returns logits (classes,).
+    """What `classifier` computes for one text, written out: one step per token, one line per gate. Returns logits (classes,).
 
-    params: the model's. tokens: (T,) numbers, of `Texts.encode`.
+    params: the model's. tokens: (T,) ids, from `Texts.encode`.
     """
     gates = four_gates(params)
     h = c = np.zeros_like(gates["input"].b)
@@ -195,7 +195,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def lines(backend: str) -> Iterator[str]:
-    """Learns to tell which package of the standard library a docstring is from, and says it of some that it has never seen."""
+    """Learns to tell which package of the standard library a docstring is from, and shows its answers for some unseen ones."""
     texts, labels = default_texts()
     data = Texts(texts, labels)
     label, share = data.most_frequent()

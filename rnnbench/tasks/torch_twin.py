@@ -1,9 +1,9 @@
-"""A `SequenceModel` in PyTorch, as a PyTorch programmer writes it: the yardstick for whole training steps.
+"""A `SequenceModel` in PyTorch, as a PyTorch programmer would write it: the yardstick for whole training steps.
 
-`nn.Embedding` or `nn.Linear`, `nn.LSTM` (or RNN, GRU), `nn.Linear`, `cross_entropy`, `torch.optim`. What makes it fast on a CPU is
-used: padded rows go into the recurrent layer as they are, since oneDNN's LSTM knows no packed ones, and no step looks ahead; only
-the steps within a row's length reach the output layer, the widest; an embedding under plain SGD has a sparse gradient; Adam is the
-fused one. `torch.compile`, which needs a C++ compiler, is left out.
+`nn.Embedding` or `nn.Linear`, `nn.LSTM` (or RNN, GRU), `nn.Linear`, `cross_entropy`, `torch.optim`. It uses what makes PyTorch fast
+on a CPU: padded rows go into the recurrent layer as they are, because oneDNN's LSTM does not support packed sequences (and no step
+looks ahead, so padding does no harm); only the steps within a row's length reach the output layer, the widest; an embedding under
+plain SGD has a sparse gradient; Adam is the fused one. `torch.compile`, which needs a C++ compiler, is not used.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .model import Batch, SequenceModel
 class TorchTwin:
     """PyTorch's modules with copies of a model's parameters, and the optimiser for them.
 
-    model: with a prediction at every step, one way, without run-time numbers such as a forget bias. optimiser: "adam" or "sgd".
-    learning_rate: its rate. clip: bring the gradients' global norm down to this.
+    model: unidirectional, with a prediction at every step, without run-time numbers such as a forget bias. optimiser: "adam" or
+    "sgd". learning_rate: its rate. clip: limit of the gradients' global norm.
 
-    Raises ValueError for a model that has no twin here.
+    Raises ValueError for a model that this class does not support.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TorchTwin:
         )
 
     def put(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """A batch as tensors: x, which steps are within a row's length (or nothing for all), and the targets of those."""
+        """A batch as tensors: x, a mask of the steps within each row's length (omitted if all are), and their targets."""
         inside = np.ones(batch.x.shape, bool) if batch.lengths is None else valid(batch.lengths, len(batch.x))
         targets = torch.from_numpy(np.ascontiguousarray(batch.targets[inside]))
         return torch.from_numpy(np.ascontiguousarray(batch.x)), torch.from_numpy(inside), targets

@@ -1,4 +1,4 @@
-"""The training loop: epochs of batches, a measured row now and then, early stop, checkpoints that continue the same curve."""
+"""The training loop: epochs of batches, rows of metrics, early stopping, and checkpoints that continue the same curve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 class Diverged(ArithmeticError):
-    """The loss or a gradient is no longer finite; the message says when, with which rate, and what to try."""
+    """The loss or a gradient is no longer finite; the message says when, at which learning rate, and what to try."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,18 +36,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Data(Protocol):
-    """What is learnt from.
+    """Training data.
 
-    metrics: what rows tell of a loss, among METRICS.
+    metrics: which of METRICS the rows contain.
     """
 
     metrics: tuple[str, ...]
 
     def batches(self, epoch: int) -> Sequence[Any]:
-        """The batches of an epoch, counted from 0: the same whenever asked for the same epoch."""
+        """The batches of an epoch, counted from 0: always the same ones for the same epoch."""
 
     def held_out(self) -> Sequence[Any]:
-        """Batches that are never learnt from, or none."""
+        """Batches that are never trained on; may be empty."""
 
 
 METRICS: dict[str, Callable[[Loss], float]] = {
@@ -58,14 +58,14 @@ METRICS: dict[str, Callable[[Loss], float]] = {
 
 
 class Training:
-    """A model on its way: how far it has come, the rows measured so far, and how to go on.
+    """A training run: the model, its progress, the rows measured so far, and how to continue.
 
-    data, optimiser: see their protocols. clip: bring the gradients' global norm down to this. patience: stop after so many epochs
-    in which the held-out loss did not fall below its lowest, and go back to the parameters that it was lowest with. every: measure
-    a row each so many steps, besides those at the ends of epochs; 0 for none. path: where a checkpoint is written after each epoch,
-    after Ctrl-C and at the end; None for nowhere. about: kept in the checkpoint, for whoever has to build model and data again.
+    data, optimiser: see their protocols. clip: limit of the gradients' global norm. patience: stop after this many epochs in which
+    the held-out loss did not fall below its minimum, and restore the parameters at that minimum. every: measure a row every so many
+    steps, besides those at the ends of epochs; 0 for none. path: where a checkpoint is written after each epoch, after Ctrl-C and
+    at the end; None for nowhere. about: stored in the checkpoint, for rebuilding the model and the data.
 
-    rows: dicts with "kind" ("step" or "epoch"), "epoch" (from 1), "step" (of the whole training), the data's metrics over the steps
+    rows: dicts with "kind" ("step" or "epoch"), "epoch" (from 1), "step" (of the whole run), the data's metrics over the steps
     since the last row of that kind, "held_out_<metric>" (None in rows of steps), "learning_rate", "seconds" (spent in training
     steps so far) and "items_per_second" (predictions trained on per second since the last row of that kind).
     """
@@ -85,7 +85,7 @@ class Training:
         self.clip, self.patience, self.every = clip, patience, every
         self.path, self.about = path, dict(about or {})
         self.rows: list[Row] = []
-        self.epoch = self.step = 0  # epochs that are done; steps of the running one
+        self.epoch = self.step = 0  # epochs completed; steps completed in the current one
         self.total_steps, self.seconds = 0, 0.0
         self.stopped_early = False
         self._sums = {"step": (Loss(), 0.0), "epoch": (Loss(), 0.0)}  # losses and seconds since the last row
@@ -94,7 +94,7 @@ class Training:
 
     @property
     def columns(self) -> list[str]:
-        """What a row tells, in order."""
+        """The keys of a row, in order."""
         metrics = self.data.metrics
         told = [*metrics, *(f"held_out_{name}" for name in metrics)]
         return ["kind", "epoch", "step", *told, "learning_rate", "seconds", "items_per_second"]
@@ -102,13 +102,13 @@ class Training:
     def run(
         self, epochs: int, report: Callable[[Row], None] | None = None, tick: Callable[[], None] | None = None
     ) -> None:
-        """Go on until `epochs` epochs are done in all, or `patience` is at its end.
+        """Continue until `epochs` epochs are done in total, or `patience` runs out.
 
         report: called with each new row. tick: called after each step, for a progress bar.
 
-        Raises Diverged where the loss or a gradient is not finite, with the parameters of before that step, or where the held-out
-        loss is not, with those of the end of that epoch; the checkpoint on disk stays. Raises Interrupted for Ctrl-C, when the
-        running step is done and the checkpoint written; a second Ctrl-C interrupts at once.
+        Raises Diverged if the loss or a gradient is not finite, leaving the parameters as before that step, or if the held-out loss
+        is not, leaving those at the end of that epoch; the checkpoint on disk stays. Raises Interrupted for Ctrl-C, after finishing
+        the current step and writing the checkpoint; a second Ctrl-C interrupts at once.
         """
         with _noticed_interrupts() as asked:
             while self.epoch < epochs and not self.stopped_early:
@@ -125,10 +125,10 @@ class Training:
                 self.save()
                 if asked:
                     raise Interrupted(self.path)
-        if self.path is not None and not os.path.exists(self.path):  # there was no epoch to do
+        if self.path is not None and not os.path.exists(self.path):  # there was nothing left to do
             self.save()
 
-    @np.errstate(all="ignore")  # a number that overflows shows in the next loss
+    @np.errstate(all="ignore")  # an overflow shows in the next loss
     def _one_step(self, batch: Any) -> None:
         start = perf_counter()
         loss, gradients = self.model.gradients(batch)
@@ -168,7 +168,7 @@ class Training:
         trained = self._sums["epoch"][0].mean
         held_out = self.held_out()
         self._measure("epoch", held_out, report)
-        if held_out is not None and not math.isfinite(held_out.total):  # the epoch's last step went too far
+        if held_out is not None and not math.isfinite(held_out.total):  # the epoch's last step diverged
             self._diverged("held-out loss is", held_out.mean, self.total_steps)
         self.epoch, self.step = self.epoch + 1, 0
         self.optimiser.end_of_epoch(trained)
@@ -185,7 +185,7 @@ class Training:
 
     @np.errstate(all="ignore")
     def held_out(self) -> Loss | None:
-        """The loss over what was held out; None where nothing was."""
+        """The loss over the held-out data; None if there is none."""
         batches = self.data.held_out()
         return sum((self.model.loss(batch) for batch in batches), Loss()) if len(batches) else None
 
@@ -194,7 +194,7 @@ class Training:
         raise Interrupted(self.path)
 
     def save(self) -> None:
-        """Write the checkpoint to `path`, if there is one: whole, or not at all."""
+        """Write the checkpoint to `path`, if there is one: completely, or not at all."""
         if self.path is None:
             return
         progress = {
@@ -212,9 +212,9 @@ class Training:
         checkpoint.save(self.path, {"about": self.about, "progress": progress}, groups)
 
     def restore(self, path: str | os.PathLike[str]) -> None:
-        """Go on from a checkpoint of the same model, data and optimiser: later rows are those of a training never interrupted.
+        """Resume from a checkpoint of the same model, data and optimiser: later rows are those of an uninterrupted run.
 
-        Raises CheckpointError for a file that is damaged or of another model, OSError for none at all.
+        Raises CheckpointError for a file that is damaged or of another model, OSError for a missing one.
         """
         about, groups = checkpoint.load(path)
         try:
@@ -252,7 +252,8 @@ class Training:
 
 @contextmanager
 def _noticed_interrupts() -> Iterator[list[int]]:
-    """Within it the first Ctrl-C is noted in the list, and a second one raises KeyboardInterrupt; the handler of before returns.
+    """A context in which the first Ctrl-C is recorded in the list, and a second one raises KeyboardInterrupt. On exit the previous
+    handler is restored.
 
     An exception in the middle of an optimiser's step would leave half of the parameters changed. Only the main thread gets signals.
     """

@@ -1,7 +1,7 @@
-"""An LSTM unrolled over a chunk of a long sequence, with a loss at every step and a state that goes on into the next chunk.
+"""An LSTM unrolled over a chunk of a long sequence, with a loss at every step and a state that is carried into the next chunk.
 
-That is truncated backpropagation through time: the state's values are carried forward over a chunk's edge, its gradient is not
-carried back over it. Source: Williams and Peng, An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network
+That is truncated backpropagation through time: the state's values are carried across chunk boundaries, its gradient is not.
+Source: Williams and Peng, An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network
 Trajectories, 1990; the loss is summed over the steps, as TensorFlow 1's tutorials have it.
 """
 
@@ -21,7 +21,7 @@ State = tuple[np.ndarray, ...]
 
 
 class Unrolled:
-    """Symbols through an embedding, an LSTM and a fully connected output, one prediction a step.
+    """An embedding, an LSTM and a fully connected output layer: one prediction per step.
 
     symbols: S, how many there are. hidden_size: also the embedding's width. backend, dtype: of the RNN. seed: of all parameters.
     Attribute params: name -> array, for an optimiser to change, after which `changed` has to be called.
@@ -43,7 +43,7 @@ class Unrolled:
         }
 
     def changed(self) -> None:
-        """Told that `params` have other values now."""
+        """Has to be called after the values of `params` have changed."""
         self.recurrent.load(self.params)
 
     def zero_state(self, batch_size: int) -> State:
@@ -52,19 +52,19 @@ class Unrolled:
         return tuple(np.zeros((1, batch_size, width), spec.dtype) for width in spec.state_sizes)
 
     def step(self, symbols: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """One step: logits (B, S) for what follows symbols (B,), and the state behind them. state: as in `gradients`."""
+        """One step: logits (B, S) for what follows symbols (B,), and the state after them. state: as in `gradients`."""
         output, final = self.recurrent.infer(self.embedding.forward(self.params, symbols[None]), state)
         return self.output.forward(self.params, output[0]), final
 
     def loss(self, symbols: np.ndarray, targets: np.ndarray, state: State) -> tuple[Loss, State]:
-        """The loss over a chunk and the state behind it. The arguments are those of `gradients`."""
+        """The loss over a chunk and the state after it. The arguments are those of `gradients`."""
         output, final = self.recurrent.infer(self.embedding.forward(self.params, symbols), state)
         return softmax_cross_entropy(self.output.forward(self.params, output), targets)[0], final
 
     def gradients(self, symbols: np.ndarray, targets: np.ndarray, state: State) -> tuple[Loss, Gradients, State]:
-        """The loss of every step, the gradients, and the state to hand to the next chunk.
+        """The loss over all steps, the gradients, and the state to pass to the next chunk.
 
-        symbols, targets: (T, B). state: of `zero_state`, or what the chunk before returned. The gradients are those of the loss
+        symbols, targets: (T, B). state: from `zero_state`, or what the previous chunk returned. The gradients are those of the loss
         summed over the steps and averaged over the rows.
         """
         embedded = self.embedding.forward(self.params, symbols)
@@ -72,16 +72,16 @@ class Unrolled:
         logits = self.output.forward(self.params, output)
         loss, dlogits = softmax_cross_entropy(logits, targets, scale=1 / symbols.shape[1])
         doutput, found = self.output.backward(self.params, output, dlogits)
-        # no gradient comes back from the chunk behind, and the one for the state before this one goes no further
+        # no gradient arrives from the next chunk, and the gradient of the initial state is dropped
         dembedded, _, recurrent = self.recurrent.backward(tape, doutput)
         return loss, found | recurrent | self.embedding.backward(symbols, dembedded), final
 
 
 def train(model: Unrolled, symbols: np.ndarray, seq_len: int, optimiser: Optimiser) -> Iterator[Loss]:
-    """Once through long sequences, chunk by chunk; yields each chunk's loss, from before it was learnt from.
+    """Train once through long sequences, chunk by chunk; yields each chunk's loss before the update on that chunk.
 
-    model: whose parameters change. symbols: (N, B), B sequences side by side, each symbol the target of the one before. seq_len:
-    steps in a chunk; what does not fill a last one is left out. optimiser: that changes the parameters.
+    model: to be trained. symbols: (N, B), B sequences side by side, each symbol the target of the one before. seq_len: steps in a
+    chunk; an incomplete last chunk is dropped. optimiser: of the parameters.
     """
     state = model.zero_state(symbols.shape[1])
     for start in range(0, len(symbols) - seq_len, seq_len):
@@ -93,7 +93,7 @@ def train(model: Unrolled, symbols: np.ndarray, seq_len: int, optimiser: Optimis
 
 
 def lines(backend: str) -> Iterator[str]:
-    """Trains on a random source whose entropy rate is known, and prints how near to it the loss comes."""
+    """Trains on a random source whose entropy rate is known, and prints how close to it the loss comes."""
     source = Markov(symbols=4, order=2, seed=0)
     least, memoryless = source.entropy_rate(), source.entropy_rate(seen=1)
     yield f"predict a random source of 4 symbols; the loss is in nats a symbol, guessing has {np.log(4):.4f}"

@@ -14,15 +14,15 @@ from .layers import Embedding
 from .model import Batch, SequenceModel
 from .text import MARKS, Dictionary
 
-_EVALUATED = 32  # sentences in a batch of those that are only looked at
+_EVALUATED = 32  # sentences in an evaluation batch
 
 
 class Corpus:
-    """Sentences to learn from and sentences held out, as `training.Data`.
+    """Sentences, for training and held out, as `training.Data`.
 
-    sentences: as tokens. size: entries of the dictionary, the marks among them; it is made of the sentences that are learnt from.
-    exact: refuse a size that there are not enough different words for. batch_size: sentences in a batch, of like lengths. held_out:
-    the share of sentences to hold out. seed: of the split and of the order of batches. dictionary: takes the place of an own one.
+    sentences: lists of tokens. size: entries of the dictionary, marks included; it is built from the training sentences. exact:
+    reject a size for which there are not enough different words. batch_size: sentences in a batch, of similar lengths. held_out:
+    the share of sentences to hold out. seed: of the split and of the order of batches. dictionary: to use instead of building one.
 
     Raises DataError for too few sentences to hold some out, and for a dictionary larger than the corpus.
     """
@@ -56,12 +56,12 @@ class Corpus:
 
     @property
     def tokens(self) -> int:
-        """Predictions in an epoch: the words to learn from, and an end mark for each sentence."""
+        """Predictions in an epoch: the training words, and an end mark for each sentence."""
         return sum(len(sentence) - 1 for sentence in self._train)
 
     @property
     def digest(self) -> str:
-        """A hash of what is learnt from and what is held out, as numbers."""
+        """A hash of the training and the held-out token ids."""
         return hashlib.sha256(b"/".join(s.tobytes() for s in (*self._train, *self._test))).hexdigest()[:16]
 
     def unknown_share(self) -> float:
@@ -70,7 +70,7 @@ class Corpus:
         return float(np.mean(words == self.dictionary.unknown))
 
     def batches(self, epoch: int) -> list[Batch]:
-        """See `training.Data`: all sentences, in other batches in each epoch."""
+        """See `training.Data`: all sentences, batched anew in each epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         groups = by_length([len(s) for s in self._train], self.batch_size, rng)
         return [_batch([self._train[k] for k in group]) for group in groups]
@@ -82,7 +82,7 @@ class Corpus:
 
 
 def _batch(sentences: Sequence[np.ndarray]) -> Batch:
-    """Each word is to be followed by the next one: targets are x, a step later."""
+    """Each word's target is the next word: targets are x, shifted by one step."""
     whole, lengths = pad(sentences)
     return Batch(whole[:-1], whole[1:], lengths - 1)
 
@@ -98,7 +98,7 @@ def language_model(
 ) -> SequenceModel:
     """The model for a dictionary of `words` entries; the embedding is as wide as the network.
 
-    backend, dtype, seed: as `RNN` takes them. per: see `SequenceModel`.
+    backend, dtype, seed: as for `RNN`. per: see `SequenceModel`.
     """
     rnn = RNN(cell, hidden_size, hidden_size, backend=backend, dtype=dtype, seed=seed)
     first = Embedding("embedding", words, hidden_size)
@@ -113,10 +113,11 @@ def sample(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> list[str]:
-    """`count` sentences that the model makes up, word by word, each drawn from its softmax.
+    """`count` sentences sampled from the model, word by word, from its softmax.
 
-    model: of `language_model`, trained with this dictionary. longest: words after which a sentence is cut. temperature: that the
-    logits are divided by: below 1 likely words become likelier. seed: of the draws. The start and unknown marks are never drawn.
+    model: of `language_model`, trained with this dictionary. longest: words after which a sentence is cut off. temperature: the
+    logits are divided by it, so below 1 likely words become likelier. seed: of the draws. The start and unknown marks are never
+    drawn.
 
     Raises ValueError for a temperature that is not above 0, and for a model of another kind.
     """
@@ -133,7 +134,7 @@ def sample(
     for _ in range(longest):
         output, state = model.recurrent.infer(embedding.forward(model.params, tokens[None]), state)
         logits = model.output.forward(model.params, output[0]).astype(np.float64)
-        with np.errstate(over="ignore"):  # as the temperature falls to 0 all words but the likeliest go to -infinity
+        with np.errstate(over="ignore"):  # as the temperature approaches 0, all logits but the largest go to -infinity
             logits = (logits - logits.max(1, keepdims=True)) / temperature
         logits[:, [dictionary.start, dictionary.unknown]] = -np.inf
         # the largest of logit + Gumbel noise is a draw from the softmax

@@ -1,7 +1,7 @@
 """Compiled CPU kernels: `@njit` on SIMD vectors, specialised for each cell, cached on disk.
 
-Where to read on: layout.py tells where everything lies in memory, forward.py and backward.py walk through time, tile.py is the
-matrix product, vector_math.py the activations, cell_type.py how a cell becomes a type.
+Where to read on: layout.py describes the memory layout, forward.py and backward.py walk through time, tile.py is the matrix
+product, vector_math.py has the activations, and cell_type.py turns a cell into a Numba type.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def describe() -> str:
 
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:
-    """None: the kernels run every cell, size and direction."""
+    """None: the kernels run every cell and size, in inference and training."""
     return None
 
 
@@ -38,13 +38,13 @@ def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
 
 
 def start() -> None:
-    """Make Numba and its threads ready for kernels."""
+    """Get Numba and its threads ready for kernels."""
     _start_numba()
     start_pool()
 
 
-@lru_cache(maxsize=1)  # training prepares at each step
+@lru_cache(maxsize=1)  # training calls `prepare` at each step
 def _start_numba() -> None:
-    """Load Numba's own registries, half a second that it would otherwise spend inside the first call of any kernel."""
+    """Load Numba's own registries, which would otherwise take half a second of the first call of any kernel."""
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()

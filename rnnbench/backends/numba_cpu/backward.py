@@ -1,7 +1,7 @@
-"""The backward kernel: backpropagation through time, each step's stages from the last to the first.
+"""The backward kernel: backpropagation through time, running each step's stages from the last to the first.
 
-It leaves the adjoints of all pre-activations in `dpre`, and their sums in `dbias`; the weights' gradients are matrix products over
-all steps at once, which gradients.py does afterwards. Threads divide the work as in forward.py. Buffers: see layout.py.
+It leaves the adjoints of all pre-activations in `dpre`, and their sums in `dbias`. The weights' gradients are matrix products over
+all steps at once, which gradients.py computes afterwards. Threads divide the work as in forward.py. Buffers: see layout.py.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
 
 @cached_njit(nogil=True, boundscheck=False)
 def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
-    """Run BPTT of a layer in one direction.
+    """BPTT through one layer that reads its sequences in one direction.
 
-    body: `_sequence`. dstates: a tuple of arrays (B*H,), the final states' adjoints before and the initial ones' after. stage:
-    `Stages`, which specialises the kernel; arrays: Arrays; doutput (T*B*D*H,); lengths (B,) or empty; d: BackwardDims; panels,
-    back_panels: their numbers; threads, by_rows, barrier: as in the forward kernel.
+    body: `_sequence`. dstates: a tuple of arrays (B*H,), the final states' adjoints on entry and the initial states' on return.
+    stage: a `Specialisation`, for which the kernel is compiled. arrays: `KernelArrays`. doutput (T*B*D*H,). lengths (B,) or empty.
+    d: `BackwardDims`. panels, back_panels: their numbers. threads, by_rows, barrier: as in the forward kernel.
     """
     barrier[:2] = 0
     work, plane = arrays.work, d.batch_size * d.padded
@@ -37,40 +37,40 @@ def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_pa
 
 @cached_njit(boundscheck=False, no_cpython_wrapper=True)
 def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier, thread):
-    """All steps, for one thread's part and its panels of back."""
+    """All steps, for one thread's part of the units and its part of back's panels."""
     part = part_of(d.batch_size, panels, threads, thread, by_rows)
     back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
     visits = 1
     for k in range(d.seq_len):
         t = k if d.reverse else d.seq_len - 1 - k
-        # prev and new are the slots of the states before and after the step, as in the forward direction
+        # prev and new are the slots of the states before and after the step, as in the forward pass
         now = Now(t, k & 1, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
-        visits = _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
+        visits = _run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits)
 
 
 BACKWARD = Kernel(_backward, _sequence, own=1)
 
 
-def _stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
-    """The stages of one step, from `stage` on; returns the barrier's next visit."""
+def _run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
+    """Run the stages of one step, from `stage` on. Returns the number of the next visit to the barrier."""
     raise NotImplementedError("compiled only")
 
 
-@inner_overload(_stages, once=True)
-def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
+@inner_overload(_run_stages, once=True)
+def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
     if stage.is_end:
         return lambda stage, arrays, doutput, lengths, d, now, part, back, barrier, visits: visits
-    program, vectors = stage.program, stage.stages.vectors
+    program, vectors = stage.program, stage.specialisation.vectors
     blocks, states, kept = len(program.pre), len(program.cell.states), len(program.saved)
     is_first = stage.index == 0
 
-    def stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
+    def run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
         work = arrays.work
         width = vectors * lanes_of(work)
         plane = d.batch_size * d.padded
         slots = d.seq_len + 1
         dnew, dstate = now.turn, 1 - now.turn
-        # one number for each of cell_type.BACKWARD_BUFFERS:
+        # one stride for each of cell_type.BACKWARD_BUFFERS:
         # state, new, saved, vector, number, dpre, dnew, dstate, back, dvector
         stride = (
             slots * plane, slots * plane, lanes_of(work), d.padded, 1,
@@ -111,11 +111,11 @@ def _stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrier, v
             visits = wait(barrier, part.parties, visits)
             _transposes(stage, arrays, d, now, going_on(part, lengths, d.ragged, now.t), back)
         visits = wait(barrier, part.parties, visits)
-        return _stages(
+        return _run_stages(
             next_stage(stage), arrays, doutput, lengths, d, now, part, back, barrier, visits
         )  # fmt: skip
 
-    return stages
+    return run_stages
 
 
 def _add_to_biases(stage, work, d, t, part, unit):
@@ -128,7 +128,7 @@ def _add_to_biases_of_stage(stage, work, d, t, part, unit):
     written = tuple(place.at for place, _ in stage.stage.code.stores if place.buffer == "dpre")
     if not written:
         return lambda stage, work, d, t, part, unit: None
-    blocks, vectors = len(stage.program.pre), stage.stages.vectors
+    blocks, vectors = len(stage.program.pre), stage.specialisation.vectors
 
     def add_to_biases(stage, work, d, t, part, unit):
         lanes = lanes_of(work)
@@ -157,7 +157,7 @@ def _stage_has_products(stage):
 
 @inner_njit
 def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
-    """Past a row's end the states' adjoints pass to the step before as they are, and nothing reaches the weights."""
+    """Past a row's end the states' adjoints pass unchanged to the previous step, and the weights get no gradient."""
     plane = d.batch_size * d.padded
     for s in range(states):
         copy(work, dnew_at + 2 * s * plane + other_slot, work, dnew_at + 2 * s * plane, width)
@@ -166,7 +166,7 @@ def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
 
 
 def _transposes(stage, arrays, d, now, part, back):
-    """back = R^T dpre for the stage's operands from `stage.operand` on: the thread's rows and panels of back."""
+    """back = R^T dpre for the stage's operands from `stage.operand` on, for the thread's rows and panels of back."""
     raise NotImplementedError("compiled only")
 
 
@@ -176,7 +176,7 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
         return lambda stage, arrays, d, now, part, back: None
     program, index = stage.program, stage.stage.operands[stage.operand]
     start, size = program.operands[index].pre.start, len(program.operands[index].pre)
-    vectors = stage.stages.back_vectors
+    vectors = stage.specialisation.back_vectors
     product = product_over_rows(vectors)
 
     def transposes(stage, arrays, d, now, part, back):
@@ -190,7 +190,7 @@ def _transposes_of_stage(stage, arrays, d, now, part, back):
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         for i in range(back.first_panel, back.end_panel):
             panel = to_and_fro(i, back.first_panel, back.end_panel, now.t)
-            # the zeros that every sum starts from stand before the packed weights
+            # the zeros that every sum starts from precede the packed weights
             product(
                 one, rows,
                 work, back_at + panel * width, zero, d.padded_back,

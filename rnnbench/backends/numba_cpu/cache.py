@@ -1,7 +1,7 @@
-"""Compiled kernels on disk, in a folder that changes whenever they could; see `kernel_files`.
+"""Compiled kernels on disk, in a folder whose name changes whenever the kernels might; see `kernel_files`.
 
-Its name is a hash of all sources that kernels are made of, of Numba's and LLVM's versions, of the processor and of the SIMD width,
-and a kernel's entry carries the key of the cell's program in its type's name (`cell_type`).
+The name is a hash of all sources that kernels are made of, of Numba's and LLVM's versions, of the processor and of the SIMD width.
+A kernel's entry contains the key of the cell's program, in the name of its type (`cell_type`).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def folder() -> Path:
 
 
 class _SharedCache(FunctionCache):
-    """Numba's cache of one function, safe for processes that save at once and for damaged files.
+    """Numba's cache of one function, made safe against concurrent processes and damaged files.
 
-    All specialisations share an index file; two processes that read it, take the next number and write it back would give one
-    number to two kernels, and a third process would then load the wrong one.
+    All specialisations of a function share an index file. Two processes that read it, take the next number and write it back would
+    give the same number to two kernels, and a third process would then load the wrong one.
     """
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -54,7 +54,7 @@ class _SharedCache(FunctionCache):
             super().save_overload(sig, data)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """A saved kernel, or None where there is none or its file is damaged; it is then compiled and saved again."""
+        """A saved kernel, or None if there is none or its file is damaged; it is then compiled and saved again."""
         try:
             return super().load_overload(sig, target_context)
         except kernel_files.DAMAGE as error:
@@ -64,16 +64,17 @@ class _SharedCache(FunctionCache):
             return None
 
 
-# no reference counts (an option of Numba's without a type), no exception for a division by zero, which sizes rule out, and no
-# second function for C
+# no reference counting (an option that Numba's type stubs lack), no exception for a division by zero, which sizes rule out, and no
+# second entry point for C
 _PLAIN: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` whose results are kept in `folder()`; the process's own setting of Numba's cache stays as it is.
+    """`numba.njit` with its cache in `folder()`; the process's own setting of Numba's cache folder is not changed.
 
-    The function and what it calls may not make arrays: reference counting is off. Each call inside would count the arrays that it
-    is handed up and down, atomically, and threads that meet at every step would pass those counters' cache lines to and fro.
+    The function and its callees must not create arrays, because reference counting is off. With it, each call would atomically
+    increment and decrement the counters of its array arguments, and threads that meet at every step would contend for the counters'
+    cache lines.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

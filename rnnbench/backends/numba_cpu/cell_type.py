@@ -1,8 +1,8 @@
-"""A cell's stages as Numba types, so that one kernel is specialised, compiled and cached for each cell.
+"""A cell's stages as Numba types, so that a kernel is specialised, compiled and cached for each cell.
 
-The name of a type carries the hash of the cell's equations: an entry of the disk cache for other equations is never found.
-A kernel walks the stages by recursion over types (`next_stage`), and a stage's products likewise (`next_operand`); both end
-when the type says that nothing is left.
+A type's name contains the hash of the cell's equations, so the disk cache never returns a kernel for other equations.
+A kernel walks the stages by recursion over types (`next_stage`), and a stage's products likewise (`next_operand`); the recursion
+ends at a type that says that nothing is left.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import simd
 from .inner import inner_njit, inner_overload, named
 from .vector_math import NAMESPACE
 
-# which of the kernel's three arrays (weights, tape, work) holds a buffer of the program, for each direction
+# which of the kernel's three arrays (weights, tape, work) holds a buffer of the program, for each pass
 FORWARD_BUFFERS = {"pre": 2, "state": 1, "new": 1, "saved": 1, "operand": 1, "vector": 0, "number": 0}
 BACKWARD_BUFFERS = {
     "state": 1,
@@ -38,9 +38,10 @@ BACKWARD_BUFFERS = {
 
 
 @dataclass(frozen=True)
-class Stages:
-    """The stages of one direction, as a value that a kernel takes. `vectors` is the width of a panel in SIMD vectors, and
-    `back_vectors` that of a panel of the transposed products.
+class Specialisation:
+    """What a kernel is compiled for, as a value that it takes: one pass of a cell's program, and the widths of its panels.
+
+    `vectors` is the width of a panel in SIMD vectors, `back_vectors` that of a panel of the transposed products.
     """
 
     key: str
@@ -51,7 +52,7 @@ class Stages:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The program's stages in this direction."""
+        """The program's stages in this pass."""
         return self.program.backward if self.backward else self.program.forward
 
     @property
@@ -60,44 +61,44 @@ class Stages:
         return BACKWARD_BUFFERS if self.backward else FORWARD_BUFFERS
 
 
-_KNOWN: dict[str, Stages] = {}
+_KNOWN: dict[str, Specialisation] = {}
 
 
 @lru_cache(maxsize=1024)
-def stages_of(cell: Cell, training: bool, vectors: int, back_vectors: int = 0) -> Stages:
-    """The `Stages` of a cell: of the backward direction if `back_vectors` is given. Kernels are found again by its key."""
-    part = program(cell, training)
-    key = f"{part.key}-{vectors}-{back_vectors}"
-    _KNOWN[key] = Stages(key, part, bool(back_vectors), vectors, back_vectors)
+def specialisation_of(cell: Cell, training: bool, vectors: int, back_vectors: int = 0) -> Specialisation:
+    """The `Specialisation` of a cell: of the backward pass if `back_vectors` is given. Cached kernels are found by its key."""
+    program_ = program(cell, training)
+    key = f"{program_.key}-{vectors}-{back_vectors}"
+    _KNOWN[key] = Specialisation(key, program_, bool(back_vectors), vectors, back_vectors)
     return _KNOWN[key]
 
 
 class StageType(types.Type):
-    """Stage `index` of the stages called `key`, and within it the operand at `operand`."""
+    """Stage `index` of the `Specialisation` called `key`, and within it the operand at `operand`."""
 
     def __init__(self, key: str, index: int = 0, operand: int = 0) -> None:
-        self.stages_key, self.index, self.operand = key, index, operand
+        self.specialisation_key, self.index, self.operand = key, index, operand
         super().__init__(name=f"Stage({key}, {index}, {operand})")
 
     @property
-    def stages(self) -> Stages:
-        """The stages that the key stands for."""
-        return _KNOWN[self.stages_key]
+    def specialisation(self) -> Specialisation:
+        """The specialisation that the key stands for."""
+        return _KNOWN[self.specialisation_key]
 
     @property
     def program(self) -> Program:
-        """The program that they belong to."""
-        return self.stages.program
+        """The program that it runs."""
+        return self.specialisation.program
 
     @property
     def is_end(self) -> bool:
         """Whether all stages are done."""
-        return self.index == len(self.stages.stages)
+        return self.index == len(self.specialisation.stages)
 
     @property
     def stage(self) -> Stage:
         """The stage itself."""
-        return self.stages.stages[self.index]
+        return self.specialisation.stages[self.index]
 
     @property
     def has_operand(self) -> bool:
@@ -108,13 +109,13 @@ class StageType(types.Type):
 register_model(StageType)(models.OpaqueModel)
 
 
-@typeof_impl.register(Stages)
-def _typeof_stages(value: Stages, context: Any) -> StageType:
+@typeof_impl.register(Specialisation)
+def _typeof_specialisation(value: Specialisation, context: Any) -> StageType:
     return StageType(value.key)
 
 
 @unbox(StageType)
-def _unbox_stages(stage: StageType, value: Any, context: Any) -> NativeValue:
+def _unbox_specialisation(stage: StageType, value: Any, context: Any) -> NativeValue:
     return NativeValue(context.context.get_dummy_value())
 
 
@@ -129,8 +130,8 @@ def _successor(make: Any) -> Any:
     return successor
 
 
-next_stage = _successor(lambda s: StageType(s.stages_key, s.index + 1))
-next_operand = _successor(lambda s: StageType(s.stages_key, s.index, s.operand + 1))
+next_stage = _successor(lambda s: StageType(s.specialisation_key, s.index + 1))
+next_operand = _successor(lambda s: StageType(s.specialisation_key, s.index, s.operand + 1))
 
 
 # ---- pointwise code: load what it reads, compute, store what it writes
@@ -138,9 +139,9 @@ next_operand = _successor(lambda s: StageType(s.stages_key, s.index, s.operand +
 
 @intrinsic
 def _load_all(context, stage, arrays, at, stride):
-    """The vectors that the stage's code reads, as a tuple. Element i of a buffer is at at[buffer] + i * stride[buffer]."""
+    """The vectors that the stage's code reads, as a tuple. Item i of a buffer starts at at[buffer] + i * stride[buffer]."""
     dtype = arrays.dtype.dtype
-    code, buffers = stage.stage.code, list(stage.stages.buffers.items())
+    code, buffers = stage.stage.code, list(stage.specialisation.buffers.items())
     order = [name for name, _ in buffers]
     result = types.UniTuple(simd.Vector(dtype), len(code.loads))
 
@@ -161,11 +162,11 @@ def _load_all(context, stage, arrays, at, stride):
 
 @intrinsic
 def _store_all(context, stage, arrays, at, stride, count, results):
-    """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: dpre, which matrix products
-    sum over, gets zeros there. Gradients of vectors are added to what is there: they sum over time.
+    """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: there dpre gets zeros, because
+    matrix products sum over it. Gradients of vectors are accumulated, because they sum over time.
     """
     dtype = arrays.dtype.dtype
-    code, buffers = stage.stage.code, list(stage.stages.buffers.items())
+    code, buffers = stage.stage.code, list(stage.specialisation.buffers.items())
     order = [name for name, _ in buffers]
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -188,7 +189,7 @@ def _store_all(context, stage, arrays, at, stride, count, results):
 
 
 def _addresses(context: Any, builder: Any, arrays: Any, values: Any, buffers: list[tuple[str, int]]) -> Any:
-    """A function from (position of a buffer, index in it) to an address."""
+    """A function from (position of a buffer, index of an item) to an address."""
     arrays_, at, stride = values
 
     def address(position: int, index: int) -> Any:
@@ -208,7 +209,7 @@ def _compute(stage, values):
 @inner_overload(_compute)
 def _compute_stage(stage, values):
     function = compile_function(emit(stage.program, stage.stage.code), stage.stage.code.name, NAMESPACE)
-    function = inner_njit(named(function, stage.stages_key))
+    function = inner_njit(named(function, stage.specialisation_key))
     return lambda stage, values: function(*values)
 
 

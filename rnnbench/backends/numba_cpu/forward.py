@@ -1,7 +1,8 @@
-"""The forward kernel: input projections a chunk of steps at a time, then each step stage by stage.
+"""The forward kernel: input projections for a chunk of steps at a time, then each step, stage by stage.
 
-A thread works on a range of rows and a range of panels of hidden units. With rows enough each thread takes some rows and needs
-nobody; with few rows all threads take all rows and some panels each, and meet after every stage. Buffers: see layout.py.
+A thread works on a range of rows and a range of panels of hidden units. If there are enough rows, each thread takes some of them
+and works independently. Otherwise every thread takes all rows but only some panels, and threads meet after every stage. Buffers:
+see layout.py.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
 
 @cached_njit(nogil=True, boundscheck=False)
 def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier):
-    """Run a layer in one direction.
+    """Run one layer, reading its sequences in one direction.
 
-    body: `_sequence`. states: a tuple of arrays (B*H,), the initial ones before and the final ones after. stage: `Stages`, which
-    specialises the kernel. x (T*B*I,); arrays: Arrays; output (T*B*D*H,), written; lengths (B,) or empty; d: ForwardDims; panels:
-    their number; threads; by_rows: divide the rows among them, else the panels; barrier (8,): whatever it holds.
+    body: `_sequence`. states: a tuple of arrays (B*H,), the initial states on entry and the final ones on return. stage: a
+    `Specialisation`, for which the kernel is compiled. x (T*B*I,). arrays: `KernelArrays`. output (T*B*D*H,), written. lengths (B,)
+    or empty. d: `ForwardDims`. panels: their number. threads: their number. by_rows: whether threads divide the rows, or else the
+    panels. barrier (8,): its contents do not matter.
     """
     barrier[:2] = 0
     first, last = 0, d.seq_len & 1
@@ -52,32 +54,32 @@ def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, ba
                 now = Now(t, step, t + 1 if d.reverse else t, t if d.reverse else t + 1, t)
             else:
                 now = Now(t, step, k & 1, (k + 1) & 1, 0)
-            visits = _stages(stage, arrays, output, lengths, d, now, part, barrier, visits)
+            visits = _run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits)
         done += count
 
 
 FORWARD = Kernel(_forward, _sequence, own=1)
 
 
-def _stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
-    """The stages of one step, from `stage` on; returns the barrier's next visit."""
+def _run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
+    """Run the stages of one step, from `stage` on. Returns the number of the next visit to the barrier."""
     raise NotImplementedError("compiled only")
 
 
-@inner_overload(_stages, once=True)
-def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
+@inner_overload(_run_stages, once=True)
+def _run_stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
     if stage.is_end:
         return lambda stage, arrays, output, lengths, d, now, part, barrier, visits: visits
-    program, vectors = stage.program, stage.stages.vectors
+    program, vectors = stage.program, stage.specialisation.vectors
     blocks, states = len(program.pre), len(program.cell.states)
     kept = len(program.saved)
-    is_last = stage.index == len(stage.stages.stages) - 1
+    is_last = stage.index == len(stage.specialisation.stages) - 1
 
-    def stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
+    def run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits):
         tape = arrays.tape
         width = vectors * lanes_of(tape)
         row, plane = blocks * width, d.batch_size * d.padded
-        # one number for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
+        # one stride for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
         stride = (width, d.slots * plane, d.slots * plane, lanes_of(tape), d.steps * plane, d.padded, 1)
         left = going_on(part, lengths, d.ragged, now.t)
         for i in range(part.first_panel, part.end_panel):
@@ -109,21 +111,21 @@ def _stages_from(stage, arrays, output, lengths, d, now, part, barrier, visits):
                 if is_last:
                     copy(output, out_at, tape, now.new * plane + here, written)
         visits = wait(barrier, part.parties, visits)
-        return _stages(next_stage(stage), arrays, output, lengths, d, now, part, barrier, visits)
+        return _run_stages(next_stage(stage), arrays, output, lengths, d, now, part, barrier, visits)
 
-    return stages
+    return run_stages
 
 
 @inner_njit
 def _freeze(tape, d, now, here, states, width):
-    """Past a row's end its states stay."""
+    """Past a row's end its states stay the same."""
     plane = d.batch_size * d.padded
     for s in range(states):
         copy(tape, (s * d.slots + now.new) * plane + here, tape, (s * d.slots + now.prev) * plane + here, width)
 
 
 def _products(stage, arrays, d, now, part, panel, pre_at):
-    """pre += R v for the stage's operands from `stage.operand` on: one panel of units, the thread's rows."""
+    """pre += R v for the stage's operands from `stage.operand` on, for one panel of units and the thread's rows."""
     raise NotImplementedError("compiled only")
 
 
@@ -131,7 +133,7 @@ def _products(stage, arrays, d, now, part, panel, pre_at):
 def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
     if not stage.has_operand:
         return lambda stage, arrays, d, now, part, panel, pre_at: None
-    program, vectors = stage.program, stage.stages.vectors
+    program, vectors = stage.program, stage.specialisation.vectors
     operand = program.operands[stage.stage.operands[stage.operand]]
     blocks, start, size = len(program.pre), operand.pre.start, len(operand.pre)
     is_state = operand.state is not None
@@ -146,7 +148,7 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
         else:
             a_at = d.operand_at + (which * d.steps + now.saved) * plane
         at = pre_at + part.first_row * row + start * width
-        # operands before this one have `start` blocks between them
+        # the operands before this one have `start` blocks altogether
         packed_at = d.recurrent_at + d.hidden_size * (start * d.padded + panel * size * width)
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         product(

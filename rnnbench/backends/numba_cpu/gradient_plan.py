@@ -1,4 +1,4 @@
-"""How the products after BPTT's time loop are laid out: which operands, and where their results lie."""
+"""The plan of the products after BPTT's time loop: their operands, and where their results go."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..base import input_runs
+from ..base import input_spans
 from . import gradients, layout
 from .plan import Geometry, Shape, is_far
 
 
 class GradientPlan(NamedTuple):
-    """Arguments of `gradients.WEIGHT_GRADIENTS` that depend on the shape, and where its results lie among the sums."""
+    """Arguments of `gradients.WEIGHT_GRADIENTS` that depend on the shape, and where its results are in the sums."""
 
     dims: gradients.GradientDims
     table: np.ndarray  # of gradients.Sum
@@ -22,7 +22,7 @@ class GradientPlan(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Gradients (n, H, columns) of a layer's blocks among the sums: there (n, Hp, row), or (columns, n, Hp) if `is_turned`."""
+    """The gradients (n, H, columns) of some blocks, stored in the sums as (n, Hp, row), or as (columns, n, Hp) if `is_turned`."""
 
     at: int
     n: int
@@ -34,11 +34,11 @@ class Blocks(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Elements with the padding."""
+        """Elements, including padding."""
         return self.n * self.padded * (self.columns if self.is_turned else self.row)
 
     def of(self, sums: np.ndarray) -> np.ndarray:
-        """(n, H, columns), contiguous: a view where nothing is padded or turned."""
+        """(n, H, columns), contiguous: a view if nothing is padded or turned."""
         flat = sums[self.at : self.at + self.size]
         if self.is_turned:
             found = flat.reshape(self.columns, self.n, self.padded).transpose(1, 2, 0)
@@ -60,20 +60,20 @@ def plan_gradients(
     g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims, backward: layout.BackwardDims
 ) -> GradientPlan:
     """The plan of the products after the time loop. The arguments are those of `plan_backward`, and the dims of its plan."""
-    part, I, H, Hp, row = g.training, shape.input_size, g.spec.hidden_size, g.padded, g.dpre_row
+    program, I, H, Hp, row = g.training, shape.input_size, g.spec.hidden_size, g.padded, g.dpre_row
     vector_count = len(g.spec.cell.vectors)
-    products = sum(len(o.pre) for o in part.operands)
-    bias = Blocks(0, len(part.pre), 1, 1, H, Hp, False)
+    products = sum(len(o.pre) for o in program.operands)
+    bias = Blocks(0, len(program.pre), 1, 1, H, Hp, False)
     vector = Blocks(bias.size, vector_count, 1, 1, H, Hp, False)
-    input_ = _blocks(g, bias.size + vector.size, len(part.pre), I)
+    input_ = _blocks(g, bias.size + vector.size, len(program.pre), I)
     recurrent = _blocks(g, input_.at + input_.size, products, H)
     table, inputs, packed_at = [], [], at["input"]
-    for run in input_runs(part):
-        table.append(_sum(input_, run, row, gradients.X, 0, I))
-        inputs.append(gradients.InputSum(run.start * Hp, (run.stop - run.start) * Hp, packed_at))
+    for span in input_spans(program):
+        table.append(_sum(input_, span, row, gradients.X, 0, I))
+        inputs.append(gradients.InputSum(span.start * Hp, (span.stop - span.start) * Hp, packed_at))
         packed_at += inputs[-1].depth * layout.round_up(I, g.input_vectors * g.lanes)
     plane = shape.batch_size * Hp
-    for operand in part.operands:
+    for operand in program.operands:
         if operand.state is not None:
             value_at = (operand.state * forward.slots + int(g.reverse)) * plane
         else:
@@ -102,15 +102,15 @@ def plan_gradients(
 
 
 def _blocks(g: Geometry, at: int, n: int, columns: int) -> Blocks:
-    """Gradients of n blocks, turned where there are few columns: the longer side of a sum fills the widest panels."""
+    """Gradients of n blocks, turned if there are few columns, so that the longer side of a sum fills the widest panels."""
     row = layout.round_up(columns, g.lanes)
     is_turned = row < min(gradients.WIDE * g.lanes, n * g.padded)
     return Blocks(at, n, columns, row, g.spec.hidden_size, g.padded, is_turned)
 
 
-def _sum(blocks: Blocks, run: slice | range, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
-    """The sum of `blocks` for a run of them and the operand at `at` of the array `which`, `step` from one k to the next."""
-    first, size = run.start * blocks.padded, (run.stop - run.start) * blocks.padded
+def _sum(blocks: Blocks, span: slice | range, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
+    """The sum for a span of `blocks` and the operand at `at` in the array `which`, with `step` from one k to the next."""
+    first, size = span.start * blocks.padded, (span.stop - span.start) * blocks.padded
     if blocks.is_turned:
         row = blocks.n * blocks.padded
         return gradients.Sum(

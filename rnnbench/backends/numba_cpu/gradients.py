@@ -1,11 +1,10 @@
 """The large products after BPTT's time loop: gradients of the weights and of the input, over all steps at once.
 
-They run on the same threads as the time loop. BLAS is as fast in a process of its own, but its threads and Numba's both spin
-while they wait, and on a machine with as many threads as processors each then waits for the other to be scheduled.
+They run on the same threads as the time loop. BLAS would be as fast on its own, but its threads and Numba's both spin while they
+wait, and with as many threads as processors each waits for the other to be scheduled.
 
-Up to T * B rows (the steps of all rows of the batch, but for those past a row's end) are summed over a block at a time, and both
-operands are packed for it: rows of dpre are so far apart that each would take an entry of the processor's table of pages, once
-for every tile.
+The sums are over up to T * B rows (the steps of all rows of the batch, except those past a row's end), a block at a time. Both
+operands are packed for a block, because rows of dpre are so far apart that each would take a TLB entry, once for every tile.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy
 from .threading import Kernel, on_threads, share
 
-WIDE = 4  # vectors in a panel; what is left over takes panels of one
-BLOCK = 128  # rows of K that are summed at once: what they have of both operands stays in a second-level cache, for
-COLUMNS = 32  # so many vectors of b and
-HEIGHTS = 10  # so many strips of a; memory is read fast only where much of a row is read at once
-HEIGHT = 48  # rows of the result for a strip; whole tiles
+WIDE = 4  # vectors in a panel; the remainder takes panels of one
+BLOCK = 128  # values of k that are summed at once: their rows of both operands stay in a second-level cache, for
+COLUMNS = 32  # this many vectors of b and
+HEIGHTS = 10  # this many strips of a; memory is read fast only if much of a row is read at once
+HEIGHT = 48  # rows of the result in a strip; whole tiles
 ROWS = 64  # rows of dx that are computed before they are added to it; they need less scratch than a block
 
 _wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
 
 
-DPRE, X, TAPE = range(3)  # the arrays that sums are made of
+DPRE, X, TAPE = range(3)  # the arrays that are summed over
 
 
 class Sum(NamedTuple):
     """sums[r, c] += sum over k of a[k, r] * b[k, c], k in `rows`. A table of them is an int64 array (n, 10)."""
 
     a: int  # DPRE, X or TAPE
-    a_at: int  # its first element
+    a_at: int  # index of its first element
     a_step: int  # elements from one k to the next
     rows: int
     b: int
@@ -50,10 +49,10 @@ class Sum(NamedTuple):
 
 
 class InputSum(NamedTuple):
-    """dx += dpre W for a run of pre-activations. A table of them is an int64 array (n, 3)."""
+    """dx += dpre W for a span of pre-activations. A table of them is an int64 array (n, 3)."""
 
     dpre_at: int
-    depth: int  # the run's padded hidden units
+    depth: int  # the span's padded hidden units
     packed_at: int  # W^T in panels of `input_vectors` vectors, the last one padded
 
 
@@ -74,29 +73,29 @@ class GradientDims(NamedTuple):
 
 
 def scratch_size(lanes: int, dpre_row: int, is_ragged: bool) -> int:
-    """Elements of scratch that a thread needs, in `_add_product` for up to twice ROWS. While one thread is at a sum, another may be
-    at dx: each keeps to its own.
+    """Elements of scratch that a thread needs; in `_add_product` for up to twice ROWS. Threads do not share scratch: while one
+    computes a sum, another may already be at dx.
     """
     gathered = dpre_row if is_ragged else 0
     return max(BLOCK * (COLUMNS * lanes + HEIGHTS * HEIGHT), ROWS * (2 * WIDE * lanes + gathered))
 
 
 @cached_njit(nogil=True, boundscheck=False)
-def _weight_gradients(body, arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads):
+def _weight_gradients(body, sources, packed, table, inputs, rows, d, sums, dx, scratch, threads):
     """All gradients of a layer's parameters, and that of its input.
 
-    body: `_gradients`. arrays: (dpre, x, tape), one-dimensional, dpre with what follows it in `work` (layout.py). packed: the
+    body: `_gradients`. sources: (dpre, x, tape), one-dimensional; dpre includes what follows it in `work` (layout.py). packed: the
     backward weights. table, inputs: see Sum and InputSum. rows: those of the T * B that are within their lengths, ascending; in the
-    others dpre is zero. d: GradientDims. sums: zeros, to be summed up in. dx (T * B * I,): is added to. scratch (threads *
-    scratch_size,). threads: their number.
+    others dpre is zero. d: GradientDims. sums: zeros, to which the gradients are added. dx (T * B * I,): is added to. scratch
+    (threads * scratch_size,). threads: their number.
     """
-    on_threads(body, (arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads), threads)
+    on_threads(body, (sources, packed, table, inputs, rows, d, sums, dx, scratch, threads), threads)
 
 
 @cached_njit(boundscheck=False, no_cpython_wrapper=True)
-def _gradients(arrays, packed, table, inputs, rows, d, sums, dx, scratch, threads, thread):
-    """One thread's share of each, none of which needs another's."""
-    dpre = arrays[DPRE]
+def _gradients(sources, packed, table, inputs, rows, d, sums, dx, scratch, threads, thread):
+    """One thread's share of every gradient. Shares do not depend on each other."""
+    dpre = sources[DPRE]
     _row_sums(dpre, d.dbias_at, d.bias_size, threads, sums, thread)
     if thread == 0:
         for v in range(d.vector_count):
@@ -106,10 +105,10 @@ def _gradients(arrays, packed, table, inputs, rows, d, sums, dx, scratch, thread
     for i in range(len(table)):
         s = table[i]
         one = Sum(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9])
-        _outer_sum(arrays[one.a], arrays[one.b], one, rows, d, sums, scratch, threads, thread)
+        _outer_sum(sources[one.a], sources[one.b], one, rows, d, sums, scratch, threads, thread)
     for i in range(len(inputs)):
-        run = InputSum(inputs[i, 0], inputs[i, 1], inputs[i, 2])
-        _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread)
+        product = InputSum(inputs[i, 0], inputs[i, 1], inputs[i, 2])
+        _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread)
 
 
 WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients, own=0)
@@ -117,7 +116,7 @@ WEIGHT_GRADIENTS = Kernel(_weight_gradients, _gradients, own=0)
 
 @inner_njit
 def _row_sums(a, a_at, columns, threads, out, thread):
-    """out[c] += sum over k < threads of a[a_at + k * columns + c], for the thread's part of the columns, whole vectors of them."""
+    """out[c] += sum over k < threads of a[a_at + k * columns + c], for the thread's range of columns, in whole vectors."""
     lanes = lanes_of(out)
     first, end = share(columns // lanes, threads, thread)
     for k in range(threads):
@@ -135,7 +134,7 @@ def _outer_sum(a, b, s, rows, d, out, scratch, threads, thread):
     step, zero, one = np.int64(HEIGHT), np.int64(0), np.int64(1)  # see product_over_rows
     for column in range(0, s.columns, most):
         inside = min(most, s.columns - column)
-        # a rest of few vectors goes into panels of one
+        # a remainder of few vectors goes into panels of one
         rest = inside % (WIDE * lanes)
         wide = inside if rest > (WIDE - 1) * lanes else inside - rest
         for k in range(0, len(rows), BLOCK):
@@ -173,7 +172,7 @@ def _outer_sum(a, b, s, rows, d, out, scratch, threads, thread):
 
 
 @inner_njit
-def _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread):
+def _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread):
     """See InputSum: the thread's share of the rows of dx (T * B, I)."""
     lanes, columns = lanes_of(dx), d.input_size
     first, end = share(len(rows), threads, thread)
@@ -184,31 +183,33 @@ def _add_product(dpre, packed, run, rows, d, dx, scratch, threads, thread):
     for r in range(first, end, ROWS):
         here, inside_rows = rows[r], min(ROWS, end - r)
         count = rows[r + inside_rows - 1] - here + 1
-        # dpre is zero in rows that have ended: few of them between the others cost less than to gather those
+        # dpre is zero in rows that have ended: including a few of them costs less than gathering the others
         is_gathered = count > inside_rows + inside_rows // 2
-        a, a_at = dpre, run.dpre_at + here * d.dpre_row
+        a, a_at = dpre, product.dpre_at + here * d.dpre_row
         if is_gathered:
             count, a, a_at = inside_rows, scratch, gathered
             for i in range(count):
-                copy(scratch, gathered + i * d.dpre_row, dpre, run.dpre_at + rows[r + i] * d.dpre_row, run.depth)
+                copy(
+                    scratch, gathered + i * d.dpre_row, dpre, product.dpre_at + rows[r + i] * d.dpre_row, product.depth
+                )
         for column in range(0, columns, width):
             inside = min(width, columns - column)
-            # the last panel may be wider than what is left of a row: it is computed beside and added
+            # the last panel may be wider than the rest of a row: it is computed in scratch and then added
             is_beside = is_gathered or inside < width
             target, at, row = dx, here * columns + column, columns
             if is_beside:
                 target, at, row = scratch, beside, width
                 clear(scratch, beside, count * width)
-            panel = run.packed_at + column * run.depth
+            panel = product.packed_at + column * product.depth
             if d.input_vectors == WIDE:
                 _wide(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    a, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
+                    a, a_at, zero, d.dpre_row, one, packed, panel, product.depth, d.input_far,
                 )  # fmt: skip
             else:
                 _narrow(
                     one, count, target, at, zero, row, target, at, zero, row,
-                    a, a_at, zero, d.dpre_row, one, packed, panel, run.depth, d.input_far,
+                    a, a_at, zero, d.dpre_row, one, packed, panel, product.depth, d.input_far,
                 )  # fmt: skip
             if is_beside:
                 for i in range(count):

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...params import Spec
-from ..base import Arrays as States
-from ..base import LayerWeights
+from ..base import LayerWeights, States
 from . import gradients, layout
 from .backward import BACKWARD
 from .forward import FORWARD
@@ -20,20 +19,20 @@ from .plan import BackwardPlan, ForwardPlan, Geometry, Shape, plan_backward, pla
 from .threading import Body, Kernel, one_call
 
 _NO_LENGTHS = np.zeros(0, np.int64)
-# shapes whose plans are kept: lengths that vary from call to call should not fill the memory
+# the most plans that are kept: shapes that vary from call to call should not fill the memory
 _MOST_PLANS = 256
 
 
 @dataclass
 class _Planned:
-    """A plan and the compiled kernels that go with it, once there are any."""
+    """A plan and the kernels compiled for it so far."""
 
     plan: Any
-    # by the kernel's id, for a kernel is a constant
+    # by the kernel's id, because kernels are module constants
     compiled: dict[int, tuple[Callable[..., None], Body]] = field(default_factory=dict)
 
     def run(self, kernel: Kernel, *arguments: Any) -> None:
-        """Call a kernel. Numba's own dispatch would find out the types of 40 values, the same ones at every call."""
+        """Call a kernel. Numba's own dispatch would determine the types of 40 values, which are the same at every call."""
         found = self.compiled.get(id(kernel))
         if found is None:
             found = self.compiled[id(kernel)] = kernel.compiled(*arguments)
@@ -57,10 +56,10 @@ class KernelTape:
 
 
 class _Plans(dict[Any, _Planned]):
-    """Key -> plan. None depends on a weight's value, so all stay when other weights are loaded, as at each step of a training."""
+    """Key -> plan. No plan depends on the weights' values, so all are kept when weights change, as at each training step."""
 
     def find(self, key: Any, make: Callable[[], Any]) -> _Planned:
-        """The plan for `key`, made at its first use."""
+        """The plan for `key`, made at first use."""
         found = self.get(key)
         if found is None:
             if len(self) >= _MOST_PLANS:
@@ -70,7 +69,7 @@ class _Plans(dict[Any, _Planned]):
 
 
 class _Packed(NamedTuple):
-    """Packed weights and where their parts start."""
+    """Packed weights and where their sections start."""
 
     array: np.ndarray
     at: dict[str, int]
@@ -91,7 +90,7 @@ class KernelLayer:
         self._pack(weights)
 
     def with_weights(self, weights: LayerWeights) -> KernelLayer:
-        """See `stack.Layer.with_weights`. Buffers are shared: only one call at a time has them."""
+        """See `stack.Layer.with_weights`. Buffers are shared: only one call at a time uses them."""
         other = copy.copy(self)
         other._pack(weights)
         return other
@@ -99,7 +98,7 @@ class KernelLayer:
     def _pack(self, weights: LayerWeights) -> None:
         g = self._geometry
         self._weights = weights
-        self._packed = _Packed(*layout.pack_forward(g.program, weights, self._numbers, g.width))
+        self._packed = _Packed(*layout.pack_forward(g.inference, weights, self._numbers, g.width))
         self._packed_back: _Packed | None = None
 
     # ---- forward
@@ -123,9 +122,9 @@ class KernelLayer:
             call.run(
                 FORWARD,
                 tuple([s.reshape(-1) for s in state]),
-                plan.stages,
+                plan.specialisation,
                 x.reshape(-1),
-                layout.Arrays(packed.array, tape, self._buffer("pre", plan.work_size)),
+                layout.KernelArrays(packed.array, tape, self._buffer("pre", plan.work_size)),
                 output.reshape(-1),
                 _NO_LENGTHS if lengths is None else lengths,
                 plan.dims,
@@ -137,7 +136,7 @@ class KernelLayer:
         return KernelTape(x, lengths, tape, plan.dims) if training else None
 
     def _buffer(self, name: str, size: int) -> np.ndarray:
-        """A buffer that is kept between calls: fresh memory costs a page fault for each 4 KiB."""
+        """A buffer that is kept between calls: fresh memory costs a page fault per 4 KiB."""
         kept = self._buffers.get(name)
         if kept is None or kept.size < size:
             kept = self._buffers[name] = layout.aligned_empty(size, self.dtype)
@@ -161,8 +160,8 @@ class KernelLayer:
             call.run(
                 BACKWARD,
                 tuple([d.reshape(-1) for d in dstate]),
-                plan.stages,
-                layout.Arrays(packed.array, tape.array, work),
+                plan.specialisation,
+                layout.KernelArrays(packed.array, tape.array, work),
                 doutput.reshape(-1),
                 _NO_LENGTHS if tape.lengths is None else tape.lengths,
                 plan.dims,
@@ -190,7 +189,7 @@ class KernelLayer:
         return LayerWeights(input_.of(sums), recurrent.of(sums), bias.of(sums)[:, :, 0], vector.of(sums)[:, :, 0])
 
     def _rows_within(self, lengths: np.ndarray | None, seq_len: int, batch_size: int) -> np.ndarray:
-        """Which of the T * B rows lie within their lengths, ascending."""
+        """The indices of those of the T * B rows that lie within their lengths, ascending."""
         if lengths is not None:
             return np.flatnonzero(np.arange(seq_len)[:, None] < lengths)
         if len(self._rows) < seq_len * batch_size:
@@ -198,7 +197,7 @@ class KernelLayer:
         return self._rows[: seq_len * batch_size]
 
     def _backward_weights(self) -> _Packed:
-        """Packed at the first use: inference never needs them."""
+        """Packed at first use, because inference does not need them."""
         if self._packed_back is None:
             g = self._geometry
             self._packed_back = _Packed(
@@ -222,5 +221,5 @@ def _ragged(lengths: np.ndarray | None) -> tuple[bool, bool]:
 
 
 def _usable(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy of one that is read-only or unaligned: kernels are compiled for those that are neither."""
+    """The array, or a copy if it is read-only or unaligned: kernels are compiled for writable, aligned arrays."""
     return array if array.flags.behaved else array.copy()

@@ -1,26 +1,26 @@
-"""Where everything lies in the three arrays that a kernel takes, and how the weights are packed.
+"""The layout of the three arrays that a kernel takes, and how weights are packed.
 
 T steps, B rows, I inputs, H hidden units, P pre-activations, S states, V vectors; W lanes in a SIMD vector, U vectors in a panel.
 Hidden units are padded with zero weights to Hp, whole panels of U*W, so that every load and store is a full vector.
 
 Forward:
-    weights  bias      (panels, P, U, W)                      both biases' sum
+    weights  bias      (panels, P, U, W)                      the sum of both biases
              vector    (V, Hp)
-             input     per run of inputs (panels, I, n, U, W)         read front to back by a tile
+             input     per span of inputs (panels, I, n, U, W)         read front to back by a tile
              recurrent per operand (panels, H, n, U, W)
              number    (numbers,)
     tape     state     (S, slots, B, Hp)     training: slot t is before step t, t + 1 after it (reverse: the other way round)
                                              inference: two slots in turn
-             saved     (steps, B, Hp / W, saved, W)   training: T steps; inference: 1. What a vector of units keeps is written and
-                                             read together, and lies together: caches fetch what comes next in memory
+             saved     (steps, B, Hp / W, saved, W)   training: T steps; inference: 1. The saved values of a vector of units are
+                                             written and read together, so they are adjacent: hardware prefetches what follows
              operand   (computed, steps, B, Hp)
     work     pre       (panels, chunk, B, P, U, W)   input projections of a chunk of steps, to which products are added
 
-Backward (weights packed again, transposed; the tape as above, read only):
-    weights  zero      (Ub, W)               what every sum starts from
+Backward (weights packed again, transposed; the tape as above, read-only):
+    weights  zero      (Ub, W)               where every sum starts
              vector    (V, Hp)
              recurrent per operand (panels of back, n * Hp, Ub, W)
-             input     per run of inputs (panels of I, n * Hp, 4 or 1, W)   for dx, in gradients.py
+             input     per span of inputs (panels of I, n * Hp, 4 or 1, W)   for dx, in gradients.py
              number    (numbers,)
     work     dpre      (T, B, dpre_row)      (P, Hp) in a row, zero in the padding of Hp: matrix products sum over it
              dstate    (S, 2, B, Hp)         two slots in turn; also dnew
@@ -36,7 +36,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cells import Program
-from ..base import LayerWeights, input_runs
+from ..base import LayerWeights, input_spans
 
 ALIGNMENT = 64  # a cache line, and the widest vector
 
@@ -95,7 +95,7 @@ class BackwardDims(NamedTuple):
     recurrent_far: int  # as in ForwardDims
 
 
-class Arrays(NamedTuple):
+class KernelArrays(NamedTuple):
     """The three arrays of a kernel."""
 
     weights: np.ndarray
@@ -115,7 +115,7 @@ class Part(NamedTuple):
 
 
 class Now(NamedTuple):
-    """Where in the sequence a kernel is."""
+    """A kernel's position in the sequence."""
 
     t: int
     turn: int  # forward: the step's place in the chunk of input projections; backward: the slot of dnew
@@ -125,16 +125,16 @@ class Now(NamedTuple):
 
 
 def aligned_empty(count: int, dtype: np.dtype) -> np.ndarray:
-    """`count` elements on a cache line's border: a vector load never crosses two lines."""
+    """`count` elements, aligned to a cache line so that a vector load never crosses two lines."""
     raw = np.empty(count * dtype.itemsize + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + count * dtype.itemsize].view(dtype)
 
 
 def spread(count: int, dtype: np.dtype) -> int:
-    """The least row length, at least `count` elements, whose rows start in all sets of a cache: an odd number of lines.
+    """The smallest row length from `count` elements up whose rows start in all sets of a cache: an odd number of lines.
 
-    Columns of a matrix whose rows are 4 KiB apart compete for a single set, and are read from memory again and again.
+    If rows are 4 KiB apart, the elements of a column compete for a single set, and are read from memory again and again.
     """
     line = ALIGNMENT // dtype.itemsize
     lines = -(-count // line)
@@ -147,10 +147,10 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def panel_vectors(program: Program, hidden_size: int, lanes: int) -> int:
-    """U: how many vectors of hidden units make a panel.
+    """U: the number of vectors of hidden units in a panel.
 
-    A tile wants about four vectors a row: the four gates of an LSTM are that with U = 1, the one gate of a simple RNN with
-    U = 4. Where few hidden units would be padded to many, the panel is narrower.
+    A tile should have about four vectors per row: an LSTM's four gates give that with U = 1, a simple RNN's single gate with
+    U = 4. The panel is narrower if it would mean too much padding.
     """
     widest = max((len(o.pre) for o in program.operands), default=len(program.pre))
     wish = max(1, 4 // widest)
@@ -161,7 +161,7 @@ def panel_vectors(program: Program, hidden_size: int, lanes: int) -> int:
 
 
 def back_vectors(hidden_size: int, lanes: int) -> int:
-    """Ub: the same for the transposed product, whose columns are hidden units."""
+    """Ub: the same number for the transposed product, whose columns are hidden units."""
     vectors, wish = -(-hidden_size // lanes), 4
     while wish > 1 and round_up(vectors, wish) > vectors * 1.15:
         wish //= 2
@@ -179,14 +179,14 @@ def pack_forward(
     program: Program, weights: LayerWeights, numbers: np.ndarray, width: int
 ) -> tuple[np.ndarray, dict[str, int]]:
     """The forward kernel's weights for panels of `width` units, and their offsets."""
-    parts = {
+    sections = {
         "bias": [panels_of(weights.bias[:, :, None], width)],
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
-        "input": [panels_of(weights.input[run], width) for run in input_runs(program)],
+        "input": [panels_of(weights.input[span], width) for span in input_spans(program)],
         "recurrent": [panels_of(weights.recurrent[o.pre.start : o.pre.stop], width) for o in program.operands],
         "number": [numbers],
     }
-    return _concatenate(parts, weights.bias.dtype)
+    return _concatenate(sections, weights.bias.dtype)
 
 
 def pack_backward(
@@ -196,14 +196,14 @@ def pack_backward(
     in panels of `input_width` inputs likewise.
     """
     transposed = [_transpose(weights.recurrent[o.pre.start : o.pre.stop], width, back_width) for o in program.operands]
-    parts = {
+    sections = {
         "zero": [np.zeros(back_width, weights.bias.dtype)],
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
         "recurrent": transposed,
-        "input": [_transpose(weights.input[run], width, input_width) for run in input_runs(program)],
+        "input": [_transpose(weights.input[span], width, input_width) for span in input_spans(program)],
         "number": [numbers],
     }
-    return _concatenate(parts, weights.bias.dtype)
+    return _concatenate(sections, weights.bias.dtype)
 
 
 def _transpose(blocks: np.ndarray, width: int, panel_width: int) -> np.ndarray:
@@ -213,7 +213,7 @@ def _transpose(blocks: np.ndarray, width: int, panel_width: int) -> np.ndarray:
 
 
 def _padded(blocks: np.ndarray, width: int) -> np.ndarray:
-    """(n, H, K) with zeros up to whole panels of `width`; itself where nothing is missing."""
+    """(n, H, K) with zeros up to whole panels of `width`; the array itself if nothing is missing."""
     n, H, K = blocks.shape
     if H % width == 0:
         return blocks
@@ -222,10 +222,10 @@ def _padded(blocks: np.ndarray, width: int) -> np.ndarray:
     return padded
 
 
-def _concatenate(parts: dict[str, list[np.ndarray]], dtype: np.dtype) -> tuple[np.ndarray, dict[str, int]]:
-    total = sum(a.size for arrays in parts.values() for a in arrays)
+def _concatenate(sections: dict[str, list[np.ndarray]], dtype: np.dtype) -> tuple[np.ndarray, dict[str, int]]:
+    total = sum(a.size for arrays in sections.values() for a in arrays)
     packed, offsets, at = aligned_empty(total, dtype), {}, 0
-    for name, arrays in parts.items():
+    for name, arrays in sections.items():
         offsets[name] = at
         for array in arrays:
             packed[at : at + array.size].reshape(array.shape)[...] = array

@@ -1,7 +1,7 @@
-"""Matrices packed into panels, which a tile reads front to back: (panels, depth, width).
+"""Packs matrices into panels, which a tile reads front to back: (panels, depth, width).
 
-What lies in memory row by row is copied where the tile's columns are the matrix's, and transposed where they are its rows: a block
-of as many rows as a vector has lanes is loaded a row at a time, transposed in registers, and stored a column at a time.
+A row-major matrix is copied if the tile's columns are the matrix's columns, and transposed if they are its rows: a block of as many
+rows as a vector has lanes is loaded row by row, transposed in registers, and stored column by column.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .simd import index, llvm_vector, load, load_vector, masked_load, pointer, s
 
 @inner_njit
 def pack_columns(out, out_at, width, source, at, step, columns, depth):
-    """`depth` rows of `columns` elements as panels, zeros behind the last one's rows.
+    """Pack `depth` rows of `columns` elements into panels; the last panel's rows are filled up with zeros.
 
-    out, out_at: where the panels go. width: columns of one, whole vectors. source, at: where the first row starts. step: from
+    out, out_at: where the panels go. width: columns in a panel, whole vectors. source, at: where the first row starts. step: from
     one row to the next.
     """
     for k in range(depth):
@@ -31,7 +31,7 @@ def pack_columns(out, out_at, width, source, at, step, columns, depth):
 
 @inner_njit
 def pack_columns_of(rows, first, out, out_at, width, source, at, step, columns, depth):
-    """As `pack_columns`, for the rows whose numbers are rows[first], rows[first + 1] and so on."""
+    """As `pack_columns`, for the rows with indices rows[first], rows[first + 1] and so on."""
     for k in range(depth):
         _pack_row(out, out_at + k * width, width, depth, source, at + rows[first + k] * step, columns)
 
@@ -51,7 +51,7 @@ def _pack_row(out, out_at, width, depth, source, at, columns):
 
 @inner_njit
 def pack_rows(out, out_at, width, source, at, step, rows, columns):
-    """One panel (columns, width) out of rows: out[k, r] = source[r, k] for r < rows, zeros from `rows` on.
+    """Pack rows, transposed, into one panel (columns, width): out[k, r] = source[r, k] for r < rows, zeros from `rows` on.
 
     out_at, at: where both start. width: whole vectors, at least `rows`. step: from one row to the next.
     """
@@ -65,7 +65,7 @@ def pack_rows(out, out_at, width, source, at, step, rows, columns):
 def _transpose(
     context: Any, source: Any, at: Any, step: Any, rows: Any, columns: Any, out: Any, out_at: Any, out_step: Any
 ) -> Any:
-    """As `pack_rows` for a block of lanes x lanes, of which the first `rows` and `columns` are read, and `columns` written."""
+    """As `pack_rows`, for a block of lanes x lanes, of which the first `rows` and `columns` are read, and `columns` written."""
     vector = llvm_vector(source.dtype)
     lanes, number = vector.count, types.intp
 
@@ -101,8 +101,8 @@ def _transpose(
 
 
 def _transposed(builder: ir.IRBuilder, block: list[ir.Value]) -> list[ir.Value]:
-    """As many vectors as they have lanes, transposed: for each bit of a row's number, rows that differ in it alone exchange the
-    lanes whose numbers have it set for those that have not.
+    """Transpose as many vectors as they have lanes. For each bit of the row index, two rows that differ in that bit alone swap
+    lanes: the first one's lanes with the bit set for the second one's lanes without it.
     """
     lanes = len(block)
 

@@ -1,4 +1,4 @@
-"""How a call is laid out in memory and divided among threads: worked out once for each shape of input."""
+"""How a call is laid out in memory and divided among threads: planned once for each shape of input."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ...params import Spec
 from .. import threads
 from ..base import LayerWeights
 from . import gradients, layout, simd
-from .cell_type import Stages, stages_of
+from .cell_type import Specialisation, specialisation_of
 from .threading import most_threads
 from .tile import tile_rows
 
-# below this many floating-point operations a call costs less on one thread than waking the others does
+# below this many floating-point operations a call on one thread takes less time than waking the others
 _WORTH_THREADS = 1_500_000
-# and this many make a thread's share of a stage worth a barrier
+# a thread's share of a stage needs this many to be worth a barrier
 _WORTH_BARRIER = 8_000
 # recurrent weights up to this size stay in a second-level cache, so that each thread may read all of them at each step
 _CACHED_BYTES = 256 * 1024
-# and up to this size what a thread reads of any weights at each step
+# any weights do, if a thread reads up to this much of them at each step
 _NEAR_BYTES = 512 * 1024
 # input projections are computed ahead for as many steps as fit into this, so that they are still cached when they are used,
 _CHUNK_BYTES = 256 * 1024
-# but for this many rows at least, up to the larger size, so that weights beyond the caches are read once for many rows
+# but for at least this many rows, up to the larger size, so that weights that exceed the caches are read once for many rows
 _CHUNK_ROWS, _MOST_CHUNK_BYTES = 128, 2 * 1024 * 1024
 
 
 class Shape(NamedTuple):
-    """What a plan depends on, besides the layer. output_row: elements of a row of the output; uneven: whether the last row of a
-    ragged batch is less than half as long as the first; threads: how many there are.
+    """What a plan depends on, besides the layer. output_row: elements in a row of the output. uneven: whether the last row of a
+    ragged batch is less than half as long as the first. threads: how many there are.
     """
 
     seq_len: int
@@ -45,15 +45,15 @@ class Shape(NamedTuple):
 
 
 class Geometry:
-    """Panels of one layer: U vectors of hidden units, Ub of the transposed product, and the sizes padded to them."""
+    """The panels of one layer: U vectors of hidden units (Ub for the transposed product), and the sizes padded to panels."""
 
     def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
         self.spec, self.reverse = spec, reverse
         self.dtype = np.dtype(spec.dtype)
-        self.program, self.training = program(spec.step, False), program(spec.step, True)
+        self.inference, self.training = program(spec.step, False), program(spec.step, True)
         self.lanes = lanes = simd.SIMD_BYTES // self.dtype.itemsize
         H = spec.hidden_size
-        self.vectors = layout.panel_vectors(self.program, H, lanes)
+        self.vectors = layout.panel_vectors(self.inference, H, lanes)
         self.back_vectors = layout.back_vectors(H, lanes)
         self.input_vectors = gradients.WIDE if weights.input.shape[2] > (gradients.WIDE - 1) * lanes else 1
         self.width, self.back_width = self.vectors * lanes, self.back_vectors * lanes
@@ -61,49 +61,49 @@ class Geometry:
         self.panels, self.back_panels = self.padded // self.width, self.padded_back // self.back_width
         self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
         self._recurrent_bytes, self.input_bytes = weights.recurrent.nbytes, weights.input.nbytes
-        # of the recurrent products, for a step and row of the batch
-        self._flops = 2.0 * (sum(len(o.pre) for o in self.program.operands) or 1) * H**2
+        # of the recurrent products, per step and row of the batch
+        self._flops = 2.0 * (sum(len(o.pre) for o in self.inference.operands) or 1) * H**2
 
     def threads(self, T: int, B: int) -> int:
-        """How many threads a call has: those in force, as far as Numba's pool reaches, and one for a little work.
+        """How many threads a call uses: the current setting, limited by Numba's pool; one if there is little work.
 
-        To find out takes as long as a little work does.
+        Little work is decided first, because reading the setting would take as long as the work itself.
         """
         if T * B * self._flops < _WORTH_THREADS:
             return 1
         return min(threads.get_threads(), most_threads())
 
-    def divide(self, shape: Shape, stages: int) -> tuple[int, bool]:
-        """(threads, whether they divide rows), for kernels with so many stages a step.
+    def divide(self, shape: Shape, stage_count: int) -> tuple[int, bool]:
+        """(threads, whether they divide rows), for kernels with `stage_count` stages per step.
 
-        Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step: they have to fill
-        tiles with their rows, and either the weights are cached or the rows are many. Else they divide hidden units, and so
-        they do where the thread with the last rows would soon be done and wait for the others.
+        Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step. That pays if
+        each has enough rows to fill its tiles, and either the weights stay cached or there are many rows. Otherwise threads divide
+        hidden units; also in an uneven batch, where the thread with the last, shortest rows would soon be idle.
         """
         B, most = shape.batch_size, shape.threads
         if most == 1:
             return 1, True
-        rows = tile_rows(max((len(o.pre) for o in self.program.operands), default=1) * self.vectors)
+        rows = tile_rows(max((len(o.pre) for o in self.inference.operands), default=1) * self.vectors)
         if not shape.uneven and B >= most * rows and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
             return most, True
-        parts = min(most, self.panels, int(B * self._flops / max(1, stages) / _WORTH_BARRIER))
-        return (parts, False) if parts > 1 else (min(most, B), True)
+        busy = min(most, self.panels, int(B * self._flops / max(1, stage_count) / _WORTH_BARRIER))
+        return (busy, False) if busy > 1 else (min(most, B), True)
 
     def far(self, threads: int, by_rows: bool) -> tuple[int, int]:
-        """`is_far` of the input and of the recurrent weights, for threads that divide rows, or hidden units and so the weights."""
+        """`is_far` for the input and the recurrent weights. Threads that divide hidden units also divide the weights."""
         shares = 1 if by_rows else threads
         return is_far(self.input_bytes / shares), is_far(self._recurrent_bytes / shares)
 
 
 def is_far(size: float) -> int:
-    """1 for weights of so many bytes that they do not stay in a second-level cache from step to step, else 0."""
+    """1 if weights of `size` bytes do not stay in a second-level cache from step to step, else 0."""
     return int(size > _NEAR_BYTES)
 
 
 class ForwardPlan(NamedTuple):
-    """Arguments of `forward.forward` that depend on the shape, and elements of its tape and of its work array."""
+    """Arguments of the forward kernel that depend on the shape, and the sizes of its tape and work arrays in elements."""
 
-    stages: Stages
+    specialisation: Specialisation
     dims: layout.ForwardDims
     threads: int
     by_rows: bool
@@ -112,9 +112,9 @@ class ForwardPlan(NamedTuple):
 
 
 class BackwardPlan(NamedTuple):
-    """The same for `backward.backward`, whose tape is that of the forward direction."""
+    """The same for the backward kernel, whose tape is that of the forward pass."""
 
-    stages: Stages
+    specialisation: Specialisation
     dims: layout.BackwardDims
     threads: int
     by_rows: bool
@@ -123,17 +123,17 @@ class BackwardPlan(NamedTuple):
 def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) -> ForwardPlan:
     """The plan of a forward call.
 
-    g: of the layer. shape: of the call. at: where the parts of the packed weights start. training: whether a tape is kept.
+    g: of the layer. shape: of the call. at: where the sections of the packed weights start. training: whether a tape is kept.
     """
     T, B = shape.seq_len, shape.batch_size
-    part = g.training if training else g.program
+    program = g.training if training else g.inference
     slots, steps = (T + 1, T) if training else (2, 1)
     plane = B * g.padded
-    saved_at = len(part.cell.states) * slots * plane
-    operand_at = saved_at + len(part.saved) * steps * plane
-    step_bytes = plane * len(part.pre) * g.dtype.itemsize
-    stages = stages_of(g.spec.step, training, g.vectors)
-    count, by_rows = g.divide(shape, len(stages.stages))
+    saved_at = len(program.cell.states) * slots * plane
+    operand_at = saved_at + len(program.saved) * steps * plane
+    step_bytes = plane * len(program.pre) * g.dtype.itemsize
+    specialisation = specialisation_of(g.spec.step, training, g.vectors)
+    count, by_rows = g.divide(shape, len(specialisation.stages))
     input_far, recurrent_far = g.far(count, by_rows)
     chunk = max(_CHUNK_BYTES // step_bytes, min(_CHUNK_ROWS // B, _MOST_CHUNK_BYTES // step_bytes))
     dims = layout.ForwardDims(
@@ -160,25 +160,25 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
         input_far=input_far,
         recurrent_far=recurrent_far,
     )
-    tape_size = operand_at + len(part.computed) * steps * plane
-    return ForwardPlan(stages, dims, count, by_rows, tape_size, dims.chunk * plane * len(part.pre))
+    tape_size = operand_at + len(program.computed) * steps * plane
+    return ForwardPlan(specialisation, dims, count, by_rows, tape_size, dims.chunk * plane * len(program.pre))
 
 
 def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims) -> BackwardPlan:
-    """The plan of a backward call on a tape that lies as `forward` says.
+    """The plan of a backward call on a tape laid out as in `forward`.
 
-    g: of the layer. shape: of the call. at: where the parts of the packed weights start. forward: of its plan.
+    g: of the layer. shape: of the call. at: where the sections of the packed weights start. forward: of its plan.
     """
-    T, B, part = shape.seq_len, shape.batch_size, g.training
+    T, B, program = shape.seq_len, shape.batch_size, g.training
     plane = B * g.padded
     dstate_at = T * B * g.dpre_row
-    back_at = dstate_at + 2 * len(part.cell.states) * plane
-    # the last panel of back may end after the last panel of units; reads go up to the longer one
+    back_at = dstate_at + 2 * len(program.cell.states) * plane
+    # the last panel of back may end after the last panel of units; reads go up to the later end
     padded_back = layout.round_up(max(g.padded, g.padded_back), g.back_width)
-    dvector_at = back_at + len(part.operands) * B * padded_back
+    dvector_at = back_at + len(program.operands) * B * padded_back
     dbias_at = dvector_at + len(g.spec.cell.vectors) * plane
-    stages = stages_of(g.spec.step, True, g.vectors, g.back_vectors)
-    count, by_rows = g.divide(shape, len(stages.stages))
+    specialisation = specialisation_of(g.spec.step, True, g.vectors, g.back_vectors)
+    count, by_rows = g.divide(shape, len(specialisation.stages))
     dims = layout.BackwardDims(
         seq_len=T,
         batch_size=B,
@@ -200,7 +200,7 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
         back_at=back_at,
         dvector_at=dvector_at,
         dbias_at=dbias_at,
-        work_size=dbias_at + count * len(part.pre) * g.padded,
+        work_size=dbias_at + count * len(program.pre) * g.padded,
         recurrent_far=g.far(count, by_rows)[1],
     )
-    return BackwardPlan(stages, dims, count, by_rows)
+    return BackwardPlan(specialisation, dims, count, by_rows)

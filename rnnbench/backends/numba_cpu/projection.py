@@ -6,31 +6,31 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..base import input_runs
+from ..base import input_spans
 from .inner import inner_njit, inner_overload, named
 from .product import lanes_of, product_over_rows
 from .rows import copy
 
 
 def project(stage, x, arrays, d, first, count, part):
-    """pre = bias + W x for `count` steps from step `first` (as they are processed), for one thread's part."""
+    """pre = bias + W x for `count` steps from step `first` (in the order of processing), for one thread's part."""
     raise NotImplementedError("compiled only")
 
 
 @inner_overload(project)
 def _project_stage(stage, x, arrays, d, first, count, part):
-    program, vectors = stage.program, stage.stages.vectors
+    program, vectors = stage.program, stage.specialisation.vectors
     blocks = len(program.pre)
-    runs = tuple((run.start, run.stop - run.start) for run in input_runs(program))
+    spans = tuple((span.start, span.stop - span.start) for span in input_spans(program))
     without = tuple(block for block, pre in enumerate(program.pre) if pre.input is None)
-    if len(runs) == 1 and not without:  # fewer functions to compile
-        whole = _project_run(0, blocks, blocks, vectors)
+    if len(spans) == 1 and not without:  # fewer functions to compile
+        whole = _project_span(0, blocks, blocks, vectors)
         return lambda stage, x, arrays, d, first, count, part: whole(x, arrays, d, first, count, part, d.input_at)
-    fill, project_runs = _fill_with_bias(without, blocks, vectors), _project_runs(runs, blocks, vectors)
+    fill, project_spans = _fill_with_bias(without, blocks, vectors), _project_spans(spans, blocks, vectors)
 
     def general(stage, x, arrays, d, first, count, part):
         fill(arrays, d, count, part)
-        project_runs(x, arrays, d, first, count, part, d.input_at)
+        project_spans(x, arrays, d, first, count, part, d.input_at)
 
     return general
 
@@ -53,32 +53,32 @@ def _fill_with_bias(without, blocks, vectors):
 
 
 @lru_cache(maxsize=64)
-def _project_runs(runs, blocks, vectors):
-    """The runs one after the other; the recursion unrolls when Numba compiles."""
-    if not runs:
+def _project_spans(spans, blocks, vectors):
+    """Project the spans one after the other; the recursion is unrolled when Numba compiles."""
+    if not spans:
 
         @inner_njit
         def none_left(x, arrays, d, first, count, part, packed_at):
             pass
 
         return none_left
-    (start, size), *others = runs
-    this = _project_run(start, size, blocks, vectors)
-    rest = _project_runs(tuple(others), blocks, vectors)
+    (start, size), *others = spans
+    this = _project_span(start, size, blocks, vectors)
+    rest = _project_spans(tuple(others), blocks, vectors)
 
-    def project_runs(x, arrays, d, first, count, part, packed_at):
+    def project_spans(x, arrays, d, first, count, part, packed_at):
         this(x, arrays, d, first, count, part, packed_at)
         rest(x, arrays, d, first, count, part, packed_at + size * d.input_size * d.padded)
 
-    return inner_njit(named(project_runs, runs, blocks, vectors))
+    return inner_njit(named(project_spans, spans, blocks, vectors))
 
 
 @lru_cache(maxsize=64)
-def _project_run(start, size, blocks, vectors):
+def _project_span(start, size, blocks, vectors):
     """pre = bias + W x for `size` neighbouring pre-activations from `start` on."""
     product = product_over_rows(size * vectors)
 
-    def run(x, arrays, d, first, count, part, packed_at):
+    def project_span(x, arrays, d, first, count, part, packed_at):
         width = vectors * lanes_of(arrays.work)
         row, rows = blocks * width, part.end_row - part.first_row
         x_step = d.batch_size * d.input_size
@@ -102,4 +102,4 @@ def _project_run(start, size, blocks, vectors):
                 arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size, d.input_far,
             )  # fmt: skip
 
-    return inner_njit(named(run, start, size, blocks, vectors))
+    return inner_njit(named(project_span, start, size, blocks, vectors))

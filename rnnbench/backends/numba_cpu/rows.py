@@ -1,8 +1,9 @@
-"""Rows of numbers copied, added and cleared a vector at a time.
+"""Copies, adds and clears rows of numbers, one vector at a time.
 
-LLVM would vectorise the plain loops too, but for long rows: it puts a check for overlap and a run of several vectors in front, and
-a row of a panel, which is one to four vectors long, goes through the scalar rest. What is left after whole vectors is one masked
-vector: a scalar loop over it becomes a gather and a scatter, as Numba's indices may be negative.
+LLVM would vectorise plain loops too, but for long rows: it would begin with a check for overlap and a loop over several vectors at
+once, and a row of a panel, which is one to four vectors long, would be left to the scalar remainder loop. Here the remainder after
+whole vectors is one masked vector: a scalar loop over it would become a gather and a scatter, because Numba's indices may be
+negative.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def clear(out, out_at, count):
 
 @inner_njit
 def take_states(out, at, step, rows, padded, states):
-    """States (rows * width,) into rows of `padded` elements, zeros behind each; state s from at + s * step on."""
+    """Copy states (rows * width,) into rows of `padded` elements, padded with zeros; state s starts at at + s * step."""
     for s in range(len(states)):
         state = states[s]
         here, width = at + s * step, len(state) // rows

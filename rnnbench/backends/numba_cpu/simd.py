@@ -1,10 +1,10 @@
 """A SIMD vector as a Numba type: `Vector(float32, 16)` is one AVX-512 register, and so on down to NEON's four floats.
 
-A vector is loaded from an array at a flat index and stored likewise; + - * / unary minus and comparisons work on two vectors
-or a vector and a number, which takes the vector's dtype (a bare 1.0 never promotes float32). Sums and products may be
+A vector is loaded from an array at a flat index, and stored likewise. + - * / unary minus and comparisons work on two vectors,
+or on a vector and a number, which takes the vector's dtype (a literal 1.0 never promotes float32). Sums and products may be
 contracted to fused multiply-adds.
 
-The width is the machine's: `RNNBENCH_SIMD_BYTES` (16, 32 or 64) forces another, which LLVM then splits or leaves half used.
+The width is the machine's; `RNNBENCH_SIMD_BYTES` (16, 32 or 64) forces another, which LLVM splits or which uses part of a register.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WIDTHS = (16, 32, 64)
 
 @lru_cache(maxsize=1)
 def host_features() -> dict[str, bool]:
-    """LLVM's features of this processor."""
+    """The features of this processor, as named by LLVM."""
     return dict(llvm.get_host_cpu_features())
 
 
@@ -44,7 +44,7 @@ def simd_bytes() -> int:
 SIMD_BYTES = simd_bytes()
 # AVX-512 and AArch64 have 32 vector registers, older x86 has 16
 REGISTERS = 32 if host_features().get("avx512f") or not host_features().get("sse2") else 16
-# without the instruction llvm.fma becomes a library call for each lane
+# without the instruction, llvm.fma becomes a library call for each lane
 HAS_FMA = bool(host_features().get("fma") or host_features().get("avx512f") or not host_features().get("sse2"))
 
 
@@ -57,7 +57,7 @@ class Vector(types.Type):
 
 
 class Mask(types.Type):
-    """A condition for each lane of a vector."""
+    """A boolean for each lane of a vector."""
 
     def __init__(self, lane_count: int) -> None:
         self.lanes = lane_count
@@ -102,7 +102,7 @@ def splat(builder: ir.IRBuilder, scalar: ir.Value, vector: ir.VectorType) -> ir.
 
 
 def fused(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-    """a * b + c, in one rounding where the machine can."""
+    """a * b + c, with a single rounding if the machine can."""
     if not HAS_FMA:
         return builder.fadd(builder.fmul(a, b), c)
     return builder.call(_llvm_intrinsic(builder, "llvm.fma", a.type, 3), [a, b, c])
@@ -131,20 +131,20 @@ def constant(vector: ir.VectorType, value: float) -> ir.Constant:
 
 
 def lanes_below(builder: ir.IRBuilder, count: ir.Value, vector: ir.VectorType) -> ir.Value:
-    """A mask of the lanes whose number is below `count`."""
+    """A mask of the lanes whose index is below `count`."""
     numbers = ir.Constant(ir.VectorType(ir.IntType(64), vector.count), list(range(vector.count)))
     return builder.icmp_signed("<", numbers, splat(builder, count, numbers.type))
 
 
 def load_vector(builder: ir.IRBuilder, address: ir.Value, vector: ir.VectorType) -> ir.Value:
-    """A vector from `address`, which needs no alignment beyond an element's."""
+    """Load a vector from `address`, which needs only an element's alignment."""
     value = builder.load(builder.bitcast(address, vector.as_pointer()))
     value.align = 4 if isinstance(vector.element, ir.FloatType) else 8
     return value
 
 
 def fetch(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Ask for the cache line of `address` in the second-level cache. An address that is nobody's is ignored."""
+    """Prefetch the cache line of `address` into the second-level cache. An invalid address is ignored."""
     number, raw = ir.IntType(32), ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [raw, number, number, number])
     read, second_level, data = (ir.Constant(number, n) for n in (0, 2, 1))
@@ -159,7 +159,7 @@ def store_vector(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> N
 
 
 def as_vector(context: Any, builder: ir.IRBuilder, vector: Vector, given: Any, value: ir.Value) -> ir.Value:
-    """A vector stays, a number fills every lane in the vector's dtype."""
+    """A vector unchanged, or a number in every lane, converted to the vector's dtype."""
     if isinstance(given, Vector):
         return value
     return splat(builder, context.cast(builder, value, given, vector.dtype), llvm_vector(vector.dtype))
@@ -169,7 +169,7 @@ def as_vector(context: Any, builder: ir.IRBuilder, vector: Vector, given: Any, v
 
 
 def _typing(*given: Any) -> Vector | None:
-    """The vector among the arguments if all others are that vector or numbers."""
+    """The vector type among the arguments, if all others are of that type or numbers; else None."""
     vector = next((g for g in given if isinstance(g, Vector)), None)
     fits = all(g == vector or isinstance(g, (types.Number, types.Literal)) for g in given)
     return vector if fits else None
@@ -209,13 +209,13 @@ fma = _pointwise(3, _same, fused)
 sqrt = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.sqrt", x.type, 1), [x]))
 absolute = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.fabs", x.type, 1), [x]))
 copysign = _pointwise(2, _same, lambda b, x, y: b.call(_llvm_intrinsic(b, "llvm.copysign", x.type, 2), [x, y]))
-# no vector logarithm: LLVM calls the C library for each lane, which is right and slow
+# no vector logarithm: LLVM calls the C library for each lane, which is correct but slow
 log = _pointwise(1, _same, lambda b, x: b.call(_llvm_intrinsic(b, "llvm.log", x.type, 1), [x]))
 
 
 def _keep_nan(choose: str) -> Callable[..., ir.Value]:
     def generate(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-        # an unordered comparison is false and selects y; a NaN in x is put back after
+        # an ordered comparison with NaN is false and selects y; a NaN in x is restored afterwards
         chosen = builder.select(builder.fcmp_ordered(choose, x, y), x, y)
         return builder.select(builder.fcmp_unordered("uno", x, x), x, chosen)
 
@@ -224,7 +224,7 @@ def _keep_nan(choose: str) -> Callable[..., ir.Value]:
 
 minimum = _pointwise(2, _same, _keep_nan("<"))
 maximum = _pointwise(2, _same, _keep_nan(">"))
-# x held to a bound that is no NaN: one instruction, and a NaN in x stays because the comparison is false
+# x clamped to a bound that is not NaN: one instruction, and a NaN in x stays because the comparison is false
 at_most = _pointwise(2, _same, lambda b, x, bound: b.select(b.fcmp_ordered("<", bound, x), bound, x))
 at_least = _pointwise(2, _same, lambda b, x, bound: b.select(b.fcmp_ordered(">", bound, x), bound, x))
 
@@ -245,14 +245,14 @@ def where(context: Any, condition: Any, a: Any, b: Any) -> Any:
 
 
 def rounder(dtype: types.Float) -> float:
-    """1.5 * 2**23 (float32) or 1.5 * 2**52: where added, the sum is rounded to a whole number, which stands in its lowest bits."""
+    """1.5 * 2**23 (float32) or 1.5 * 2**52: adding it rounds to an integer, which then is in the sum's lowest bits."""
     return 1.5 * 2.0 ** (23 if dtype.bitwidth == 32 else 52)
 
 
 @intrinsic
 def two_to_the(context: Any, shifted: Any) -> Any:
-    """2 ** n for shifted = n + rounder, with n whole and within the normal range, by writing the exponent's bits; infinity for
-    the first n above it. NaN gives any number; a conversion of it to an integer would be undefined.
+    """2 ** n for shifted = n + rounder, where n is an integer, by writing the exponent's bits. n has to be in the range of normal
+    numbers; the first n above it gives infinity. NaN gives an arbitrary number (converting it to an integer would be undefined).
     """
     if not isinstance(shifted, Vector):
         return None
@@ -292,7 +292,7 @@ def store(context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def lane(context: Any, vector: Any, number: Any) -> Any:
-    """What stands in lane `number` of a vector."""
+    """The number in lane `number` of a vector."""
     if not isinstance(vector, Vector):
         return None
 
@@ -303,7 +303,7 @@ def lane(context: Any, vector: Any, number: Any) -> Any:
 
 
 def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, vector: ir.VectorType, *arguments: ir.Value) -> ir.Value:
-    """Call an LLVM intrinsic for masked memory, of which there is one for each vector and its address."""
+    """Call an LLVM intrinsic for masked memory access; there is one for each type of vector."""
     bits = 32 if isinstance(vector.element, ir.FloatType) else 64
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     called = f"llvm.masked.{name}.v{vector.count}f{bits}.p0v{vector.count}f{bits}"
@@ -311,7 +311,7 @@ def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, vector: ir.Vector
 
 
 def masked_load(builder: ir.IRBuilder, address: ir.Value, count: ir.Value, vector: ir.VectorType) -> ir.Value:
-    """As `load_vector`, but only the first `count` lanes; the others are 0, and their memory is not touched."""
+    """As `load_vector`, but only the first `count` lanes; the others are 0, and their memory is not accessed."""
     bits = 32 if isinstance(vector.element, ir.FloatType) else 64
     alignment, mask = ir.Constant(ir.IntType(32), bits // 8), lanes_below(builder, count, vector)
     typed = builder.bitcast(address, vector.as_pointer())
@@ -320,7 +320,7 @@ def masked_load(builder: ir.IRBuilder, address: ir.Value, count: ir.Value, vecto
 
 @intrinsic
 def load_first(context: Any, array: Any, index: Any, count: Any) -> Any:
-    """As `load`, but only the first `count` lanes; the others are 0, and their memory is not touched."""
+    """As `load`, but only the first `count` lanes; the others are 0, and their memory is not accessed."""
     vector = Vector(array.dtype)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -361,8 +361,8 @@ less = _pointwise(2, *_OPERATORS[operator.lt])
 
 
 def _register(symbol: Callable[..., Any], result: Callable[[Vector], Any], generate: Callable[..., ir.Value]) -> None:
-    """Give an operator its meaning for vectors: its type and its instructions. An overload would compile a function for each
-    pair of types.
+    """Define an operator for vectors: its type and its instructions. With `overload` Numba would compile a function for each pair
+    of types.
     """
 
     @type_callable(symbol)

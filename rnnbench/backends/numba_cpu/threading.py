@@ -1,7 +1,7 @@
-"""Threads inside a kernel: how they start, how work is divided, and a barrier for those that meet at every step.
+"""Threads inside a kernel: how they start, how work is divided, and a barrier for threads that meet at every step.
 
-The threads are those of Numba's own pool. `prange` would reach them too, but what it makes of a loop is compiled and optimised
-several times over, which made half of a kernel's compile time; `on_threads` is one call.
+The threads are those of Numba's own pool. `prange` would use them too, but Numba compiles and optimises its loop body several
+times, which was half of a kernel's compile time; `on_threads` is a single call.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .layout import Part
 
 _config: Any = _numba_config  # its attributes are made at run time
 
-# attempts before a waiting thread goes to sleep, a quarter of a millisecond: a partner without a processor is late by 4 ms. With
-# 30,000 threads also slept whose partner was just at work, and calls on an idle machine took up to half as long again
+# attempts before a waiting thread goes to sleep, about a quarter of a millisecond: a partner without a processor is 4 ms late. With
+# 30,000, threads also slept while their partner was merely at work, and calls on an idle machine took up to half as long again
 _SPINS = 400_000
 _MOST = 1024
 _INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
@@ -39,23 +39,23 @@ _MASK_BYTES = 128  # of a set of processors in Linux's libraries
 # Linux's number of the system call futex
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, within a process
-_has_lost_threads = False  # of the pool, in a forked child
+_has_lost_threads = False  # whether the pool's threads are missing, in a forked child
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
 _lock = threading.Lock()
 
 
 def most_threads() -> int:
-    """How many threads a kernel can have: those that Numba's pool was started with, which NUMBA_NUM_THREADS may limit.
+    """The most threads a kernel can have: those that Numba's pool was started with, which NUMBA_NUM_THREADS may limit.
 
-    One in a process that was forked from one whose pool ran: GNU's OpenMP, which Numba takes where it finds no TBB, ends the child
-    that asks for its threads.
+    Only one in a process forked from one whose pool was running: GNU's OpenMP, which Numba uses if there is no TBB, terminates a
+    child that asks for its threads.
     """
     return 1 if _has_lost_threads else min(_config.NUMBA_NUM_THREADS, _MOST)
 
 
 def _after_fork() -> None:
     global _has_lost_threads, _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it, and will never give it back in the child
+    _lock = threading.Lock()  # another thread of the parent may have held it, and would never release it in the child
     _has_lost_threads = _has_lost_threads or (_pool._is_initialized and numba.threading_layer() == "omp")
 
 
@@ -64,26 +64,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def one_call() -> threading.Lock:
-    """What to hold while a kernel runs: one at a time has the pool, and the buffers that are kept."""
+    """The lock to hold while a kernel runs: the pool and the kept buffers serve one kernel at a time."""
     return _lock
 
 
 def start_pool() -> None:
-    """Start Numba's pool, or do nothing if it runs: a kernel from disk refers to it by name, and fails to load before."""
+    """Start Numba's pool unless it is running. A kernel from disk refers to it by name, and would fail to load without it."""
     _pool._launch_threads()
 
 
-# ---- what threads run
+# ---- the functions that threads run
 
 
 class Body(int):
-    """The address of a compiled function that returns nothing, as a value that a kernel takes. arguments: their types."""
+    """The address of a compiled function that returns nothing, as a value to pass to a kernel. arguments: their types."""
 
     arguments: tuple[types.Type, ...]
 
 
 class BodyType(types.Type):
-    """Numba's type of a `Body`: an address and, in the type's name, what may be handed to it."""
+    """The Numba type of a `Body`: an address and, in the type's name, its arguments' types."""
 
     def __init__(self, arguments: tuple[types.Type, ...]) -> None:
         self.arguments = arguments
@@ -107,7 +107,7 @@ def _unbox_body(body: BodyType, value: Any, c: Any) -> NativeValue:
 
 
 def body_of(function: Any, kinds: tuple[types.Type, ...]) -> Body:
-    """A compiled function of arguments of these types and a thread's number, which returns nothing, as a `Body`."""
+    """Compile a function for arguments of these types and a thread's index, and return it as a `Body`. It must return nothing."""
     taken = (*kinds, types.intp)
     function.compile(taken)
     compiled = function.overloads[taken]
@@ -119,11 +119,11 @@ def body_of(function: Any, kinds: tuple[types.Type, ...]) -> Body:
 
 
 class Kernel(NamedTuple):
-    """A compiled function, and the one that it has threads run.
+    """A compiled function, and the function that it runs on threads.
 
-    Both are compiled by themselves: linked together, the second would be optimised and turned into machine code twice.
+    They are compiled separately: linked together, the second would be optimised and turned into machine code twice.
 
-    function: takes a Body, `own` arguments of its own, and what it hands to the body. body: takes that and a thread's number.
+    function: takes a Body, `own` arguments of its own, and the body's arguments. body: takes those and a thread's index.
     """
 
     function: Any
@@ -131,7 +131,7 @@ class Kernel(NamedTuple):
     own: int
 
     def compiled(self, *arguments: Any) -> tuple[Callable[..., None], Body]:
-        """The function for arguments of these types, which takes the body and such arguments without looking at their types."""
+        """The function compiled for arguments of these types, which no longer checks them; and the body, its first argument."""
         kinds = tuple(map(numba.typeof, arguments))
         body = body_of(self.body, kinds[self.own :])
         return self.function.compile((numba.typeof(body), *kinds)), body
@@ -141,14 +141,14 @@ class Kernel(NamedTuple):
 def on_threads(context, body, arguments, threads):
     """Call body(*arguments, thread) for each thread from 0 to threads - 1 at the same time, and wait for all.
 
-    One thread alone is the calling one. Raises RuntimeError where a thread failed.
+    A single thread is the calling one. Raises RuntimeError if a thread failed.
     """
     if body.arguments != (*arguments.types, types.intp):
         raise TypeError(f"the body takes {body.arguments}, not {arguments.types} and a thread's number")
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         address, packed, count = values
-        # the body, its arguments, how many threads failed, and which thread calls on which processor
+        # the body, its arguments, how many threads failed, the calling thread and its processor
         shared = ir.LiteralStructType([_INTP, packed.type, _INTP, _INTP, _INT])
         worker = _worker(context, builder.module, body.arguments, shared)
         data = cgutils.alloca_once(builder, shared)
@@ -180,17 +180,17 @@ def on_threads(context, body, arguments, threads):
 
 
 def _whereabouts(builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
-    """(this thread, the processor it runs on); elsewhere than on Linux (0, 0)."""
+    """(this thread, the processor it runs on); (0, 0) unless on Linux."""
     if sys.platform != "linux":
         return _INTP(0), _INT(0)
     return _call(builder, _INTP, "pthread_self"), _call(builder, _INT, "sched_getcpu")
 
 
 def _keep_off(builder: ir.IRBuilder, caller: ir.Value, processor: ir.Value) -> None:
-    """If this thread runs on the processor of the thread that called it, leave that one to the caller, for good.
+    """If this thread runs on the calling thread's processor, move it away from that processor permanently.
 
-    A virtual machine's idle processor looks busy to its kernel, which then wakes a thread on the processor of its waker.
-    There both compute in turn until the next tick of 4 ms: after a pause the first call of a small network took ten times as long.
+    In a virtual machine the operating system may take an idle processor for busy, and wake a thread on its waker's processor.
+    There the two take turns until the next tick of 4 ms: after a pause the first call of a small network took ten times as long.
     """
     if sys.platform != "linux":
         return
@@ -199,14 +199,14 @@ def _keep_off(builder: ir.IRBuilder, caller: ir.Value, processor: ir.Value) -> N
     with builder.if_then(is_stacked, likely=False):
         mask = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), _MASK_BYTES // 8), zfill=True)
         raw = builder.bitcast(mask, _BYTES)
-        process = _call(builder, _INT, "getpid")  # its first thread's processors are those that the user allows
+        process = _call(builder, _INT, "getpid")  # the first thread's processors are those that the user allows
         told = _call(builder, _INT, "sched_getaffinity", process, _INTP(_MASK_BYTES), raw)
         with builder.if_then(builder.icmp_signed("==", told, _INT(0))):
             number = builder.zext(processor, _INTP)
             word = builder.gep(mask, [_FIRST, builder.udiv(number, _INTP(64))])
             bit = builder.shl(_INTP(1), builder.urem(number, _INTP(64)))
             builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
-            # refused, and nothing changes, where no processor is left
+            # if no processor is left the call fails, and nothing changes
             _call(builder, _INT, "sched_setaffinity", _INT(0), _INTP(_MASK_BYTES), raw)
 
 
@@ -217,7 +217,7 @@ def _call(builder: ir.IRBuilder, result: ir.Type, name: str, *arguments: ir.Valu
 
 
 def _worker(context: Any, module: ir.Module, arguments: tuple[types.Type, ...], shared: ir.Type) -> ir.Function:
-    """What the pool calls on each thread: takes the arguments out of `shared` and hands them to the body with its number."""
+    """What the pool calls on each thread: unpacks the arguments from `shared` and passes them to the body with its index."""
     kind = ir.FunctionType(ir.VoidType(), [_BYTES] * 4)
     worker = ir.Function(module, kind, name=module.get_unique_name("on_thread"))
     worker.linkage = "internal"
@@ -241,7 +241,7 @@ def _worker(context: Any, module: ir.Module, arguments: tuple[types.Type, ...], 
 
 @intrinsic
 def _add(context, counters, index, value):
-    """counters[index] += value as one indivisible operation; returns the new value."""
+    """counters[index] += value, atomically; returns the new value."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         data = context.make_array(counters)(context, builder, values[0]).data
@@ -261,7 +261,7 @@ def _read(context, counters, index):
 
 
 def _futex(context: Any, builder: ir.IRBuilder, counters: Any, array: ir.Value, what: int, value: ir.Value) -> None:
-    """The system call on the low half of counters[0]: Linux compares 32 bits, into which the visits of a call fit."""
+    """The futex system call on the low half of counters[0]: Linux compares 32 bits, enough for the visits in one call."""
     data = context.make_array(counters)(context, builder, array).data
     numbers = [_INTP(_FUTEX), builder.ptrtoint(data, _INTP), _INTP(what), value, *[_INTP(0)] * 3]
     _call(builder, _INTP, "syscall", *numbers)
@@ -269,7 +269,7 @@ def _futex(context: Any, builder: ir.IRBuilder, counters: Any, array: ir.Value, 
 
 @intrinsic
 def _sleep(context, counters, value):
-    """Sleep until `_wake`, but not if counters[0] is no longer `value`. Elsewhere than on Linux: let another thread run."""
+    """Sleep until `_wake`, unless counters[0] is no longer `value`. On other systems than Linux: let another thread run."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         if _FUTEX is None:
@@ -297,15 +297,15 @@ def _wake(context, counters):
 def wait(barrier, parties, visits):
     """Wait until `parties` threads have called this `visits` times; returns the next value of `visits`.
 
-    barrier: an int64 array whose first two elements start at 0: the calls so far, and the threads that sleep. One
-    spins for a bounded time and then sleeps until the last one comes. Where it only yielded its processor to others, and those
-    compute, each step took their turn of 4 ms: on two busy cores 216 ms a call in place of 0.6.
+    barrier: an int64 array whose first two elements start at 0: the calls so far, and the number of sleeping threads. A thread
+    spins for a bounded time and then sleeps until the last one arrives. When it only yielded its processor, and other programs
+    were computing, each step took their time slice of 4 ms: on two busy cores a call took 216 ms instead of 0.6.
     """
     if parties == 1:
         return visits
     everyone = parties * visits
     if _add(barrier, 0, 1) == everyone:
-        # whoever counts itself in later sees that all are there: both operations are sequentially consistent
+        # a thread that registers as sleeping after this sees that all have arrived: both operations are sequentially consistent
         if _read(barrier, 1) > 0:
             _wake(barrier)
         return visits + 1
@@ -323,17 +323,17 @@ def wait(barrier, parties, visits):
 
 
 @inner_njit
-def share(count, parts, part):
-    """(first, last) of part `part` when `count` things are divided into `parts` nearly equal ones."""
-    return count * part // parts, count * (part + 1) // parts
+def share(count, threads, thread):
+    """(first, end) of thread `thread`'s share when `count` things are divided nearly equally among `threads`."""
+    return count * thread // threads, count * (thread + 1) // threads
 
 
 @inner_njit
 def to_and_fro(i, first, end, turn):
-    """The panel for i from first to end - 1: upwards in one turn, downwards in the next.
+    """The panel for i from first to end - 1: ascending in one turn, descending in the next.
 
-    Weights that exceed a cache are read so that each turn begins with those that the one before left there; read in the same order
-    again and again, none of them would still be there.
+    If the weights exceed a cache, each turn thus begins with those that the previous one left in it. Read in the same order every
+    time, all of them would have been evicted.
     """
     return i if turn % 2 == 0 else first + end - 1 - i
 
@@ -352,9 +352,9 @@ def part_of(rows, panels, threads, thread, by_rows):
 
 @inner_njit
 def going_on(part, lengths, ragged, t):
-    """The part without the rows at its end that have ended before step t: no product of theirs is needed.
+    """The part without those last rows that have ended before step t: their products are not needed.
 
-    A batch that is sorted by length, longest first, saves all of them.
+    If the batch is sorted by length, longest first, this skips all rows that have ended.
     """
     end = part.end_row
     if ragged:

@@ -1,10 +1,10 @@
-"""The one matrix product of this backend: a register tile of rows x vectors, accumulated over k.
+"""The only matrix product of this backend: a register tile of rows x vectors, accumulated over k.
 
     out[r, c] = init[r, c] + sum over k of a[r, k] * panel[k, c]        r < rows, c < columns (vectors), k < depth
 
 `panel` is packed so that the inner loop reads it front to back. Each k loads `columns` vectors, broadcasts `rows` numbers and
-issues rows * columns fused multiply-adds; a tile as large as the register file allows keeps the multiply-add units the
-bottleneck, not the loads. Any number of rows from 1 to the largest has its own loop, so that no row goes through a scalar tail.
+issues rows * columns fused multiply-adds. With a tile as large as the register file allows, the multiply-add units are the
+bottleneck, not the loads. Each number of rows from 1 to the largest has its own loop, so that no row is left to a scalar tail.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .simd import REGISTERS, fetch, fused, llvm_vector, load_vector, pointer, sp
 
 # independent sums that hide the latency of a fused multiply-add: 4 cycles on 2 units
 _CHAINS = 8
-# and so many leave the processor time for another instruction at each k; a tile of 16 became 8% slower
+# with this many, there is time for a prefetch instruction at each k; a tile of 16 became 8% slower with one
 _FETCHING = 20
 
 
 def tile_rows(columns: int) -> int:
-    """The most rows whose accumulators fit into the vector registers beside what a step keeps there: `columns` panel vectors and
-    one broadcast, or, where there are fewer rows than columns, `rows` broadcasts and one panel vector.
+    """The most rows whose accumulators fit into the vector registers together with the operands of a step: `columns` panel vectors
+    and one broadcast or, if there are fewer rows than columns, `rows` broadcasts and one panel vector.
 
-    No more than 24 accumulators: they hide the latency three times over, and each height of a tile is a loop to compile.
+    At most 24 accumulators: that hides the latency three times over, and each tile height is another loop to compile.
     """
     most = max(1, min(24, 8 * columns) // columns)
     fitting = (rows for rows in range(1, most + 1) if rows * columns + min(rows, columns) + 1 <= REGISTERS)
@@ -55,13 +55,13 @@ def tile(
     ahead: Any,
     ahead_step: Any,
 ) -> Any:
-    """The product above for a number of rows that is known when it runs and a number of vectors that is a literal.
+    """The product above, for a number of rows known at run time and a literal number of vectors.
 
     rows: 1 to tile_rows(columns). columns: vectors in a row of out, init and panel. out, init, a, panel: one-dimensional arrays
     of one dtype; init may be out. out_at, init_at, a_at, panel_at: index of the tile's first element in each. out_row,
     init_row, a_row: elements from one row to the next (0 for an init that is the same for each row). a_step: elements from one
-    k to the next. depth: the number of k. ahead, ahead_step: elements from panel_at to what is fetched into the second-level cache
-    at the first k, and from there to that of the next k, by tiles of at least 20 vectors; it may lie anywhere. context: Numba's.
+    k to the next. depth: the number of k. ahead: elements from panel_at to what tiles of at least 20 vectors prefetch into the
+    second-level cache at the first k; any address is allowed. ahead_step: elements from there to the next k's. context: Numba's.
     """
     if not isinstance(columns, types.IntegerLiteral):
         return None
@@ -155,7 +155,7 @@ class _Generator:
             for start in starts
             for c in range(self.columns)
         ]
-        # few rows have too few sums to keep the units busy: run several k at once into sums of their own
+        # few rows have too few sums to keep the units busy: process several k at once, each with its own sums
         unroll = max(1, -(-_CHAINS // len(sums)))
         zero = ir.Constant(self.vector, [0.0] * lanes)
         chains = [sums] + [[zero] * len(sums) for _ in range(unroll - 1)]
@@ -212,8 +212,8 @@ class _Generator:
         def number(r: int) -> ir.Value:
             return splat(builder, builder.load(self._at(a_rows[r], at)), self.vector)
 
-        # that of which there is less stays in registers, and the other comes and goes: with 16 registers 3 x 4 sums then fit, and
-        # no more than 2 x 4 otherwise, too few to keep two units busy
+        # the fewer of the two stay in registers, the others are loaded one at a time: with 16 registers 3 x 4 sums then fit, and
+        # otherwise no more than 2 x 4, too few to keep two units busy
         new = list(sums)
         if rows < columns:
             numbers = [number(r) for r in range(rows)]

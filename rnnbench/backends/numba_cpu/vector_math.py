@@ -1,12 +1,11 @@
 """exp, sigmoid, tanh and relu on SIMD vectors, all from one argument reduction.
 
-x = n ln 2 + r with |r| <= ln(2)/2, and expm1(r) = r + r**2 q(r) with the polynomial q of least maximal error (Remez), so that
-exp(x) = 2**n exp(r) and expm1(x) = 2**n expm1(r) + (2**n - 1), which does not cancel near 0. NaN goes through, and infinities
-give the limits.
+x = n ln 2 + r with |r| <= ln(2)/2, and expm1(r) = r + r**2 q(r) with a minimax polynomial q (Remez), so that exp(x) = 2**n exp(r)
+and expm1(x) = 2**n expm1(r) + (2**n - 1), which has no cancellation near 0. NaN propagates, and infinities give the limits.
 
-The largest errors of all float32 numbers, in units in the last place, are 1.0 (exp), 2.0 (sigmoid) and 1.9 (tanh);
-tests/test_vector_math.py looks at a million numbers of each dtype. With one more sum that is rounded the latter two were off by
-2.5 and 2.6, and LSTM inference with up to 64 units was 4% faster.
+The largest errors over all float32 numbers, in units in the last place, are 1.0 (exp), 2.0 (sigmoid) and 1.9 (tanh);
+tests/test_vector_math.py checks a million numbers of each dtype. With one more rounded sum, sigmoid and tanh were off by 2.5 and
+2.6, and LSTM inference with up to 64 units was 4% faster.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _Q64 = (
     2.09215913555580585e-9,
 )
 _LOG2_E = 1.4426950408889634
-# ln 2 in two parts whose sum is exact beyond the dtype: the product n * high is then rounded once, inside the fma
+# ln 2 as the sum of two parts, more precise than the dtype: the product n * high is then rounded once, inside the fma
 _LN2_HIGH_32 = float(np.float32(0.6931471805599453))
 _LN2_LOW_32 = 0.6931471805599453 - _LN2_HIGH_32
 _LN2_HIGH_64, _LN2_LOW_64 = 0.6931471805599453, 2.3190468138462996e-17
@@ -78,7 +77,8 @@ def _q_vector(r):
     d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10 = _Q64
 
     def q64(r):
-        # Estrin's scheme: a chain of half the length for twice the temporaries. The largest term comes last, and is rounded once
+        # Estrin's scheme: half the length of the dependency chain for twice the temporaries. The largest term comes last, and is
+        # rounded once
         r2 = r * r
         low = fma(fma(r, d4, d3), r2, fma(r, d2, d1))
         high = fma(fma(r, d8, d7), r2, fma(r, d6, d5))
@@ -89,7 +89,7 @@ def _q_vector(r):
 
 
 def _ln2(x):
-    """ln 2 in two parts, for the dtype of x: the first is that dtype's own number, the second what it lacks."""
+    """ln 2 in two parts, for the dtype of x: the first is ln 2 rounded to that dtype, the second the rounding error."""
     raise NotImplementedError
 
 
@@ -130,7 +130,7 @@ def _limits_vector(x):
 
 
 def _rounder(x):
-    """What rounds a sum to a whole number, in the dtype of x."""
+    """The number that rounds a sum to an integer, in the dtype of x."""
     raise NotImplementedError
 
 
@@ -166,7 +166,7 @@ def exp(x):
 def sigmoid(x):
     """1 / (1 + exp(-x)), and 0 where that is subnormal.
 
-    1 + exp(-x) = (2**n expm1(r) + 1) + 2**n rounds two sums; from exp(r) there would be a third one.
+    1 + exp(-x) = (2**n expm1(r) + 1) + 2**n rounds two sums; computing exp(r) would round a third one.
     """
     _, _, settled = _limits(x)
     held = at_most(x, settled)
@@ -179,17 +179,17 @@ def sigmoid(x):
 
 @inner_njit
 def tanh(x):
-    """e / (e + 1.5) for e = 0.75 expm1(2|x|), with the sign of x; 1 to the last digit beyond 20.
+    """e / (e + 1.5) for e = 0.75 expm1(2|x|), with the sign of x; exactly 1 beyond 20.
 
-    Without the 0.75 dividend and divisor would both lie just above a power of two, where rounding costs most, while the quotient
-    lies just below one, where it counts most.
+    Without the factor 0.75, dividend and divisor would both lie just above a power of two, where their relative rounding error is
+    largest, and the quotient just below one, where its unit in the last place is smallest.
     """
     size = absolute(x)
     doubled = at_most(size + size, 40.0)
     shifted = fma(doubled, _LOG2_E, _rounder(x))
     n = shifted - _rounder(x)
     high, low = _ln2(x)
-    r = fma(n, -high, doubled)  # exact where rounding it would count
+    r = fma(n, -high, doubled)  # exact wherever rounding would matter
     scale = two_to_the(shifted)
     t = fma(r, 0.75, fma(n, -0.75 * low, r * 0.75 * r * _q(r)))
     e = fma(t, scale, fma(scale, 0.75, -0.75))
@@ -202,7 +202,7 @@ def relu(x):
     return where(less(x, 0.0), 0.0, x)
 
 
-# what emitted pointwise code calls, by the names that it uses
+# the functions that emitted pointwise code calls, by name
 NAMESPACE = {
     "sigmoid": sigmoid,
     "tanh": tanh,

@@ -1,10 +1,10 @@
 """CUDA kernels in Numba: the cells' equations as device functions inside kernels for one block, a whole grid, or a step.
 
-`PRECISE` and `FAST`, the backends numba-cuda and numba-cuda-fast, differ in the mathematics of their kernels (`maths`); `FP16` and
-`BF16`, numba-cuda-fp16 and numba-cuda-bf16, are precise and keep recurrent weights in 16 bits (`weights`); `TF32`, numba-cuda-tf32,
-has tensor cores compute the products that run by tiles (`arithmetic`).
-`plan` decides how a layer runs, `buffers` is the legend of what kernels read and write; start there. Numba is imported by what
-runs kernels, not here: a plan can be shown without it.
+`PRECISE` and `FAST`, the backends numba-cuda and numba-cuda-fast, differ in their kernels' mathematics (`maths`). `FP16` and
+`BF16`, numba-cuda-fp16 and numba-cuda-bf16, are precise and store recurrent weights in 16 bits (`weights`). `TF32`,
+numba-cuda-tf32, computes tiled products on tensor cores (`arithmetic`).
+Start with `plan`, which decides how a layer runs, and `buffers`, the legend of what kernels read and write. Numba is imported by
+the modules that run kernels, not here: a plan can be shown without it.
 
 Everything here is tested in Numba's simulator and compiled for real devices; it has not been timed on one yet.
 """
@@ -29,8 +29,8 @@ VARIABLE = "RNNBENCH_CUDA_KERNEL"
 
 @dataclass(frozen=True)
 class CudaBackend:
-    """See `base.Backend`. fast: whether the mathematics is the approximate one. narrow: the dtype of 16 bits that recurrent weights
-    are stored in, "" for that of the computation. tensor_cores: whether they compute products by tiles, in TensorFloat-32.
+    """See `base.Backend`. fast: whether to use approximate mathematics. narrow: the 16-bit dtype that recurrent weights are stored
+    in, "" for the dtype of the computation. tensor_cores: whether these compute tiled products, in TensorFloat-32.
     """
 
     name: str
@@ -50,17 +50,17 @@ class CudaBackend:
 
     @property
     def kernel(self) -> str:
-        """The kernel that the environment variable RNNBENCH_CUDA_KERNEL names, for every layer; "" leaves it to the plan."""
+        """The kernel that the environment variable RNNBENCH_CUDA_KERNEL forces on every layer; "" leaves it to the plan."""
         return os.environ.get(VARIABLE, "")
 
     def why_unavailable(self) -> str | None:
-        """Why there is no GPU that can be used, in a sentence, or None if there is one."""
+        """Why there is no usable GPU, in a sentence, or None if there is one."""
         from . import device
 
         return device.why_unavailable(self.name)
 
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
-        """None, or that the dtype or the kernel that is forced does not suit. Every cell and size runs on some kernel."""
+        """None, or a sentence saying that the dtype or a forced kernel is unsuitable. Every cell and size runs on some kernel."""
         from . import device
 
         if (self.narrow or self.tensor_cores) and spec.dtype != "float32":
@@ -81,19 +81,19 @@ class CudaBackend:
         return DeviceNetwork(spec, params, self.fast, self._stored(spec), self.tensor_cores, self.kernel)
 
     def ceilings(self, barrier: bool) -> dict[str, float]:
-        """What the device gives at best, measured: name -> figure, the unit in the name. barrier: whether the grid's is, too."""
+        """The device's measured peak rates: name -> figure, the unit in the name. barrier: whether to measure the grid's, too."""
         from . import ceilings
 
         return ceilings.measure(barrier)
 
     def planned(self, spec: Spec, batch_size: int) -> plan.Plan:
-        """The plan for a layer on the device that is here. Raises as `plan.plan` does."""
+        """The plan for a layer on the current device. Raises what `plan.plan` raises."""
         from . import device
 
         return plan.plan(spec, batch_size, device.current(), self._stored(spec), self.kernel)
 
     def explain(self, spec: Spec, batch_size: int) -> str:
-        """The plan for a layer, as text: of the GPU that is here, else of an H200."""
+        """The plan for a layer, as text: for the current GPU, or for an H200 if there is none."""
         from . import device
 
         usable = device.why_unavailable(self.name) is None and not device.SIMULATED

@@ -1,7 +1,7 @@
-"""What the next step will read of its own from the device's memory, asked for a step early, into the L2 cache.
+"""Prefetches what the next step will read from the device's memory into the L2 cache, one step early.
 
-A step's input projections, and backwards what the forward direction kept, are read once in a sequence, so that each step would wait
-for memory. A prefetch takes no register and changes no value; nobody waits for it.
+A step's input projections and, in the backward pass, what the forward pass kept, are read only once per sequence, so each step
+would wait for memory. A prefetch takes no register, changes no value, and nothing waits for it.
 
 Nothing here uses the `cuda` module inside a function, see `items`.
 """
@@ -24,7 +24,7 @@ _GLOBAL = 1  # the address space
 
 
 def _nothing_to_do(array, at):
-    """The simulator has no caches. Tests put another function in its place."""
+    """Used in the simulator, which has no caches. Tests replace it."""
 
 
 @intrinsic
@@ -62,7 +62,7 @@ def backward_ahead(program: Program) -> Any:
     states, saved_places = len(program.cell.states), max(1, len(program.saved))
     values = states + len(program.computed)
     before = {at for buffer, at in loads if buffer == "state"}
-    # the states after a step are those before the one that ran just now, which read them
+    # the states after that step are those before the current one, which has read them
     after = {at for buffer, at in loads if buffer == "new"} - before
     after |= {states + at for buffer, at in loads if buffer == "operand"}
     prev, new = _places(sorted(before)), _places(sorted(after))

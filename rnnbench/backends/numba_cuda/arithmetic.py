@@ -1,10 +1,10 @@
-"""How a block multiplies a pair of tiles that lie in shared memory: by each thread's multiply-adds, or by its warps' tensor cores.
+"""How a block multiplies a pair of tiles in shared memory: with each thread's multiply-adds, or with its warps' tensor cores.
 
-Both give the same four things, of which `product` makes a kernel.
+Both provide the same interface, `Arithmetic`, from which `product` makes a kernel.
 
-Tensor cores multiply in TensorFloat-32: both operands are rounded to 11 significant bits, to the nearest, ties away from zero, and
-products are added up in float32. A warp's instruction mma.m16n8k8 takes fragments of which each of its 32 lanes holds some elements
-(PTX ISA, "Matrix Fragments for mma.m16n8k8"); Numba has no such function, so its text is put into the kernel as it is.
+Tensor cores multiply in TensorFloat-32: both operands are rounded to 11 significant bits, to nearest, ties away from zero, and
+products are summed in float32. A warp's instruction mma.m16n8k8 takes fragments of which each of its 32 lanes holds some elements
+(PTX ISA, "Matrix Fragments for mma.m16n8k8"). Numba has no function for it, so it is inserted into the kernel as inline PTX.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _single, _word = types.float32, types.uint32
 
 
 class Arithmetic(NamedTuple):
-    """gap: elements between the tile of A and that of B in a row of shared memory, which spread columns over its banks. held: the
+    """gap: elements between the tiles of A and B in a row of shared memory, chosen to spread columns over its banks. held: the
     length of a thread's array of operands.
 
-    Device functions: stage(value) -> what is put into shared memory; accumulate(tiles, thread, held, sums) adds the pair's product;
-    place(thread, i) -> (row, column) in the tile of C of a thread's sum i. None uses the module `cuda`, see `items`.
+    Device functions: stage(value) -> what goes into shared memory; accumulate(tiles, thread, held, sums) adds the pair's product;
+    place(thread, i) -> (row, column), in the tile of C, of a thread's sum i. None uses the module `cuda`, see `items`.
     """
 
     gap: int
@@ -42,13 +42,13 @@ class Arithmetic(NamedTuple):
 
 
 def arithmetic(tile: ProductTile, dtype: str) -> Arithmetic:
-    """That of a tile in a dtype."""
+    """The `Arithmetic` of a tile in a dtype."""
     return _tensor_cores(tile) if tile.by_warps else _multiply_adds(tile, dtype)
 
 
 def _multiply_adds(tile: ProductTile, dtype: str) -> Arithmetic:
-    """A thread's columns are a block's width apart, so that neighbours in memory go to neighbours; its rows come in runs of 16
-    bytes, each of which is one load.
+    """A thread's columns are a block's width apart, so that neighbouring threads access neighbouring elements; its rows come in
+    groups of 16 bytes, each of which is one load.
     """
     mine_rows, mine_columns = tile.each
     across, down, K = tile.columns // mine_columns, tile.rows // mine_rows, tile.depth
@@ -77,7 +77,7 @@ def _multiply_adds(tile: ProductTile, dtype: str) -> Arithmetic:
 
 
 def _tensor_cores(tile: ProductTile) -> Arithmetic:
-    """Rows of shared memory 8 elements apart modulo the banks: the lanes of a fragment then read from 32 different ones."""
+    """Rows of shared memory are 8 elements apart modulo the banks: the lanes of a fragment then read from 32 different banks."""
     down, beside = tile.each[0] // _ROWS, tile.each[1] // _COLUMNS  # instructions of a warp's part
     across, K = tile.columns // tile.each[1], tile.depth
     rows, columns, gap = *tile.each, _COLUMNS
@@ -90,7 +90,7 @@ def _tensor_cores(tile: ProductTile) -> Arithmetic:
         row += warp // across * rows + part // beside * _ROWS
         return row, column + warp % across * columns + part % beside * _COLUMNS
 
-    if SIMULATED:  # a Python thread cannot have its share of an instruction, but its sums are those
+    if SIMULATED:  # Python threads cannot share an instruction, but each can compute its sums
 
         @cuda.jit(device=True)
         def simulated(tiles, thread, held, sums):
@@ -133,7 +133,7 @@ def _tensor_cores(tile: ProductTile) -> Arithmetic:
     return Arithmetic(gap, size_a + size_b, _to_tf32, accumulate, place)
 
 
-# ---- which elements of its operands and its result a lane holds
+# ---- which elements of the operands and the result a lane holds
 
 
 @cuda.jit(device=True)
@@ -174,7 +174,7 @@ def _mma(typing_context, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
             "{$10, $11, $12, $13};"
         )
         kind = ir.FunctionType(four, [word] * 6 + [single] * 4)
-        # with a side effect it stays where all lanes of a warp arrive together
+        # marked as having a side effect, so that it stays where all lanes of a warp arrive together
         asm = ir.InlineAsm(kind, text, ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4), side_effect=True)
         answer = builder.call(asm, operands)
         return context.make_tuple(builder, result, [builder.extract_value(answer, i) for i in range(4)])
@@ -193,7 +193,7 @@ def _to_tf32(typing_context, value):
 
 
 def _round_to_tf32(value):
-    """What `_to_tf32` does, for a NumPy number."""
+    """The same as `_to_tf32`, for a NumPy number."""
     bits = np.float32(value).view(np.uint32)
     return value if np.isnan(value) else np.uint32((int(bits) + 0x1000) & 0xFFFFE000).view(np.float32)
 

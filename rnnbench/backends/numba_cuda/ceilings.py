@@ -1,6 +1,6 @@
-"""What a GPU gives at best, measured: the figures that the plan's limits and a kernel's floor rest on.
+"""A GPU's measured peak rates, on which the plan's limits and a kernel's shortest possible time are based.
 
-Every figure is the best of several runs of launches one behind the other, timed from an idle device until it is idle again.
+Every figure is the best of several series of back-to-back launches, timed from an idle device until it is idle again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LAUNCHES = 20  # of what takes a millisecond: the way to an idle device and back
 def _copy(source, target):
     stride = cuda.gridsize(1)
     i = cuda.grid(1)
-    # four loads on their way at once: with one the memory would wait for the threads
+    # four loads in flight at once: with one, the memory would wait for the threads
     while i + 3 * stride < source.shape[0]:
         a, b, c, d = source[i], source[i + stride], source[i + 2 * stride], source[i + 3 * stride]
         target[i], target[i + stride], target[i + 2 * stride], target[i + 3 * stride] = a, b, c, d
@@ -37,7 +37,7 @@ def _copy(source, target):
 
 @kernel()
 def _meet(count, seen):
-    """All threads of the grid meet `count` times."""
+    """All threads of the grid meet at a barrier `count` times."""
     grid = cuda.cg.this_grid()
     for _ in range(count):
         grid.sync()
@@ -53,7 +53,7 @@ def _nothing(seen):
 def measure(barrier: bool) -> dict[str, float]:
     """Name -> figure, the unit in the name: copy rate, matrix products by our tiles, an empty launch, the grid's barrier.
 
-    barrier: whether that one, too; where it hangs nothing else would be known.
+    barrier: whether to measure the barrier; if it hangs, the other figures are lost.
     """
     simulated = device.SIMULATED
     blocks = device.current().multiprocessors
@@ -81,7 +81,7 @@ def measure(barrier: bool) -> dict[str, float]:
 
 
 def _copy_rate(count: int, blocks: int) -> float:
-    """GB/s, read and written bytes both counted."""
+    """GB/s, counting both bytes read and bytes written."""
     source, target = (cuda.to_device(np.full(count, value, np.float32)) for value in (1, 0))
     seconds = _seconds(lambda: _copy[blocks, 2 if device.SIMULATED else 256](source, target), _launches())
     if not (target.copy_to_host() == 1).all():
@@ -103,7 +103,7 @@ def _launches() -> int:
 
 
 def _seconds(launch: Callable[[], Any], launches: int) -> float:
-    """The shortest of REPEATS means over `launches`; the first call, which compiles, is not among them."""
+    """The shortest of REPEATS means over `launches`, after a first call, which compiles."""
     launch()
     best = float("inf")
     for _ in range(REPEATS):

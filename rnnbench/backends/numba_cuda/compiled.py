@@ -1,8 +1,9 @@
 """Kernels for the device, compiled once and kept on disk.
 
-Numba's own cache cannot keep them: a kernel is made by a function from a cell's program, a tile and a dtype, and holds device
-functions that are other objects in each process. So whoever makes a kernel says what it is made from, and an entry's name is a hash
-of that and of the types of its arguments, in a folder that changes with the sources, the compilers and the compute capability.
+Numba's own cache cannot keep them: a kernel is made by a function from a cell's program, a tile and a dtype, and refers to device
+functions that are different objects in each process. So the code that makes a kernel says what it is made from, and an entry's name
+is a hash of that and of the types of its arguments, in a folder that changes with the sources, the compilers and the compute
+capability.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from .maths import SIMULATED
 def kernel(*made_from: object, fast: bool = False, threads: int = 0, blocks: int = 1) -> Callable[..., Any]:
     """The decorator of a kernel.
 
-    made_from: all that it is made from, besides the source text: `repr` must tell one from another, and be the same in the next
-    process. fast: its mathematics, see `maths`. threads, blocks: of a block, and blocks that a multiprocessor has to
-    have room for; the compiler then gives a thread no more registers than they have in all. 0 threads: any number.
+    made_from: everything that it is made from, besides the source text: `repr` must be different for different values, and the same
+    in every process. fast: its mathematics, see `maths`. threads: in a block; 0 for any number. blocks: that must fit on a
+    multiprocessor at once; the compiler limits a thread's registers accordingly.
     """
-    if SIMULATED:  # knows no bounds, and compiles nothing
+    if SIMULATED:  # has no launch bounds, and compiles nothing
         return cuda.jit(fastmath=fast)
-    # By default nvJitLink would optimise, of whatever version is installed; so NVVM does, as in the tests that count registers.
+    # By default nvJitLink would optimise, in whatever version is installed. So NVVM does, as in the tests that count registers.
     options: dict[str, Any] = {"fastmath": fast, "lto": False}
     if threads:
         options["launch_bounds"] = threads, blocks
@@ -56,8 +57,8 @@ def launch(
 ) -> None:
     """Enqueue a kernel of `kernel` on a stream, on a grid of `blocks` of `threads`.
 
-    dtype: with the kernel it must decide the types of all arguments: what else they hang on makes another kernel. So they are
-    asked for once. Numba looks at each launch, and takes longer for a tuple of ten arrays than a device does for a step.
+    dtype: together, the kernel and dtype must determine the types of all arguments, so that these are determined only once. Numba
+    would do so at each launch, and takes longer for a tuple of ten arrays than a device does for a step.
     """
     configured = kernel[blocks, threads, stream]
     if SIMULATED:
@@ -72,11 +73,11 @@ def launch(
 
 
 def _prepare(kind: Any, value: Any, stream: Any, retr: Any, prepared: list[Any]) -> None:
-    """In place of numba-cuda's own: append to `prepared` what the driver is handed for an argument, a whole number, a truth value,
-    an array on the device, or a tuple of these. An array is two pointers that are not used here, its size, itemsize,
-    address, shape and strides; it is asked for them once, for a step hands over a dozen and takes less time than asking does.
+    """Replaces numba-cuda's own: append to `prepared` what the driver gets for an argument: an integer, a boolean, an array on the
+    device, or a tuple of these. An array becomes two pointers that are not used here, its size, itemsize, address, shape and
+    strides. They are looked up once per array: a step passes a dozen arrays, and takes less time than looking them up does.
 
-    kind, stream, retr: Numba's, of a caller that may hand over more kinds of arguments.
+    kind, stream, retr: Numba's, for callers that may pass other kinds of arguments.
     """
     if isinstance(value, tuple):
         for part in value:
@@ -105,7 +106,7 @@ def folder(capability: tuple[int, int]) -> Path:
             kernel_files.source_digest("numba_cuda"),
             numba.__version__,
             numba_cuda.__version__,
-            # NVVM and the linker, which assembles, come with the toolkit's packages, of whatever version
+            # NVVM and the linker, which assembles, come with the toolkit's packages, in whatever version
             *(f"{name} {_version(name)}" for name in ("nvidia-nvvm", "nvidia-nvjitlink", "cuda-core")),
             f"CUDA {cuda.runtime.get_version()} for {capability}",
         ]
@@ -120,7 +121,7 @@ def _version(package: str) -> str:
 
 
 class _Cache:
-    """The kernels of one dispatcher, as Numba asks for them. Each has a file of its own, which is replaced as a whole."""
+    """The kernels of one dispatcher, in the interface that Numba expects. Each has its own file, which is replaced atomically."""
 
     cache_path = "see rnnbench.backends.numba_cuda.compiled.folder"
 
@@ -128,7 +129,7 @@ class _Cache:
         self._name = name
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The kernel for arguments of these types, or None: it was not saved, or its file is damaged."""
+        """The kernel for arguments of these types, or None if it was not saved or its file is damaged."""
         from numba.cuda import serialize  # type: ignore[attr-defined]
         from numba.cuda.dispatcher import _Kernel
 
@@ -146,7 +147,7 @@ class _Cache:
             return None
 
     def save_overload(self, sig: Any, compiled: Any) -> None:
-        """Keep a kernel that has been bound to a device, and so is assembled."""
+        """Save a kernel that has been bound to a device, and is therefore assembled."""
         from numba.cuda import serialize  # type: ignore[attr-defined]
 
         path = self._path(sig)
@@ -161,7 +162,7 @@ class _Cache:
             )
 
     def flush(self) -> None:
-        """Numba's `recompile` forgets what is on disk; here a changed source has another folder."""
+        """Does nothing: Numba's `recompile` calls it to discard files, but here changed sources have another folder."""
 
     def _path(self, sig: Any) -> Path:
         entry = hashlib.sha256(f"{self._name}\n{sig}".encode()).hexdigest()[:24]

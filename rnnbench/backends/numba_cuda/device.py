@@ -1,4 +1,4 @@
-"""The GPU: whether there is one that can be used, what it is called, and its errors as sentences."""
+"""The GPU: whether there is a usable one, its name, and its errors as sentences."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .plan import Device
 OLDEST = (7, 5)  # Turing, the oldest that CUDA 13 compiles for
 SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=32, simulated=True)
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-_OLDEST_COMPILER = (0, 30)  # numba-cuda, whose cache, launch bounds and linker are used as that version has them
+_OLDEST_COMPILER = (0, 30)  # numba-cuda, whose cache, launch bounds and linker are used as in that version
 _NEED_ROW_STACK = tuple(f"numba-cuda 0.30.{patch}" for patch in range(5))  # which NumPy 2.5 removed
 # A refused cooperative launch: the driver's name for it, and what cuda.core says that asks before it launches.
 _TOO_LARGE = ("COOPERATIVE_LAUNCH_TOO_LARGE", "exceeds the limit")
 
 
 def version() -> str:
-    """What runs kernels here, as in "numba-cuda 0.30.4"."""
+    """The library that runs kernels here, as in "numba-cuda 0.30.4"."""
     try:
         import numba_cuda
     except ImportError:
@@ -38,13 +38,13 @@ def why_unavailable(name: str) -> str | None:
     """Why the backend `name` cannot run kernels in this process, in a sentence, or None if it can."""
     if SIMULATED:
         return None
-    available = cuda.is_available()  # which starts the driver, so that it can say what is wrong
+    available = cuda.is_available()  # this starts the driver, so that it can say what is wrong
     if cuda.cuda_error():
         return f"the backend {name} needs an NVIDIA GPU with its driver: {_first_sentence(cuda.cuda_error())}"
     if not available:
         return f"the backend {name} finds a driver, but no NVVM to compile with: pip install 'rnnbench[cuda]'"
     if find_spec("numba_cuda") is None:
-        # the CUDA target that Numba itself brings cannot bound a kernel's registers by its threads
+        # the CUDA target inside Numba itself cannot limit a kernel's registers by its number of threads
         return f"the backend {name} needs the package numba-cuda, which is not installed: pip install 'rnnbench[cuda]'"
     if "numba_cuda" not in str(cuda.__file__):
         return (
@@ -72,7 +72,7 @@ def why_unavailable(name: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def current() -> Device:
-    """The device that kernels run on. Ask `why_unavailable` before."""
+    """The device that kernels run on. Call `why_unavailable` first."""
     if SIMULATED:
         return SIMULATOR
     device = cuda.get_current_device()
@@ -105,20 +105,20 @@ def _first_sentence(message: Any) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it says that the device has too little memory."""
+    """Whether the error says that the device is out of memory."""
     return isinstance(error, MemoryError) or getattr(error, "code", None) == _OUT_OF_MEMORY
 
 
 def total_memory() -> int:
-    """Bytes of the device's memory, whoever has them."""
+    """Bytes of the device's memory, free or in use."""
     return int(cuda.current_context().get_memory_info()[1])
 
 
 @contextmanager
 def memory_errors(what: str, needed: int) -> Iterator[None]:
-    """CUDA's "out of memory" inside as a MemoryError that says how much was needed and had. The process stays usable.
+    """Turn CUDA's "out of memory" into a MemoryError that says how much was needed and available. The process stays usable.
 
-    what: needs so much. needed: bytes.
+    what: the purpose of the memory. needed: bytes.
     """
     try:
         yield
@@ -130,7 +130,7 @@ def memory_errors(what: str, needed: int) -> Iterator[None]:
 
 @contextmanager
 def residency_errors(blocks: int) -> Iterator[None]:
-    """CUDA's refusal of a grid whose `blocks` do not fit on the device at once, as a RuntimeError that says what would work."""
+    """Turn CUDA's refusal of a grid whose `blocks` do not all fit on the device into a RuntimeError that says what would work."""
     try:
         yield
     except Exception as error:
@@ -152,13 +152,13 @@ def _short_of(what: str, needed: int) -> MemoryError:
 
 
 def is_native(array: object) -> bool:
-    """Whether it is an array of Numba's on the device (or on the simulated one)."""
+    """Whether it is a Numba array on the device (or on the simulated one)."""
     return bool(getattr(array, "__cuda_ndarray__", False))
 
 
 def stream_of(stream: Any) -> tuple[int, Any]:
-    """What tells a stream from others, and Numba's stream for it: for one of Numba's, PyTorch's (`cuda_stream`), CuPy's (`ptr`), or
-    an address.
+    """A key that identifies a stream, and Numba's stream for it. stream: Numba's, PyTorch's (`cuda_stream`), CuPy's (`ptr`), or an
+    address.
 
     Raises TypeError for anything else.
     """

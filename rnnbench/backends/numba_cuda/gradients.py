@@ -1,7 +1,7 @@
 """The large products after BPTT's time loop: gradients of the parameters and of the input, over all steps at once.
 
-They go straight into arrays of the parameters' names and shapes: neighbouring pre-activations whose gates are neighbours too are
-one product, and a recurrent gate that appears in several products adds up.
+They are written directly into arrays with the parameters' names and shapes: neighbouring pre-activations whose gates are neighbours
+too are one product, and the products of a recurrent gate that appears several times are summed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from ...cells import PROJECTION, Program
 from ...params import Spec
-from ..base import input_runs
+from ..base import input_spans
 from .buffers import in_training
 from .moves import add_row
 from .product import ADD
@@ -21,7 +21,7 @@ from .queue import Queue
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of one layer in one direction. suffix: of the parameters' names."""
+    """The gradients of one layer in one direction. suffix: of the parameters' names."""
 
     queue: Queue
     spec: Spec
@@ -32,10 +32,10 @@ class Gradients:
     def of_input(self, dpre: Any, weights: Any, dx: Any) -> None:
         """Enqueue dx (T, B, I) += dpre (T, B, P, H) times the input weights (P * H, I)."""
         (T, B, P, H), I = dpre.shape, dx.shape[2]
-        for run in input_runs(self.program):
+        for span in input_spans(self.program):
             self.queue.multiply(
-                dpre.reshape(T * B, P * H), weights, dx.reshape(T * B, I), T * B, I, (run.stop - run.start) * H,
-                a_at=(0, run.start * H), b_at=(run.start * H, 0), start=ADD,
+                dpre.reshape(T * B, P * H), weights, dx.reshape(T * B, I), T * B, I, (span.stop - span.start) * H,
+                a_at=(0, span.start * H), b_at=(span.start * H, 0), start=ADD,
             )  # fmt: skip
 
     def of_parameters(self, dpre: Any, dvector: Any, x: Any, values: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Gradients:
         rows = dpre.reshape(T * B, P * H)
         result = {f"weight_ih{self.suffix}": queue.zeros(len(cell.input_gates) * H, I)}
         inputs = [None if pre.input is None else cell.input_gates.index(pre.input) for pre in self.program.pre]
-        for block, gate, count in _runs(inputs):
+        for block, gate, count in _gate_spans(inputs):
             queue.multiply(
                 rows, x.reshape(T * B, I), result[f"weight_ih{self.suffix}"], count * H, I, T * B,
                 a_at=(0, block * H), c_at=(gate * H, 0), start=ADD, transposed=True,
@@ -59,7 +59,7 @@ class Gradients:
         for operand in self.program.operands:
             gates = [gate if p in operand.pre else None for p, gate in enumerate(recurrents)]
             b_at = self._where(operand.state, operand.computed, T, B)
-            for block, gate, count in _runs(gates):
+            for block, gate, count in _gate_spans(gates):
                 queue.multiply(
                     rows, flat, result[f"weight_hh{self.suffix}"], count * H, width, T * B,
                     a_at=(0, block * H), b_at=b_at, c_at=(gate * H, 0), start=ADD, transposed=True,
@@ -78,7 +78,7 @@ class Gradients:
         return result
 
     def _recurrent_gates(self) -> list[int | None]:
-        """For each pre-activation the gate of its product in weight_hh, None where there is none or it is the projection."""
+        """For each pre-activation the gate of its product in weight_hh; None if it has none or is the projection."""
         gates: list[int | None] = []
         for pre in self.program.pre:
             projects = pre.recurrent == PROJECTION and self.spec.proj_size
@@ -103,18 +103,18 @@ class Gradients:
         for kind, names, gates in (("ih", cell.input_gates, inputs), ("hh", cell.recurrent_gates, recurrents)):
             if names:
                 result[f"bias_{kind}{self.suffix}"] = total = queue.zeros(len(names) * H)
-                for block, gate, count in _runs(gates):
+                for block, gate, count in _gate_spans(gates):
                     queue.each(add_row, count * H, sums, block * H, total, gate * H, count * H)
 
 
-def _runs(gates: Sequence[int | None]) -> list[tuple[int, int, int]]:
-    """(block, gate, count) for each run of neighbouring blocks whose gates are neighbours."""
-    runs: list[tuple[int, int, int]] = []
+def _gate_spans(gates: Sequence[int | None]) -> list[tuple[int, int, int]]:
+    """(block, gate, count) for each span of neighbouring blocks whose gates are neighbours."""
+    spans: list[tuple[int, int, int]] = []
     for block, gate in enumerate(gates):
         if gate is None:
             continue
-        if runs and (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]) == (block, gate):
-            runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
+        if spans and (spans[-1][0] + spans[-1][2], spans[-1][1] + spans[-1][2]) == (block, gate):
+            spans[-1] = (spans[-1][0], spans[-1][1], spans[-1][2] + 1)
         else:
-            runs.append((block, gate, 1))
-    return runs
+            spans.append((block, gate, 1))
+    return spans

@@ -1,10 +1,10 @@
-"""Pointwise code of a stage as a device function for one item, from the equations' emitted text.
+"""A stage's pointwise code as a device function for one item, from the equations' emitted text.
 
-`glue` is that text between loads and stores of the buffers' places, straight-line and without an index that is not a constant.
-`forward_item` and `backward_item` add what every cell has: the ends of ragged rows, the output, the gradient that arrives from it.
+`glue` puts that text between loads and stores of the buffers' places; it is straight-line code with constant indices only.
+`forward_item` and `backward_item` add what all cells share: the ends of ragged rows, the output, and the output's gradient.
 
-Nothing here uses the `cuda` module inside a function: Numba's simulator exchanges a module's global `cuda` while a kernel of that
-module runs, and device functions of another module would do so at the same time in every thread.
+Nothing here uses the `cuda` module inside a function: Numba's simulator replaces a module's global `cuda` while a kernel of that
+module runs, and for device functions of another module every thread would do so at the same time.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ BACKWARD = ("state", "new", "saved", "vector", "number", "dnew", "back", "dpre",
 def glue(program: Program, code: Pointwise, buffers: tuple[str, ...], dtype: str, fast: bool) -> Any:
     """A device function of `buffers`, each but number followed by the index of the first place, and H: loads, computes, stores.
 
-    dtype, fast: of the mathematics, see `maths`. Gradients of vectors are added to what is there: they sum over time.
+    dtype, fast: of the mathematics, see `maths`. Gradients of vectors are accumulated, because they sum over time.
     """
     names = namespace(dtype, fast)
     jit = cuda.jit(device=True, fastmath=fast)
-    if not code.stores:  # products alone
+    if not code.stores:  # a stage with products only
         return jit(compile_function(glue_source(program, code, buffers), f"{code.name}_item", {"index": index}))
     compute = jit(compile_function(emit(program, code, typed), code.name, names))
     names = {"compute": compute, "index": index}
@@ -41,7 +41,7 @@ def glue_source(program: Program, code: Pointwise, buffers: tuple[str, ...]) -> 
     states = len(program.cell.states)
 
     def place(buffer: str, at: int) -> str:
-        if buffer == "operand":  # computed operands stand behind the states, in the slot after the step
+        if buffer == "operand":  # computed operands follow the states, in the slot after the step
             buffer, at = "new", states + at
         return f"number[{at}]" if buffer == "number" else f"{buffer}[index({buffer}_at + {at} * H)]"
 

@@ -60,7 +60,7 @@ class DeviceLayer:
         self._plans: dict[int, Plan] = {}
 
     def plan(self, queue: Queue, batch_size: int) -> Plan:
-        """How the layer runs with so many rows."""
+        """How the layer runs with `batch_size` rows."""
         made = self._plans.get(batch_size)
         if made is None:
             made = self._plans[batch_size] = plan(self.spec, batch_size, queue.device, queue.stored, self.forced)
@@ -75,11 +75,11 @@ class DeviceLayer:
         """Enqueue the pass over x (T, B, I). state, final: the network's (L*D, B, width), of which this layer's row is read and
         written; None for zeros. output (T, B, D*W): this direction's columns are written.
         """
-        part = self._training if training else self._program
+        program = self._training if training else self._program
         (T, B, _), H, S = x.shape, self.spec.hidden_size, len(self.spec.cell.states)
         position = in_training if training else in_inference
         slots, steps = (T + 1, T) if training else (2, 1)
-        kept = (slots, B, S + len(part.computed), H), (steps, B, max(1, len(part.saved)), H)
+        kept = (slots, B, S + len(program.computed), H), (steps, B, max(1, len(program.saved)), H)
         if training:
             values, saved = (queue.empty(*shape) for shape in kept)
         else:
@@ -94,13 +94,13 @@ class DeviceLayer:
         )  # fmt: skip
         made = self.plan(queue, B)
         if made.tile is not None:
-            self._persist(queue, made, buffers, part, False, T)
+            self._persist(queue, made, buffers, program, False, T)
         else:
             records = _records(queue, values), _records(queue, pre)
-            for step, segment in itertools.product(range(T), segments(part, False, H)):
+            for step, segment in itertools.product(range(T), segments(program, False, H)):
                 now = position(step, T, self.reverse)
                 self._multiply(queue, segment, now, *records, B)
-                queue.each(pointwise(part, False, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
+                queue.each(pointwise(program, False, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
         self._get_states(queue, values, position(T - 1, T, self.reverse).new, final)
         return Tape(x, lengths, values, saved) if training else None
 
@@ -110,7 +110,7 @@ class DeviceLayer:
         return self.row % self.spec.num_directions * self.spec.state_sizes[0]
 
     def _project(self, queue: Queue, x: Any, pre: Any) -> None:
-        """pre = input projections and biases of all steps at once; where a pre-activation has no input, its bias alone."""
+        """pre = input projections and biases of all steps at once; the bias alone for a pre-activation without an input."""
         (T, B, I), H = x.shape, self.spec.hidden_size
         rows = x.reshape(T * B, I), _records(queue, pre)
         for has_input, run in itertools.groupby(range(self._blocks), lambda p: self._program.pre[p].input is not None):
@@ -121,17 +121,17 @@ class DeviceLayer:
                 b_at=at, c_at=at, bias=self._bias, start=FROM_BIAS,
             )  # fmt: skip
 
-    def _persist(self, queue: Queue, made: Plan, buffers: Any, part: Program, backward: bool, T: int) -> None:
+    def _persist(self, queue: Queue, made: Plan, buffers: Any, program: Program, backward: bool, T: int) -> None:
         """The whole time loop in one launch."""
         assert made.tile is not None
-        kernel = persistent(part, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
+        kernel = persistent(program, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
         threads = made.tile.units, made.tile.slices
         weights = self._weights(queue, "held", backward)
         with device.residency_errors(made.blocks[0] * made.blocks[1]):
             queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
 
     def _multiply(self, queue: Queue, segment: Segment, now: Now, values: Any, pre: Any, B: int) -> None:
-        """The segment's products of one step, by tiles."""
+        """The segment's products of one step, as tiled products."""
         H = self.spec.hidden_size
         for product in segment.products:
             slot = now.new if product.at_new else now.prev
@@ -142,7 +142,7 @@ class DeviceLayer:
             )  # fmt: skip
 
     def _put_states(self, queue: Queue, state: tuple[Any, ...] | None, values: Any, slot: int) -> None:
-        """The given states into their slot: H columns, of which those past the state's width are 0."""
+        """Copy the given states into their slot: H columns, of which those past the state's width are 0."""
         (_, B, _, H), target, widths = values.shape, _records(queue, values), self.spec.state_sizes
         given = _rows(state, widths) if state is not None else (target,) * len(widths)
         filled = widths if state is not None else (0,) * len(widths)
@@ -156,7 +156,7 @@ class DeviceLayer:
     # ---- weights
 
     def _weights(self, queue: Queue, form: str, backward: bool) -> Any:
-        """The recurrent weights packed for a kernel and a direction, uploaded once.
+        """The recurrent weights packed for a kernel and for the forward or backward pass, uploaded once.
 
         held: (products * H, H), see `persistent`. tiles: for each operand a matrix that its row of values, or of dpre, multiplies.
         """
@@ -180,11 +180,11 @@ class DeviceLayer:
         """Enqueue BPTT. doutput (T, B, D*W); dstate, dinitial as state and final in `forward`. Adds to dx (T, B, I). Returns the
         gradients under the parameters' names.
         """
-        part, spec = self._training, self.spec
+        program, spec = self._training, self.spec
         (T, B, _), H, S = tape.x.shape, spec.hidden_size, len(spec.cell.states)
         dpre = queue.buffer("pre", T, B, self._blocks, H)
         flowing = queue.buffer("dstate", 2, B, S, H)
-        back = queue.buffer("back", B, max(1, len(part.operands)), H)
+        back = queue.buffer("back", B, max(1, len(program.operands)), H)
         dvector = queue.zeros(B, max(1, len(spec.cell.vectors)), H)
         self._put_states(queue, dstate, flowing, in_backward(0, T, self.reverse).turn)
         flat = queue.flat
@@ -194,15 +194,15 @@ class DeviceLayer:
         )  # fmt: skip
         made = self.plan(queue, B)
         if made.tile is not None:
-            self._persist(queue, made, buffers, part, True, T)
+            self._persist(queue, made, buffers, program, True, T)
         else:
             records = _records(queue, dpre), queue.reshaped(back, B, back.size // B)
-            for step, segment in itertools.product(range(T), segments(part, True, H)):
+            for step, segment in itertools.product(range(T), segments(program, True, H)):
                 now = in_backward(step, T, self.reverse)
                 self._multiply_back(queue, segment, now, *records, B)
-                queue.each(pointwise(part, True, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
+                queue.each(pointwise(program, True, segment.stage, queue.dtype, queue.fast), B * H, buffers, now, B, H)
         self._get_states(queue, flowing, 1 - in_backward(T - 1, T, self.reverse).turn, dinitial)
-        gradients = Gradients(queue, spec, part, self.reverse, suffix)
+        gradients = Gradients(queue, spec, program, self.reverse, suffix)
         gradients.of_input(dpre, self._input, dx)
         return gradients.of_parameters(dpre, dvector, tape.x, tape.values)
 

@@ -1,15 +1,15 @@
-"""Memory on the device that is handed out again: what a call drops is what the next one needs.
+"""A caching allocator for device memory: what one call drops is what the next one needs.
 
-A training call takes a dozen arrays, and the call before has just dropped as many of the same sizes. Numba would ask the driver
-for each, and free the others later by cuMemFree, which waits for the whole device, between the launches of some call. So a block
-that is dropped is kept here, and handed out to who asks for its size. The blocks are Numba's own, and so is how they are taken.
+A training call takes a dozen arrays, and the previous call has just dropped as many of the same sizes. Numba would ask the driver
+for each, and free the others later by cuMemFree, which waits for the whole device, between the launches of some call. So dropped
+blocks are kept here, and reused when a block of the same size is asked for. The blocks are allocated by Numba as usual.
 
-What makes that safe is the order of a stream, as for `Queue.buffer`: the blocks of a queue are written by its stream alone, after
-all that was enqueued before. Only what another stream does with a result is not in that order. `cuMemFree` would wait for it; in
-its place the queue of the default stream waits for the device before it hands out what a caller may have had. The queue of a
-caller's stream never waits, so there the caller does, before dropping a result that another stream still reads.
+This is safe because of a stream's order, as for `Queue.buffer`: the blocks of a queue are written by its stream alone, after all
+that was enqueued before. Only what another stream does with a result is not in that order. `cuMemFree` would wait for it; instead,
+the queue of the default stream waits for the device before it reuses a block that a caller may have had. The queue of a caller's
+stream never waits, so the caller has to, before dropping a result that another stream still reads.
 
-In the simulator memory is what it always was: the arrays are the host's.
+The simulator uses the host's arrays, as usual.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if not SIMULATED:
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
     from numba.cuda.cudadrv.driver import MemoryPointer
 
-_UNIT = 512  # bytes: sizes are rounded up to it, so that nearly equal ones serve each other
-_PART = 4  # of the device's memory, of which so much is kept at most
+_UNIT = 512  # bytes: sizes are rounded up to a multiple, so that arrays of nearly equal size share blocks
+_PART = 4  # at most 1 / _PART of the device's memory is kept
 _ALL: weakref.WeakSet[Blocks] = weakref.WeakSet()
 _ALL_LOCK = threading.Lock()
 
 
 class Block(NamedTuple):
-    """Memory of Numba's: the array that holds it, and what another array on it is made of."""
+    """Memory allocated by Numba: the array that owns it, and what is needed to make another array on it."""
 
     array: Any
     context: Any
@@ -46,8 +46,8 @@ class Block(NamedTuple):
 
 
 class _Lease:
-    """A block that is lent. The memory of the array on it names it as its owner, and so does that of each view, so that it ends
-    with the last of them, by garbage collection maybe: in any thread, between any two lines. So what it runs waits for no lock.
+    """A block that is lent. The array on it and all views refer to it as the owner of their memory, so it ends with the last of
+    them. Garbage collection may do that in any thread, between any two lines, so what runs then must not wait for a lock.
     """
 
     __slots__ = ("block", "lender")
@@ -57,19 +57,19 @@ class _Lease:
 
     def __del__(self) -> None:
         lender = self.lender()
-        if lender is not None:  # else the queue is gone, and the block goes, too
+        if lender is not None:  # else the queue is gone, and the block is freed, too
             lender._take_back(self.block)
 
 
 class Blocks:
     """The blocks of one queue: those that are ready, by size, and those that were dropped and may still be read.
 
-    most: bytes that are kept, a quarter of the device's memory if None; beyond it what goes first was not asked for longest.
+    most: bytes to keep, a quarter of the device's memory if None; beyond that the least recently used size is freed first.
     """
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most
-        self._ready: dict[int, list[Block]] = {}  # the size that was not asked for longest is first
+        self._ready: dict[int, list[Block]] = {}  # the least recently used size comes first
         self._dropped: list[Block] = []
         self._ready_bytes = self._dropped_bytes = 0
         self._waited = False  # whether this call has waited for the device
@@ -80,15 +80,15 @@ class Blocks:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept and lent to nobody."""
+        """Bytes that are kept and not lent."""
         return self._ready_bytes + self._dropped_bytes
 
     def empty(self, shape: tuple[int, ...], dtype: Any, waits: bool) -> Any:
-        """An array on the device, C-contiguous, whatever lies in it. Its block comes back when it and all views of it are gone.
+        """An uninitialised C-contiguous array on the device. Its block comes back when the array and all its views are gone.
 
-        shape: of it. waits: whether another stream may still read what was dropped, and no caller has waited for it.
+        shape: of the array. waits: whether another stream may still read what was dropped, and no caller has waited for it.
 
-        Raises what Numba raises where memory does not suffice, even after all that is kept in this process was given back.
+        Raises what Numba raises if memory is insufficient even after everything kept in this process has been freed.
         """
         if SIMULATED:
             return cuda.device_array(shape, dtype)
@@ -104,11 +104,11 @@ class Blocks:
         return DeviceNDArray(shape, strides, dtype, gpu_data=memory)
 
     def finished(self) -> None:
-        """A call has ended, and the next may wait for the device again."""
+        """Mark the end of a call: the next one may wait for the device again."""
         self._waited = False
 
     def clear(self) -> None:
-        """Give back to Numba all that is lent to nobody."""
+        """Free all blocks that are not lent."""
         given_back = self._all_dropped()
         with self._lock:
             given_back += [block for blocks in self._ready.values() for block in blocks]
@@ -122,7 +122,7 @@ class Blocks:
                 return None
             block = blocks.pop()
             if blocks:
-                self._ready[size] = blocks  # as the last
+                self._ready[size] = blocks  # most recently used
             self._ready_bytes -= size
             return block
 
@@ -142,7 +142,7 @@ class Blocks:
         return Block(array, array.gpu_data.context, array.gpu_data.device_pointer, size)
 
     def _reclaim(self, waits: bool) -> None:
-        """What was dropped until now is ready. Where that takes waiting, once a call: its launches are to run into each other."""
+        """Make the blocks dropped so far ready. If that needs waiting, do so once per call, to keep its launches back to back."""
         self._waited = True
         dropped = self._all_dropped()
         if waits:
@@ -156,11 +156,11 @@ class Blocks:
         dropped = []
         while (block := self._one_dropped()) is not None:
             dropped.append(block)
-        self._dropped_bytes = 0  # the sums of threads may have met
+        self._dropped_bytes = 0  # concurrent updates of the sum may have been lost
         return dropped
 
     def _one_dropped(self) -> Block | None:
-        """The one that was dropped first."""
+        """The block that was dropped first."""
         try:
             block = self._dropped.pop(0)
         except IndexError:
@@ -169,7 +169,7 @@ class Blocks:
         return block
 
     def _take_back(self, block: Block) -> None:
-        """When a lease ends."""
+        """Called when a lease ends."""
         self._dropped_bytes += block.size
         self._dropped.append(block)
         if self._most is not None and self.nbytes > self._most and self._lock.acquire(blocking=False):
@@ -177,10 +177,10 @@ class Blocks:
                 given_back = self._beyond(self._most)
             finally:
                 self._lock.release()
-            del given_back  # without the lock
+            del given_back  # after releasing the lock
 
     def _beyond(self, most: int) -> list[Block]:
-        """What must go so that `most` bytes are kept; called with the lock."""
+        """The blocks to free so that at most `most` bytes are kept; called with the lock held."""
         found: list[Block] = []
         while self.nbytes > most:
             size = next(iter(self._ready), None)

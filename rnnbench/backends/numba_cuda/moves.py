@@ -1,4 +1,4 @@
-"""Small kernels around the large ones: states in and out, padding, sums of columns. One thread an element unless said otherwise."""
+"""Small kernels around the large ones: copying states, clearing padding, summing columns. One thread per element unless noted."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def pointwise(program: Program, backward: bool, stage: int, dtype: str, fast: bo
 
 @lru_cache(maxsize=8)
 def put_states(count: int) -> Any:
-    """The kernel (states, first, widths, target, target_first, rows, hidden_size), for so many states.
+    """The kernel (states, first, widths, target, target_first, rows, hidden_size), for `count` states.
 
     target[target_first + r, s * H + c] = states[s][first + r, c] for each state s, r < rows and c < widths[s]; 0 for c up to H.
-    states: a tuple of matrices; with a width of 0 one is not read. target: a matrix.
+    states: a tuple of matrices; one with width 0 is not read. target: a matrix.
     """
 
     @kernel(count)
@@ -54,7 +54,7 @@ def put_states(count: int) -> Any:
 
 @lru_cache(maxsize=8)
 def get_states(count: int) -> Any:
-    """The kernel (source, source_first, states, first, widths, rows, hidden_size), for so many states.
+    """The kernel (source, source_first, states, first, widths, rows, hidden_size), for `count` states.
 
     states[s][first + r, c] = source[source_first + r, s * H + c] for each state s, r < rows and c < widths[s].
     """
@@ -73,7 +73,7 @@ def get_states(count: int) -> Any:
 
 @kernel()
 def without_padding(x, lengths, out):
-    """out (T, B, I) = x, with zeros past each row's end, whatever lies there. lengths (B,)."""
+    """out (T, B, I) = x, with zeros past each row's end, whatever x contains there. lengths (B,)."""
     i, B, I = cuda.grid(1), x.shape[1], x.shape[2]
     if i < x.shape[0] * B * I:
         t, b, k = i // (B * I), i // I % B, i % I
@@ -85,7 +85,7 @@ def without_padding(x, lengths, out):
 
 @kernel()
 def clear_unused_rows(values, lengths):
-    """values (slots, B, n, H): zeros in the rows without a step, whose states BPTT multiplies with zero, be they NaN or not."""
+    """values (slots, B, n, H): zeros in rows without a step. BPTT multiplies their states by zero, which must not meet a NaN."""
     i, row = cuda.grid(1), values.shape[2] * values.shape[3]
     if i < values.size:
         b, k = i // row % values.shape[1], i % row
@@ -111,7 +111,7 @@ def add_row(source, source_at, target, target_at, count):
 
 @kernel()
 def add_slices(source, slices, target, target_at, adds, rows, columns):
-    """target[target_at + (r, c)] = the sum over s < `slices` of source[s * rows + r, c], and what is there if `adds`."""
+    """target[target_at + (r, c)] = the sum over s < `slices` of source[s * rows + r, c], plus the old value if `adds`."""
     i = cuda.grid(1)
     if i < rows * columns:
         r, c = i // columns, i % columns
@@ -127,7 +127,7 @@ def add_slices(source, slices, target, target_at, adds, rows, columns):
 def column_sums(dtype: str, columns: int, rows: int) -> Any:
     """The kernel (a, part, out) on a grid of (groups of columns, slices of rows), by blocks of (columns, rows) threads.
 
-    out[s, c] = the sum of column c of a over the rows of slice s, which are `part` or what is left. dtype: of both.
+    out[s, c] = the sum of column c of a over the rows of slice s, which are `part` or the remainder. dtype: of both.
     """
     real, shape = REAL[dtype], (rows, columns)
 

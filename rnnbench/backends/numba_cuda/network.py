@@ -1,4 +1,4 @@
-"""Layers and directions on the device: the joins, arrays from other libraries, streams."""
+"""Layers and directions on the device: how they are connected, arrays from other libraries, streams."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from numba import cuda
 
 from ...cells import program
 from ...params import Spec
-from ..base import Arrangement
+from ..base import Arrangement, States
 from . import device
 from .layer import DeviceLayer
 from .layer import Tape as LayerTape
 from .moves import clear_unused_rows, without_padding
 from .queue import Queue
-
-Arrays = tuple[Any, ...]
 
 
 @dataclass
@@ -35,8 +33,8 @@ class DeviceNetwork:
     """See `base.Network`. Native arrays are Numba's device arrays, which CuPy and PyTorch read without a copy through
     `__cuda_array_interface__`.
 
-    spec, params: the network and its parameters. fast: the mode of mathematics. stored: the dtype that recurrent weights are kept
-    in. tensor_cores: whether they compute products by tiles. kernel: one for every layer, "" for the plan's own.
+    spec, params: the network and its parameters. fast: the mode of mathematics. stored: the dtype that recurrent weights are stored
+    in. tensor_cores: whether these compute tiled products. kernel: one for every layer, "" for the plan's choice.
     """
 
     def __init__(
@@ -69,16 +67,16 @@ class DeviceNetwork:
         return wrapped
 
     def get(self, native: Any) -> np.ndarray:
-        """A copy on the host, made when all work before it is done."""
+        """A copy on the host, made after all earlier work is done."""
         if self._queue.stream != 0:
             self._queue.stream.synchronize()
         return native.copy_to_host()
 
     def on_stream(self, stream: Any) -> DeviceNetwork:
-        """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls enqueue
-        their work and do not wait for it, but for the first of their sizes, which upload weights and take memory; the caller
-        waits for the stream. A result's memory is the next call's when it is dropped: what reads it on yet another stream has
-        to be waited for before.
+        """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls enqueue their work
+        without waiting for it, except for the first call of a size, which uploads weights and allocates memory; the caller waits
+        for the stream. When a result is dropped, the next call reuses its memory: if yet another stream reads it, wait for that
+        stream first.
         """
         name, own = device.stream_of(stream)
         if name not in self._on_streams:
@@ -90,13 +88,13 @@ class DeviceNetwork:
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes on the device that are kept for the next run, besides weights, results and tapes: buffers, and what was dropped."""
+        """Bytes on the device kept for the next run, besides weights, results and tapes: buffers, and dropped blocks."""
         return sum(int(buffer.nbytes) for buffer in self._queue.buffers.values()) + self._queue.memory.nbytes
 
     def forward(
-        self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[Any, Arrays, Tape | None]:
-        """See `Network.forward`. Raises MemoryError with what was needed and had; the network stays usable."""
+        self, x: Any, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[Any, States, Tape | None]:
+        """See `Network.forward`. Raises MemoryError, with what was needed and available; the network stays usable."""
         spec, queue, (T, B, I) = self.spec, self._queue, x.shape
         with self._lock:
             ends = queue.lengths(T, B) if lengths is None else queue.upload(lengths)
@@ -121,7 +119,7 @@ class DeviceNetwork:
         nbytes = sum(tape.nbytes for layer in tapes for tape in layer) + between - x.nbytes
         return x, final, Tape(ends, tapes, nbytes + (clean.nbytes if lengths is not None else 0))
 
-    def backward(self, tape: Tape, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: Tape, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`."""
         spec, queue = self.spec, self._queue
         T, B, _ = tape.layers[0][0].x.shape
@@ -142,7 +140,7 @@ class DeviceNetwork:
             queue.finish()
         return gradients
 
-    def _states(self, B: int) -> Arrays:
+    def _states(self, B: int) -> States:
         """One array (L*D, B, width) for each state."""
         rows = self.spec.num_layers * self.spec.num_directions
         return tuple(self._queue.empty(rows, B, width) for width in self.spec.state_sizes)

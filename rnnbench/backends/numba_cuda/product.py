@@ -1,9 +1,9 @@
-"""C = A B for the large products around the time loop and for the recurrent product of the `step` kernel: any shape, by tiles.
+"""C = A B, tiled, for any shape: the large products around the time loop and the recurrent product of the `step` kernel.
 
 A block computes a tile of C. Tiles of A and B pass through shared memory, side by side; while a block multiplies one pair, its
-threads fetch the next into registers, where they keep their sums as well. `arithmetic` says how they multiply. With 8 x 8 sums a
-thread that is 64 multiply-adds and 10 loads for each k, of which a multiprocessor issues 4 and 1 at a time; with 4 x 4 sums and
-single loads it would be 16 and 8, so that shared memory allowed half of the rate.
+threads fetch the next into registers, where they keep their sums as well. `arithmetic` says how they multiply. With 8 x 8 sums per
+thread there are 64 multiply-adds and 10 loads for each k, of which a multiprocessor issues 4 and 1 at a time. With 4 x 4 sums and
+single loads there would be 16 and 8, and shared memory would limit the rate to a half.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .shared import aligned
 from .weights import reading
 
 FROM_ZERO, FROM_BIAS, ADD = 0, 1, 2
-_WRITTEN = 8  # sums in a loop that is unrolled
+_WRITTEN = 8  # sums in an unrolled loop
 
 
 @lru_cache(maxsize=64)
@@ -48,7 +48,7 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
 
     @cuda.jit(device=True)
     def of_a(thread, i):
-        """(row, k) within the tile of A of the i-th element that a thread fetches: neighbours in memory go to neighbours."""
+        """(row, k) within the tile of A of the i-th element that a thread fetches: neighbouring threads fetch neighbours."""
         if transposed:
             return thread % M, thread // M + i * (threads // M)
         return thread // K + i * (threads // K), thread % K
@@ -60,7 +60,7 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
 
     @cuda.jit(device=True)
     def fetch(thread, a, a_at, b, b_at, row, rows, column, columns, k, end, next_a, next_b):
-        # past the last row and column stands the last one again, for sums that nobody writes
+        # past the last row and column the last one is read again, for sums that are not written
         for i in range(count_a):
             r, d = of_a(thread, i)
             r, d = min(row + r, rows - 1), k + d

@@ -1,4 +1,4 @@
-"""Where work goes: a stream of a device, in a dtype and a mode of mathematics; memory on it, and launches."""
+"""Memory and launches on one stream of a device, in a dtype and a mode of mathematics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .plan import Device, product_tile, slices
 from .product import ADD, FROM_ZERO, product
 
 At = tuple[int, int]
-_MOST_VIEWS = 8  # of a buffer: calls of so many shapes in turn find theirs again
+_MOST_VIEWS = 8  # of a buffer: calls that alternate between this many shapes reuse their views
 
 # Numba advises against grids of fewer than 128 blocks; ours are as large as the work, or as the plan has found best.
 warnings.filterwarnings("ignore", message=r"Grid size \d+ will likely result in GPU under-utilization")
@@ -46,13 +46,13 @@ class Queue:
     shaped: dict[int, dict[tuple[int, ...], Any]] = field(default_factory=dict)
 
     def on(self, stream: Any) -> Queue:
-        """The same on another stream, with buffers of its own: work on two streams may run at the same time."""
+        """The same for another stream, with its own buffers: work on two streams may run at the same time."""
         return Queue(self.device, self.dtype, self.fast, self.stored, self.tensor_cores, stream, waits=False)
 
     # ---- memory
 
     def empty(self, *shape: int) -> Any:
-        """Memory on the device, whatever lies in it. Raises MemoryError with what was needed and had."""
+        """Uninitialised memory on the device. Raises MemoryError, with what was needed and available."""
         needed = math.prod(shape) * np.dtype(self.dtype).itemsize
         with device.memory_errors(f"arrays of shape {shape}", needed):
             return self.memory.empty(shape, self.dtype, self.waits)
@@ -64,7 +64,7 @@ class Queue:
         return array
 
     def buffer(self, name: str, *shape: int) -> Any:
-        """Memory that is kept for the next call that names it, and grows: for what no caller sees."""
+        """Memory that is kept under a name for the next call, and grows: for data that no caller sees."""
         views = self.views.setdefault(name, {})
         if shape not in views:
             size = math.prod(shape)
@@ -74,14 +74,14 @@ class Queue:
                     self.shaped.pop(id(view), None)
                 views.clear()
             if grows:
-                self.buffers.pop(name, None)  # the old one goes before the new one comes
+                self.buffers.pop(name, None)  # free the old one before allocating the new one
                 self.buffers[name] = self.empty(size)
             views[shape] = self.buffers[name][:size].reshape(shape)
             self.shaped[id(views[shape])] = {}
         return views[shape]
 
     def reshaped(self, array: Any, *shape: int) -> Any:
-        """`array.reshape(shape)`; of a buffer it is kept, for Numba takes as long to make one as to launch a kernel."""
+        """`array.reshape(shape)`. For buffers the view is kept, because making one takes Numba as long as launching a kernel."""
         known = self.shaped.get(id(array))
         if known is None:
             return array.reshape(shape)
@@ -90,15 +90,15 @@ class Queue:
         return known[shape]
 
     def flat(self, array: Any) -> Any:
-        """The array in one dimension, as kernels take it."""
+        """The array as one dimension, as kernels take it."""
         return array if array.ndim == 1 else self.reshaped(array, array.size)
 
     def upload(self, array: np.ndarray) -> Any:
-        """A copy on the device, there before what is enqueued next; never empty, for Numba has no array without elements there."""
+        """A copy on the device, complete before what is enqueued next; never empty, because Numba has no empty device arrays."""
         return self._upload(array, kept=False)
 
     def upload_for_all(self, array: np.ndarray) -> Any:
-        """Likewise, to be kept, and there before what any stream enqueues next: a copy is ordered with its own stream alone."""
+        """Likewise, but to keep, and complete before what any stream enqueues next: a copy is ordered only in its own stream."""
         copy = self._upload(array, kept=True)
         cuda.synchronize()
         return copy
@@ -108,7 +108,7 @@ class Queue:
             array = np.zeros([max(1, n) for n in array.shape], array.dtype)
         array = np.ascontiguousarray(array)
         with device.memory_errors(f"an array of shape {array.shape}", array.nbytes):
-            # what is kept needs no block that comes back
+            # kept permanently, so it needs no reusable block
             to = None if kept or SIMULATED else self.memory.empty(array.shape, array.dtype, self.waits)
             return cuda.to_device(array, stream=self.stream, to=to)
 
@@ -144,7 +144,7 @@ class Queue:
             bias = self.buffers.get("no bias")
         if bias is None:
             bias = self.buffers["no bias"] = self.empty(1)
-        # transposed are the sums over all steps, for which a second launch is nothing
+        # transposed products are sums over all steps, for which a second launch costs nothing in comparison
         count = slices(across * down, depth, self.device) if transposed else 1
         part, target, target_at, begin = depth, c, c_at, start
         if count > 1:
@@ -155,7 +155,7 @@ class Queue:
                 FROM_ZERO,
             )
         self.launch(
-            kernel, (down, across, count), (tile.threads,),  # of the first there may be most
+            kernel, (down, across, count), (tile.threads,),  # the first dimension of a grid may be the largest
             a, a_at, b, b_at, target, target_at, bias, begin, rows, columns, depth, part,
         )  # fmt: skip
         if count > 1:
@@ -174,7 +174,7 @@ class Queue:
         self.launch(kernel, (blocks, 1), (columns, rows), a, a.shape[0], out.reshape(1, out.size))
 
     def finish(self) -> None:
-        """Wait until all is done, unless the caller has a stream of its own to wait for."""
+        """Wait until all work is done, unless the caller has its own stream to wait for."""
         self.memory.finished()
         if not self.waits:
             return

@@ -1,4 +1,4 @@
-"""Device functions one after the other: a kernel cannot loop over a tuple of them, for each is a type of its own."""
+"""Sequences of device functions: a kernel cannot loop over a tuple of them, because each has its own type."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def both(first: Any, second: Any) -> Any:
 
 
 def in_parts(make: Callable[[int, int], Any], count: int, each: int) -> Any:
-    """The device functions make(first, end) for all of `count` in parts of `each`.
+    """The device functions make(first, end), one after the other, for all of `count` in parts of `each`.
 
-    A loop that would be longer is not unrolled whole, and then its indices are no constants.
+    A longer loop would not be unrolled completely, and its indices would not be constants.
     """
     return reduce(both, (make(first, min(first + each, count)) for first in range(0, count, each)))

@@ -10,15 +10,16 @@ from numba.cuda.extending import intrinsic
 
 from .maths import SIMULATED
 
-LOADED_BYTES = 16  # by one instruction, from an address that is a multiple of as many
+LOADED_BYTES = 16  # by one instruction, from an address that is a multiple of this
 
 
 def aligned(shape: tuple[int, ...], real: Any, simulated: Callable[[], Any]) -> Any:
-    """A function for kernels that gives an array of `shape` and type `real` in shared memory, where the compiler may join loads.
+    """A function for kernels that returns an array of `shape` and type `real` in shared memory, aligned so that the compiler may
+    combine loads.
 
-    simulated: what it does in Numba's simulator, which knows no alignment; a function of the kernel's own module, whose `cuda` is
-    exchanged while the kernel runs. (`cuda.shared.array` takes an alignment, as a literal alone, which the simulator refuses, and
-    no device function may return what it gives.)
+    simulated: the function to use in Numba's simulator, which does not support alignment; it has to be defined in the kernel's own
+    module, whose `cuda` is replaced while the kernel runs. (`cuda.shared.array` takes an alignment only as a literal, which the
+    simulator rejects, and a device function must not return its result.)
     """
     if SIMULATED:
         return simulated

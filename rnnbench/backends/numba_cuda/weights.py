@@ -1,8 +1,8 @@
 """Recurrent weights in the dtype that they are stored in: rounded on the host, widened where a kernel reads them.
 
-float16 and bfloat16 are storage for float32: a weight is rounded once, to the nearest number of 16 bits, ties to even, and widened
-exactly by what multiplies with it. Products, sums, states and gradients are float32. An array holds the bits as uint16, and in a
-thread's registers two of them share one, which ptxas does not do by itself.
+float16 and bfloat16 are storage for float32: a weight is rounded once, to the nearest 16-bit number, ties to even, and widened
+exactly before it is multiplied. Products, sums, states and gradients are float32. An array holds the bits as uint16; in a thread's
+registers two of them share one register, which ptxas does not do by itself.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .maths import REAL, SIMULATED
 _INFINITY = {"float16": 0x7C00, "bfloat16": 0x7F80}  # the bits; a bfloat16 is the upper half of a float32
 _word, _bits, _single = types.uint32, types.uint16, REAL["float32"]
 SHIFT, _ALL = _word(16), _word(0xFFFFFFFF)
-_31 = _word(31)  # a shift that is known to be no larger is one of 32 bits, else of 64
+_31 = _word(31)  # a shift count known to be at most this gives a 32-bit shift, otherwise a 64-bit one
 
 
 def pack(weights: np.ndarray, stored: str) -> np.ndarray:
-    """Weights as they are stored: of their own dtype themselves, else float32 rounded to the bits (uint16) of float16 or bfloat16.
+    """Weights as stored: unchanged in their own dtype, or float32 rounded to the bits (uint16) of float16 or bfloat16.
 
-    weights: of any shape, which stays. stored: the name of a dtype.
+    weights: of any shape, which is kept. stored: the name of a dtype.
 
     Raises ValueError for a finite weight that would be rounded to infinity.
     """
@@ -41,15 +41,15 @@ def pack(weights: np.ndarray, stored: str) -> np.ndarray:
 
 
 def _float16(weights: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # `pack` says it in words
+    with np.errstate(over="ignore"):  # `pack` raises an error instead
         return weights.astype(np.float16).view(np.uint16)
 
 
 def _bfloat16(weights: np.ndarray) -> np.ndarray:
     bits = weights.view(np.uint32)
     upper = bits >> 16
-    nearest = (bits + 0x7FFF + (upper & 1)) >> 16  # a tie adds half, or just less where the upper part is even
-    # of a NaN a carry could make infinity, and so could leaving out its lower bits
+    nearest = (bits + 0x7FFF + (upper & 1)) >> 16  # adds half, or just less if the upper part is even: ties go to even
+    # a carry, or dropping the lower bits, could turn a NaN into infinity
     return np.where(np.isnan(weights), upper | 0x40, nearest).astype(np.uint16)
 
 
@@ -59,8 +59,8 @@ class Reading(NamedTuple):
     Device functions: widen(weight) -> real; put(held, i, weight) and take(held, i) -> real, for weight i of `held`: a local array
     of words and, where they hold two, SHIFT in shared memory. An even i is put before the odd one that shares its word.
 
-    `take` shifts by what it reads there: by a number that it knows, the compiler would do so before the time loop, for all weights,
-    and keep them in as many registers as float32 takes.
+    `take` reads the shift count from SHIFT: with a constant, the compiler would widen all weights before the time loop, and keep
+    them in as many registers as float32 takes.
     """
 
     word: Any
@@ -72,7 +72,7 @@ class Reading(NamedTuple):
 
 @lru_cache(maxsize=4)
 def reading(stored: str) -> Reading:
-    """The device functions for weights that are stored in this dtype."""
+    """The device functions for weights stored in this dtype."""
     if stored in REAL:
         return Reading(REAL[stored], 1, *map(_on_device, (_same, _put_one, _take_one)))
     lower, upper = map(_on_device, _HALVES[stored])

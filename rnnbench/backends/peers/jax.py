@@ -29,7 +29,7 @@ from ...cells.emit import compile_function, emit
 from ...cells.program import PreActivation
 from ...params import Spec
 from .. import threads
-from ..base import Arrays
+from ..base import States
 
 # Ties as in our own derivatives, where all of the adjoint goes to the first argument; JAX would halve it. NaN wins.
 NAMESPACE = {
@@ -117,7 +117,7 @@ class JaxTape:
 
     pullback: Any
     output: jax.Array
-    final: Arrays
+    final: States
     known: list[jax.Array]
 
     @property
@@ -155,8 +155,8 @@ class JaxNetwork:
         return np.array(native)
 
     def forward(
-        self, x: jax.Array, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[jax.Array, Arrays, JaxTape | None]:
+        self, x: jax.Array, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[jax.Array, States, JaxTape | None]:
         """See `Network.forward`. Returns when XLA is done."""
         if lengths is not None:
             lengths = lengths.astype(np.int32)
@@ -168,7 +168,7 @@ class JaxNetwork:
         known = jax.tree.leaves((self._weights, x, state, output, final))
         return output, final, JaxTape(pullback, output, final, known)
 
-    def backward(self, tape: JaxTape, doutput: jax.Array | None, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: JaxTape, doutput: jax.Array | None, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`. Returns when XLA is done."""
         with precision(self.spec.dtype):
             if doutput is None:
@@ -235,11 +235,11 @@ class JaxNetwork:
         initial = {f"{name}_0": d for name, d in zip(self.spec.cell.states, dinitial, strict=True)}
         return named | {"x": dx} | initial
 
-    def _zeros(self, x: Any) -> Arrays:
+    def _zeros(self, x: Any) -> States:
         rows = self.spec.num_layers * self.spec.num_directions
         return tuple(jnp.zeros((rows, x.shape[1], size), x.dtype) for size in self.spec.state_sizes)
 
-    def _network(self, weights: Any, x: Any, state: Any, lengths: Any) -> tuple[Any, Arrays]:
+    def _network(self, weights: Any, x: Any, state: Any, lengths: Any) -> tuple[Any, States]:
         state = self._zeros(x) if state is None else state
         valid = None
         if lengths is not None:
@@ -248,25 +248,25 @@ class JaxNetwork:
         D, final = self.spec.num_directions, []
         for layer in range(self.spec.num_layers):
             outputs = []
-            for direction in range(D):
-                row = layer * D + direction
-                new, output = self._layer(weights[row], x, tuple(s[row] for s in state), valid, direction)
+            for reading in range(D):
+                row = layer * D + reading
+                new, output = self._layer(weights[row], x, tuple(s[row] for s in state), valid, reading)
                 final.append(new)
                 outputs.append(output)
             x = jnp.concatenate(outputs, axis=2)
         return x, tuple(jnp.stack(rows) for rows in zip(*final, strict=True))
 
-    def _layer(self, weights: Any, x: Any, state: Arrays, valid: Any, direction: int) -> tuple[Arrays, Any]:
+    def _layer(self, weights: Any, x: Any, state: States, valid: Any, reading: int) -> tuple[States, Any]:
         """Final states and output (T, B, H) of one layer in one direction."""
         inputs = _matmul(x, weights["input"])
         if self.spec.bias:
             blocks = zip(weights["bias"], self._program.pre, strict=True)
             inputs += jnp.concatenate([bias for bias, pre in blocks if pre.input])
         return jax.lax.scan(
-            partial(self._step, weights), state, (inputs, valid), reverse=self.spec.reads_backwards(direction)
+            partial(self._step, weights), state, (inputs, valid), reverse=self.spec.reads_backwards(reading)
         )
 
-    def _step(self, weights: Any, state: Arrays, inputs: tuple[Any, Any]) -> tuple[Arrays, Any]:
+    def _step(self, weights: Any, state: States, inputs: tuple[Any, Any]) -> tuple[States, Any]:
         """One step for `lax.scan`: inputs are the input products (B, n*H) and, with lengths, which rows still run."""
         part, H = self._program, self.spec.hidden_size
         projected, valid = inputs

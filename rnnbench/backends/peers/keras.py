@@ -31,7 +31,7 @@ from ...cells import BUILT_IN  # noqa: E402
 from ...interop.layouts import forget_bias_in_biases, from_keras, to_keras  # noqa: E402
 from ...params import Spec  # noqa: E402
 from .. import threads  # noqa: E402
-from ..base import Arrays  # noqa: E402
+from ..base import States  # noqa: E402
 
 BACKEND = keras.config.backend()
 if BACKEND == "jax":
@@ -102,7 +102,7 @@ class KerasTape:
     """
 
     output: Any
-    final: Arrays
+    final: States
     pullback: Any = None
     leaves: tuple[Any, ...] = field(default=())
     nbytes: int = 0
@@ -117,11 +117,11 @@ class KerasNetwork:
         make, options = _LAYERS[spec.cell]
         self.layers, self.weights = [], []
         with self.scope():
-            for layer, direction, suffix in spec.suffixes():
+            for layer, reading, suffix in spec.suffixes():
                 made = make(
                     spec.hidden_size,
                     use_bias=whole.bias,
-                    go_backwards=spec.reads_backwards(direction),
+                    go_backwards=spec.reads_backwards(reading),
                     return_sequences=True,
                     return_state=True,
                     dtype=spec.dtype,
@@ -159,7 +159,7 @@ class KerasNetwork:
         """A copy as NumPy's."""
         raise NotImplementedError
 
-    def run(self, weights: Any, x: Any, state: Any, lengths: Any) -> tuple[Any, Arrays]:
+    def run(self, weights: Any, x: Any, state: Any, lengths: Any) -> tuple[Any, States]:
         """Output and final states in the back end's arrays, with or without a graph, as the caller has decided."""
         ops, D, final = keras.ops, self.spec.num_directions, []
         mask = valid = None
@@ -193,7 +193,7 @@ class KerasNetwork:
         gradients["x"] = dx
         return gradients | {f"{name}_0": d for name, d in zip(self.spec.cell.states, dstate, strict=True)}
 
-    def zeros(self, x: Any) -> Arrays:
+    def zeros(self, x: Any) -> States:
         """Initial states (B, layers*directions, H)."""
         rows = self.spec.num_layers * self.spec.num_directions
         shape = (x.shape[0], rows, self.spec.hidden_size)
@@ -219,8 +219,8 @@ class _OnJax(KerasNetwork):
         return output, final, pullback
 
     def forward(
-        self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[Any, Arrays, KerasTape | None]:
+        self, x: Any, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[Any, States, KerasTape | None]:
         """See `Network.forward`. Returns when XLA is done."""
         lengths = None if lengths is None else lengths.astype(np.int32)
         with self.scope():
@@ -231,7 +231,7 @@ class _OnJax(KerasNetwork):
         known = jax.tree.leaves((self.weights, x, state, output, final))
         return output, final, KerasTape(output, final, pullback, nbytes=jax_peer.kept_bytes(pullback, known))
 
-    def backward(self, tape: KerasTape, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: KerasTape, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`. Returns when XLA is done."""
         with self.scope():
             doutput = jax.numpy.zeros_like(tape.output) if doutput is None else doutput
@@ -249,8 +249,8 @@ class _OnTorch(KerasNetwork):
         return native.detach().numpy()
 
     def forward(
-        self, x: Any, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[Any, Arrays, KerasTape | None]:
+        self, x: Any, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[Any, States, KerasTape | None]:
         """See `Network.forward`."""
         rows = None if lengths is None else torch.from_numpy(lengths)
         with self.scope():
@@ -263,7 +263,7 @@ class _OnTorch(KerasNetwork):
             output, final = self.run(weights, x, state, rows)
         return output, final, KerasTape(output, final, leaves=(weights, x, state))
 
-    def backward(self, tape: KerasTape, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: KerasTape, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`. The graph is kept, so that the tape can be used again."""
         weights, x, state = tape.leaves
         leaves = [w for row in weights for w in row] + [x, *state]

@@ -1,6 +1,6 @@
 """ONNX Runtime: a model of one RNN, LSTM or GRU node for each layer, in a prepared session with bound inputs and outputs.
 
-There is no backward direction and no float64: the types are declared, and the CPU's kernels say that they are not implemented.
+There is no backward pass and no float64: the types are declared, and the CPU's kernels say that they are not implemented.
 
 ONNX does not say what a row of length 0 gives. ONNX Runtime leaves zeros and ignores the initial state, so `forward` copies the
 initial state into the final one of such rows.
@@ -25,7 +25,7 @@ from ...cells import BUILT_IN
 from ...interop.layouts import forget_bias_in_biases, to_onnx
 from ...params import Spec
 from .. import threads
-from ..base import Arrays
+from ..base import States
 
 # cell -> the operator and its attributes; activations are those of one direction
 _OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
@@ -116,7 +116,7 @@ class OnnxRuntimeNetwork:
         self.spec, self._session = spec, session
         self._binding = session.io_binding()
         self._output = np.empty((0, 0, 0, 0), np.float32)
-        self._final: Arrays = ()
+        self._final: States = ()
 
     def put(self, array: np.ndarray) -> np.ndarray:
         """The array itself: its memory is bound."""
@@ -130,8 +130,8 @@ class OnnxRuntimeNetwork:
         return native.transpose(0, 2, 1, 3).copy().reshape(T, B, D * H)
 
     def forward(
-        self, x: np.ndarray, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[np.ndarray, Arrays, None]:
+        self, x: np.ndarray, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[np.ndarray, States, None]:
         """See `Network.forward`. Output and final states hold until the next call."""
         T, B, _ = x.shape
         if self._output.shape[::2] != (T, B):
@@ -147,7 +147,7 @@ class OnnxRuntimeNetwork:
             self._keep_empty_rows(steps == 0, state)
         return self._output, self._final, None
 
-    def _keep_empty_rows(self, empty: np.ndarray, state: Arrays) -> None:
+    def _keep_empty_rows(self, empty: np.ndarray, state: States) -> None:
         """Give rows without a step their initial state as the final one."""
         for final, initial in zip(self._final, state, strict=True):
             final[:, empty] = initial[:, empty]
@@ -160,7 +160,7 @@ class OnnxRuntimeNetwork:
         self._bind(self._binding.bind_output, "y", self._output)
         self._bind_states(self._binding.bind_output, "_n", self._final)
 
-    def _bind_states(self, bind: Any, mark: str, arrays: Arrays) -> None:
+    def _bind_states(self, bind: Any, mark: str, arrays: States) -> None:
         """Each layer's part of each state (layers * D, B, H)."""
         D = self.spec.num_directions
         for name, array in zip(self.spec.cell.states, arrays, strict=True):
@@ -171,6 +171,6 @@ class OnnxRuntimeNetwork:
     def _bind(bind: Any, name: str, array: np.ndarray) -> None:
         bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
-    def backward(self, tape: Any, doutput: Any, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: Any, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """Raises RuntimeError: `why_unsupported` has said so."""
         raise RuntimeError("ONNX Runtime has no backward direction")

@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ...interop.layouts import TORCH, forget_bias_in_biases, why_not_in_torch
 from ...params import Spec
 from .. import threads
-from ..base import Arrays
+from ..base import States
 
 
 class _Precision(NamedTuple):
@@ -107,7 +107,7 @@ class TorchTape:
     final: tuple[torch.Tensor, ...]
     spent: bool = False
 
-    def results(self) -> tuple[torch.Tensor, Arrays]:
+    def results(self) -> tuple[torch.Tensor, States]:
         """Output and final states with a graph to go back through, which autograd frees on the way, as it does in training: to
         keep it costs cuDNN a copy. Whoever comes again waits for a second forward pass.
         """
@@ -166,8 +166,8 @@ class TorchNetwork:
         return native.detach().cpu().to(getattr(torch, self.spec.dtype)).numpy()
 
     def forward(
-        self, x: torch.Tensor, state: Arrays | None, lengths: np.ndarray | None, training: bool
-    ) -> tuple[torch.Tensor, Arrays, TorchTape | None]:
+        self, x: torch.Tensor, state: States | None, lengths: np.ndarray | None, training: bool
+    ) -> tuple[torch.Tensor, States, TorchTape | None]:
         """See `Network.forward`. CUDA is waited for."""
         if state is None:
             rows = self.spec.num_layers * self.spec.num_directions
@@ -182,13 +182,13 @@ class TorchNetwork:
         output, final = self.record(x, state, lengths)
         return output, final, TorchTape(self, x, state, lengths, output, final)
 
-    def record(self, x: torch.Tensor, state: Arrays, lengths: np.ndarray | None) -> tuple[torch.Tensor, Arrays]:
+    def record(self, x: torch.Tensor, state: States, lengths: np.ndarray | None) -> tuple[torch.Tensor, States]:
         """Output and final states of leaves x and state, with a graph to go back through. CUDA is waited for."""
         self.module.train(True)  # cuDNN only keeps what its backward pass reads when it is told
         with self._settings():
             return self.run(x, state, lengths)
 
-    def run(self, x: torch.Tensor, state: Arrays, lengths: np.ndarray | None) -> tuple[torch.Tensor, Arrays]:
+    def run(self, x: torch.Tensor, state: States, lengths: np.ndarray | None) -> tuple[torch.Tensor, States]:
         """Output and final states, with or without a graph, as the caller has decided."""
         if lengths is None:
             output, final = self._layers(x, state)
@@ -207,19 +207,19 @@ class TorchNetwork:
             s.index_copy(1, index, n) for s, n in zip(state, new, strict=True)
         )
 
-    def _packed(self, x: torch.Tensor, state: Arrays, lengths: np.ndarray) -> tuple[torch.Tensor, Arrays]:
+    def _packed(self, x: torch.Tensor, state: States, lengths: np.ndarray) -> tuple[torch.Tensor, States]:
         packed = pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
         output, final = self._layers(packed, state)
         return pad_packed_sequence(output, total_length=x.shape[0])[0], final
 
-    def _layers(self, x: Any, state: Arrays) -> tuple[Any, Arrays]:
+    def _layers(self, x: Any, state: States) -> tuple[Any, States]:
         """nn.LSTM takes and returns a tuple of states, the others one tensor."""
         if len(state) == 1:
             output, final = self.module(x, state[0])
             return output, (final,)
         return self.module(x, state)
 
-    def backward(self, tape: TorchTape, doutput: torch.Tensor | None, dstate: Arrays | None) -> dict[str, Any]:
+    def backward(self, tape: TorchTape, doutput: torch.Tensor | None, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`."""
         if doutput is None:
             doutput = torch.zeros_like(tape.output)

@@ -1,8 +1,8 @@
-"""The control: a kernel that neither side can change, timed like the cases to see whether the two workers are treated alike.
+"""The control: a kernel that neither side can change, timed like the cases to see whether both workers run under equal conditions.
 
-It is written out here, calls NumPy only and touches nothing of the package: an LSTM-like step, so that it feels what a recurrent
-kernel feels (a matrix that stays in the second-level cache, transcendental functions, small temporaries). Leave it as it is:
-its only use is that it does not change.
+It is written out here, calls NumPy only and uses nothing of the package: an LSTM-like step, so that it is sensitive to what a
+recurrent kernel is sensitive to (a matrix that stays in the second-level cache, transcendental functions, small temporaries).
+Leave it as it is: its only use is that it does not change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ STEPS, ROWS, UNITS = 16, 8, 96
 
 
 def control() -> Callable[[], object]:
-    """The kernel with its data, ready to be called; about a millisecond a call."""
+    """The kernel with its data, ready to be called; about a millisecond per call."""
     rng = np.random.default_rng(20260801)
     weights = (rng.uniform(-0.5, 0.5, (UNITS, 4 * UNITS)) / UNITS**0.5).astype(np.float32)
     inputs = rng.uniform(-1, 1, (STEPS, ROWS, 4 * UNITS)).astype(np.float32)

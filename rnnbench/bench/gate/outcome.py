@@ -1,4 +1,4 @@
-"""What a gate has found: an outcome for each case, and what they come to."""
+"""A gate's findings: an outcome for each case, and the overall result."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rnnbench.bench.gate.pairs import Timings
 from rnnbench.bench.gate.verdict import Judgement
 
 VERDICTS = ("wrong", "slower", "missing", "inconclusive", "faster", "same")  # from alarming to calm
-COMPILE_FACTOR = 1.5  # from here on a longer compilation is told; it never fails the gate
-# tracemalloc counts Python's own small objects too, whose number varies by some from call to call
+COMPILE_FACTOR = 1.5  # from this factor on, slower compilation is reported; it never fails the gate
+# tracemalloc counts Python's own small objects too, whose number varies slightly from call to call
 BYTES_SLACK = 4096
 PASSED, REGRESSION, INCONCLUSIVE = 0, 1, 3
 Pair = tuple[float, float]  # of base and head
@@ -23,10 +23,10 @@ Pair = tuple[float, float]  # of base and head
 class Outcome:
     """A case with its verdict.
 
-    verdict: one of VERDICTS. ratio, lower, upper: head's time divided by base's with its 99% interval; NaN where nothing was timed.
-    control: the control kernel's ratio. seconds: a call of base and head, medians. pairs, restarts: how many stand behind it.
-    memory: bytes of base and head by name. compile: seconds of the first call of base and head. reason: a sentence where the
-    verdict needs one. missing_on: "base", "head" or "both" where it is missing. grown: which memory is larger in head, in words.
+    verdict: one of VERDICTS. ratio, lower, upper: head's time divided by base's with its 99% interval; NaN if nothing was timed.
+    control: the control kernel's ratio. seconds: median time per call of base and head. pairs, restarts: how many it is based on.
+    memory: bytes of base and head by name. compile: seconds of the first call of base and head. reason: a sentence, if the verdict
+    needs one. missing_on: "base", "head" or "both" if it is missing. grown: which memory is larger in head, in words.
     """
 
     case: Case
@@ -54,11 +54,11 @@ class Outcome:
 
     @property
     def fails(self) -> bool:
-        """Whether this alone fails the gate: slower, wrong, gone from head, or more memory."""
+        """Whether this alone fails the gate: slower, wrong, missing from head, or more memory."""
         return self.verdict in ("slower", "wrong") or self.missing_on == "head" or bool(self.grown)
 
     def judged(self, judgement: Judgement, timings: Iterable[Timings]) -> None:
-        """Take over a judgement and what it stands on. timings: of all batches of this case."""
+        """Take over a judgement and the data behind it. timings: of all batches of this case."""
         batches = list(timings)
         self.verdict, self.reason = judgement.verdict, judgement.reason
         self.ratio, self.lower, self.upper = judgement.ratio
@@ -68,10 +68,10 @@ class Outcome:
         self.seconds = _medians([pair for batch in batches for pair in batch.seconds])
 
     def not_timed(self, statuses: tuple[str, str], reasons: tuple[str, str]) -> bool:
-        """Take over why a case is not timed; False, and nothing done, where both sides are "ok".
+        """Record why a case is not timed. Returns False, and does nothing, if both sides are "ok".
 
-        statuses, reasons: of base and head, as workers say them. Wrong or crashed in head is wrong whatever base does; in base
-        alone there is nothing to compare with.
+        statuses, reasons: of base and head, as reported by the workers. Wrong or crashed in head is wrong whatever base does; in
+        base alone it means that there is nothing to compare with.
         """
         base, head = statuses
         bad = ("wrong", "failed")
@@ -87,7 +87,7 @@ class Outcome:
         return True
 
     def record(self) -> dict[str, Any]:
-        """The outcome as JSON has it: names and numbers, None where there is none."""
+        """The outcome as JSON values: names and numbers, None where there is none."""
         plain: dict[str, Any] = {name: value for name, value in asdict(self).items() if name != "case"}
         for name in ("seconds", "compile"):
             plain[name] = dict(zip(("base", "head"), plain[name], strict=True))
@@ -103,14 +103,14 @@ def _medians(pairs: list[Pair]) -> Pair:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: None in its place."""
+    """The value with None in place of NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def slow_to_compile(outcomes: Iterable[Outcome]) -> list[str]:
-    """A sentence for each kind of kernel whose compilation takes COMPILE_FACTOR times as long in head; advice, no verdict."""
+    """A sentence for each kind of kernel that compiles COMPILE_FACTOR times as slowly in head; advice, not a verdict."""
     sums: dict[str, list[float]] = {}
     for outcome in outcomes:
         if all(map(math.isfinite, outcome.compile)):
@@ -127,10 +127,10 @@ def slow_to_compile(outcomes: Iterable[Outcome]) -> list[str]:
 
 @dataclass
 class Result:
-    """A whole gate.
+    """The result of a whole gate.
 
-    base, head: the revisions in words. threshold: of it. outcomes: one a case. seconds: that it took. machine: its processor
-    and the like. notes: what a reader should know besides, a sentence each.
+    base, head: the revisions in words. threshold: the gate's. outcomes: one per case. seconds: that it took. machine: its processor
+    and the like. notes: further remarks for the reader, a sentence each.
     """
 
     base: str
@@ -144,7 +144,7 @@ class Result:
 
     @property
     def status(self) -> int:
-        """The exit status: REGRESSION where anything fails, else INCONCLUSIVE where anything is unclear or nothing was compared."""
+        """The exit status: REGRESSION if anything fails, else INCONCLUSIVE if anything is unclear or nothing was compared."""
         if any(outcome.fails for outcome in self.outcomes):
             return REGRESSION
         verdicts = {outcome.verdict for outcome in self.outcomes}
@@ -154,7 +154,7 @@ class Result:
 
     @property
     def sentence(self) -> str:
-        """What the gate comes to, in a line."""
+        """The result in one line."""
         word = {PASSED: "pass", REGRESSION: "regression", INCONCLUSIVE: "inconclusive"}[self.status]
         counts = [(verdict, sum(o.verdict == verdict for o in self.outcomes)) for verdict in VERDICTS]
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
@@ -162,7 +162,7 @@ class Result:
         return f"{word}: {told or 'no case'}" + (f", {grown} with more memory" if grown else "")
 
     def record(self) -> dict[str, Any]:
-        """The result as JSON has it."""
+        """The result as JSON values."""
         return {
             "format": 1, "base": self.base, "head": self.head, "threshold": self.threshold, "status": self.status,
             "verdict": self.sentence.partition(":")[0], "seconds": round(self.seconds, 1), "machine": self.machine,

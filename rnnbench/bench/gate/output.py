@@ -1,4 +1,4 @@
-"""How a result is written: Markdown for a pull request's comment. The terminal's table is the command's business."""
+"""Formats a result as Markdown for a pull request's comment. The table for the terminal is made by the command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TITLES = {0: "✅", 1: "❌", 3: "⚠️"}
 
 
 def cells(outcome: Outcome) -> list[str]:
-    """An outcome as texts, in the order of HEAD."""
+    """An outcome's table cells, in the order of HEAD."""
     timed = math.isfinite(outcome.ratio)
     verdict = outcome.verdict if outcome.verdict != "missing" else f"missing on {outcome.missing_on}"
     return [
@@ -32,7 +32,7 @@ def cells(outcome: Outcome) -> list[str]:
 
 
 def memory(outcome: Outcome) -> str:
-    """What has become of workspace and tape, in a few words."""
+    """How workspace and tape have changed, in a few words."""
     if not outcome.memory:
         return "-"
     if outcome.grown:
@@ -42,7 +42,7 @@ def memory(outcome: Outcome) -> str:
 
 
 def sentences(result: Result) -> list[str]:
-    """What a table has no room for: the reason of every verdict that has one, memory that grew, and the notes."""
+    """What does not fit into the table: the reasons of verdicts, memory that grew, and the notes."""
     told = []
     for outcome in result.outcomes:
         if outcome.reason:
@@ -52,7 +52,7 @@ def sentences(result: Result) -> list[str]:
 
 
 def about(result: Result) -> str:
-    """What was compared and how, in a line."""
+    """What was compared and how, in one line."""
     pairs = sum(outcome.pairs for outcome in result.outcomes)
     done = f"{counted(len(result.outcomes), 'case')}, {counted(pairs, 'pair')}, {result.seconds:.0f} s"
     return (
@@ -62,7 +62,7 @@ def about(result: Result) -> str:
 
 
 def markdown(result: Result) -> str:
-    """The result as a comment: the verdict first, then what fails or is unclear, and the whole table folded away."""
+    """The result as a comment: the verdict first, then what fails or is unclear, then the whole table, collapsed."""
     rows = [cells(outcome) for outcome in result.outcomes]
     loud = [
         row for row, o in zip(rows, result.outcomes, strict=True) if o.fails or o.verdict not in ("same", "missing")
@@ -73,7 +73,7 @@ def markdown(result: Result) -> str:
     told = sentences(result)
     if told:
         parts.append("\n".join(f"- {_escaped(sentence)}" for sentence in told))
-    if len(loud) < len(rows):  # or it is there already
+    if len(loud) < len(rows):  # otherwise the whole table is there already
         parts.append(f"<details><summary>All {counted(len(rows), 'case')}</summary>\n\n{_table(rows)}\n\n</details>")
     parts.append(
         "head / base is the ratio of times: above 1 is slower. "

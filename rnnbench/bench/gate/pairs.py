@@ -1,8 +1,8 @@
 """One batch: restarts of both workers and, in each, pairs of every case with pairs of the control between them.
 
-A pair is base, head, head, base, and the next one head, base, base, head: even drifts cancel within a pair, and what going first
-may be worth cancels over two. Both sides make the same number of calls, and each sample begins with a call that is not timed, as
-the other side has filled the caches since.
+A pair is base, head, head, base, and the next one head, base, base, head: linear drifts cancel within a pair, and any advantage of
+going first cancels over two. Both sides make the same number of calls, and each sample begins with a call that is not timed,
+because the other side has filled the caches in the meantime.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ FEWEST_PAIRS = 4
 CASE_SECONDS = 1.2  # that the pairs of one case may take in one restart
 SAMPLE_SECONDS = 0.006
 CONTROL_SAMPLE_SECONDS = 0.002
-SHORTEST_SECONDS = 5e-5  # what the clock is read for: shorter calls are timed several at a time
+SHORTEST_SECONDS = 5e-5  # shorter calls are timed several at a time
 
 Workers = tuple[Worker, Worker]
 
 
 @dataclass
 class Timings:
-    """What one batch found about one case.
+    """The measurements of one case in one batch.
 
-    ratios, control: a list of pairs for each restart. seconds: a call of base and of head, one each for every pair. status: of both
-    sides, "ok" or what else a worker said, with the reasons.
+    ratios, control: a list of pairs for each restart. seconds: per call of base and of head, one of each per pair. status: of both
+    sides, "ok" or whatever else the worker reported, with the reasons.
     """
 
     ratios: list[list[float]] = field(default_factory=list)
@@ -46,25 +46,25 @@ class Timings:
 
     @property
     def ok(self) -> bool:
-        """Whether both sides were right and fast enough to be timed."""
+        """Whether both sides were correct and fast enough to be timed."""
         return self.status == ("ok", "ok")
 
     def batch(self) -> Batch:
-        """The ratios as `verdict.judge` wants them; restarts have the same number of pairs. Raises ValueError for none."""
+        """The ratios in the form of `verdict.judge`; all restarts have the same number of pairs. Raises ValueError for none."""
         pairs = min(map(len, self.ratios), default=0)
         return Batch(np.array([row[:pairs] for row in self.ratios]), np.array([row[:pairs] for row in self.control]))
 
 
 @dataclass(frozen=True)
 class Samples:
-    """How much a sample holds: `samples` timed ones of `calls` calls each, of which the median counts."""
+    """The size of a measurement: the median of `samples` timed samples of `calls` calls each."""
 
     samples: int
     calls: int
 
     @classmethod
     def lasting(cls, wanted: float, seconds: float) -> Samples:
-        """So many that they take about `wanted` seconds, where a call takes `seconds`."""
+        """As many as take about `wanted` seconds, if a call takes `seconds`."""
         calls = max(1, math.ceil(SHORTEST_SECONDS / seconds))
         return cls(max(1, round(wanted / (calls * seconds))), calls)
 
@@ -78,10 +78,9 @@ def take_batch(
 ) -> dict[Case, Timings]:
     """Time every case in `restarts` fresh pairs of workers.
 
-    open_workers: starts the workers of a restart, whose number it gets, and has ended those before. cases: each is timed in every
-    restart. tell: gets a few words on what
-    is being done. until: on the clock `monotonic`; what is not done by then is left out. A case that one side cannot run, or runs
-    wrongly, is timed no more; it has the statuses instead.
+    open_workers: given a restart's number, ends the previous workers and starts new ones. cases: each is timed in every restart.
+    tell: called with a few words on what is being done. until: on the clock `monotonic`; what is not done by then is left out. A
+    case that one side cannot run, or runs wrongly, is not timed any more; it has the statuses instead.
     """
     found = {case: Timings() for case in cases}
     for restart in range(restarts):
@@ -95,7 +94,7 @@ def take_batch(
 
 
 def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
-    """Verify and time a case in one restart. Returns the workers, None where one has died."""
+    """Verify and time a case in one restart. Returns the workers, or None if one has died."""
     answers = [worker.about_case("prepare", case) for worker in pair]
     timings.status = (answers[0]["status"], answers[1]["status"])
     timings.reasons = (answers[0]["reason"], answers[1]["reason"])
@@ -135,7 +134,7 @@ def _time_pairs(pair: Workers, timings: Timings) -> None:
 
 
 def _sample(pair: Workers, what: str, plan: Samples, order: Sequence[int]) -> tuple[float, float]:
-    """Seconds a call of base and of head, each the mean of its two samples in the order given."""
+    """Seconds per call of base and of head, each the mean of its two samples, taken in the given order."""
     seconds = [0.0, 0.0]
     for side in order:
         seconds[side] += _seconds(pair, side, "time", what=what, samples=plan.samples, calls=plan.calls) / 2
@@ -143,7 +142,7 @@ def _sample(pair: Workers, what: str, plan: Samples, order: Sequence[int]) -> tu
 
 
 class _SideFailed(RuntimeError):
-    """The code of a side (0 or 1) raised while it was timed, though it had passed its verification."""
+    """The code of a side (0 or 1) raised an error while it was timed, although it had passed its verification."""
 
     def __init__(self, side: int, reason: str) -> None:
         super().__init__(reason)
@@ -151,7 +150,7 @@ class _SideFailed(RuntimeError):
 
 
 def _seconds(pair: Workers, side: int, do: str, **what: Any) -> float:
-    """A worker's answer in seconds. Raises _SideFailed where it has none."""
+    """A worker's answer in seconds. Raises _SideFailed if it has none."""
     answer = pair[side].ask(do, **what)
     if "seconds" not in answer:
         raise _SideFailed(side, f"while it was timed: {answer['reason']}")

@@ -1,4 +1,4 @@
-"""What a project tells the gate in its pyproject.toml, and how a case is written there and on the command line.
+"""A project's settings for the gate in its pyproject.toml, and the notation for cases there and on the command line.
 
     [tool.rnnbench]
     cells = { mgu = "my_package.cells:mgu" }      # or "examples/mgu.py:mgu", a file of the checkout
@@ -7,7 +7,7 @@
     threshold = 0.03                              # the change that matters
     budget = 6                                    # minutes
 
-All of it is optional. What the project registers as entry points (groups rnnbench.cells, rnnbench.backends) counts as named here.
+All of it is optional. What the project registers as entry points (groups rnnbench.cells, rnnbench.backends) need not be named here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rnnbench.bench.gate.verdict import THRESHOLD
 from rnnbench.spelling import did_you_mean, unknown
 
 BUDGET_MINUTES = 6.0
-BACKEND = "numba-cpu"  # of a case that names none
-# Every kernel of the three cells that people run, at a batch of one and of sixteen, in inference and in training.
+BACKEND = "numba-cpu"  # if a case names none
+# Every kernel of the three common cells, at batch sizes one and sixteen, in inference and in training.
 HEADLINE = tuple(
     f"{cell} {BACKEND} {what}"
     for cell in ("lstm", "gru", "rnn_tanh")
@@ -48,10 +48,10 @@ class GateError(Exception):
 
 @dataclass(frozen=True)
 class Project:
-    """A checkout that the gate is run in.
+    """The checkout that the gate runs in.
 
-    root: its top folder. name: the package's name in pyproject.toml, or "". cells, backends: name -> where it is. cases: those
-    that are gated unless others are asked for. threshold: the change that matters. budget: in minutes.
+    root: its top folder. name: the package's name in pyproject.toml, or "". cells, backends: name -> where it is. cases: the
+    default ones. threshold: the smallest change that matters. budget: in minutes.
     """
 
     root: Path
@@ -64,7 +64,7 @@ class Project:
 
 
 def read(root: Path) -> Project:
-    """The project in the folder `root`. Raises GateError where its pyproject.toml is missing or says something unknown."""
+    """The project in the folder `root`. Raises GateError if its pyproject.toml is missing or has an unknown setting."""
     path = root / "pyproject.toml"
     try:
         everything = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -118,16 +118,16 @@ def _minutes(path: Path, value: Any) -> float:
 
 
 def cases(project: Project, texts: Iterable[str]) -> list[Case]:
-    """The cases of some texts, each once. Raises GateError for a text that names none."""
+    """The cases that some texts describe, without duplicates. Raises GateError for a text that describes none."""
     return list(dict.fromkeys(parse(project, text) for text in texts))
 
 
 def parse(project: Project, text: str) -> Case:
-    """The case of a text, in any order of its words: a cell, and where they are not the usual ones a backend (numba-cpu), a
-    dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged" or "both ways".
+    """The case that a text describes, with words in any order: a cell and, where they differ from the defaults, a backend
+    (numba-cpu), a dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged" or "both ways".
 
-    project: whose cells and backends may be named. `str(case)` is such a text. Raises GateError for a word without meaning,
-    and for words that contradict each other.
+    project: its cells and backends may be named too. `str(case)` is such a text. Raises GateError for unknown words and for words
+    that contradict each other.
     """
     about: dict[str, Any] = {"backend": BACKEND}
     names = []

@@ -19,17 +19,17 @@ from rnnbench.bench.gate.workers import Worker, WorkerDied, last_core, workers
 from rnnbench.bench.lock import Locked, Taken, only_one
 
 Tell = Callable[[str], None]
-PLACE = "gate"  # of which a machine has one
-PADDING = 4096  # bytes, at most, that a restart adds to its workers' environments
+PLACE = "gate"  # the lock's name: one gate per machine
+PADDING = 4096  # the most bytes that a restart adds to its workers' environments
 
 
 def gate(project: Project, base: str, head: str, cases: Sequence[Case], tell: Tell = lambda what: None) -> Result:
     """Compare two revisions of a project on some cases.
 
-    project: with threshold and budget. base, head: revisions. tell: gets a few words on what is being done. Ctrl-C and the end of
-    the budget leave what is not settled yet inconclusive; the rest is kept.
+    project: with threshold and budget. base, head: revisions. tell: called with a few words on what is being done. On Ctrl-C and at
+    the end of the budget, cases that are not settled yet are inconclusive; the others keep their verdicts.
 
-    Raises GateError where a revision is not there or does not build, or another gate is running.
+    Raises GateError if a revision does not exist or does not build, or another gate is running.
     """
     start = monotonic()
     try:
@@ -64,7 +64,7 @@ def compare(result: Result, base: sides.Side, head: sides.Side, project: Project
 
 
 def _first_calls(result: Result, base: sides.Side, head: sides.Side, project: Project) -> None:
-    """Compile, check and measure the memory of every case once, both sides at the same time, each in a process of its own."""
+    """Compile, check and measure the memory of every case once, on both sides at the same time, each in its own process."""
     both = [_FirstCalls(side, project) for side in (base, head)]
     with ThreadPoolExecutor(2) as pool:
         try:
@@ -81,7 +81,7 @@ def _first_calls(result: Result, base: sides.Side, head: sides.Side, project: Pr
 
 
 class _FirstCalls:
-    """The first calls of one side, which may be stopped from another thread."""
+    """The first calls of one side, which another thread can stop."""
 
     def __init__(self, side: sides.Side, project: Project) -> None:
         self._open = lambda: Worker(side, project)
@@ -89,7 +89,7 @@ class _FirstCalls:
         self._worker: Worker | None = None
 
     def run(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
-        """For every case its status and reason, and where it is right the seconds of its first call and its bytes."""
+        """For every case its status and reason and, if it is correct, the seconds of its first call and its bytes."""
         found = []
         try:
             for case in cases:
@@ -117,7 +117,7 @@ class _FirstCalls:
         return answer
 
     def stop(self) -> None:
-        """End the worker; what it is doing fails."""
+        """End the worker, which makes its current request fail."""
         self._stopped = True
         if self._worker is not None:
             self._worker.close()
@@ -126,7 +126,7 @@ class _FirstCalls:
 def time_cases(
     result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell = lambda what: None
 ) -> None:
-    """Batch after batch for the outcomes that are inconclusive, until they are settled. The arguments are those of `compare`."""
+    """Take batches for the outcomes that are inconclusive, until they are settled. The arguments are those of `compare`."""
     taken: dict[Case, list[Timings]] = {}
     pending = [outcome for outcome in result.outcomes if outcome.verdict == "inconclusive"]
     core, chance = last_core(), random.Random(0)

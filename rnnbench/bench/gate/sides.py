@@ -1,9 +1,9 @@
-"""From two revisions to two folders that workers can run, both on the libraries of the Python that is running.
+"""From two revisions to two folders that workers can run, both with the libraries of the running Python.
 
 A revision is checked out as a git worktree in a temporary folder, built into a wheel without its dependencies, and the wheel is
-installed into a folder of its own, which stands first on its worker's path. So both sides share one set of run-time dependencies
-and the change is all that differs. Where the project is rnnbench itself, the harness (rnnbench/bench and the reference) in
-both folders is replaced by that of the rnnbench that is running; other projects use it from there anyway.
+installed into a folder of its own, which comes first on its worker's path. So both sides share one set of run-time dependencies
+and differ in the change only. If the project is rnnbench itself, the harness (rnnbench/bench and the reference) in both folders is
+replaced by that of the running rnnbench; other projects use that one anyway.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from rnnbench.bench.environment import python_path
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.git import GitError, git
 
-PACKAGE = Path(__file__).resolve().parents[2]  # of the rnnbench that is running
-HARNESS = ("bench", "reference.py", "plugins.py")  # below it
+PACKAGE = Path(__file__).resolve().parents[2]  # of the running rnnbench
+HARNESS = ("bench", "reference.py", "plugins.py")  # paths below PACKAGE
 
 
 @dataclass(frozen=True)
 class Side:
     """One revision, ready to run.
 
-    name: "base" or "head". revision: as it was asked for, and the commit that it means. checkout: its files. site: where its
-    wheel is installed. cache: for its compiled kernels. own_rnnbench: whether `site` holds an rnnbench of this revision.
+    name: "base" or "head". revision: as requested, and the commit that it resolves to. checkout: its files. site: where its wheel
+    is installed. cache: for its compiled kernels. own_rnnbench: whether `site` holds an rnnbench of this revision.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Side:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a worker's environment has to say."""
+        """The environment variables of its worker."""
         path = python_path(self.site, PACKAGE.parent)
         return {"PYTHONPATH": path, "RNNBENCH_CACHE_DIR": str(self.cache), "PYTHONNOUSERSITE": "1"}
 
@@ -57,7 +57,7 @@ class Side:
 
 
 def find_root(start: Path) -> Path:
-    """The top folder of the git checkout around `start`. Raises GateError where there is none."""
+    """The top folder of the git checkout that contains `start`. Raises GateError if there is none."""
     try:
         return Path(git(start, "rev-parse", "--show-toplevel"))
     except GitError as error:
@@ -67,7 +67,7 @@ def find_root(start: Path) -> Path:
 
 
 def resolve(root: Path, revision: str) -> str:
-    """The commit that a revision means. Raises GateError where the checkout does not have it."""
+    """The commit that a revision resolves to. Raises GateError if the checkout does not have it."""
     try:
         return git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     except GitError:
@@ -81,7 +81,7 @@ def resolve(root: Path, revision: str) -> str:
 
 
 def check_clean(root: Path) -> None:
-    """Raises GateError where tracked files differ from the commit, which is what the gate would build."""
+    """Raises GateError if tracked files differ from the commit, because the gate builds the commit."""
     changed = git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
     if changed:
         raise GateError(
@@ -92,9 +92,9 @@ def check_clean(root: Path) -> None:
 
 @contextmanager
 def built(project: Project, base: str, head: str) -> Iterator[tuple[Side, Side]]:
-    """Both revisions, built; their folders go away when the block is left.
+    """Both revisions, built; their folders are deleted when the block is left.
 
-    base, head: revisions of the checkout. Raises GateError, with the builder's last words, where one does not build.
+    base, head: revisions of the checkout. Raises GateError, with the last lines of the build's output, if one does not build.
     """
     with tempfile.TemporaryDirectory(prefix="rnnbench-gate-", ignore_cleanup_errors=True) as folder:
         sides: list[Side] = []
@@ -105,7 +105,7 @@ def built(project: Project, base: str, head: str) -> Iterator[tuple[Side, Side]]
             yield sides[0], sides[1]
         finally:
             for side in sides:
-                with suppress(GitError):  # the folder goes away anyhow, and git forgets worktrees whose folder is gone
+                with suppress(GitError):  # the folder is deleted anyway, and git forgets worktrees whose folder is gone
                     git(project.root, "worktree", "remove", "--force", str(side.checkout))
 
 
@@ -121,7 +121,7 @@ def _side(project: Project, name: str, revision: str, folder: Path) -> Side:
 
 
 def _build(side: Side) -> None:
-    """Wheel, then installation; nothing for a project that is not a package."""
+    """Build the wheel and install it; does nothing for a project that is not a package."""
     path = side.checkout / "pyproject.toml"
     try:
         about = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -137,7 +137,7 @@ def _build(side: Side) -> None:
 
 
 def _missing(about: dict[str, dict[str, list[str]]]) -> bool:
-    """Whether this Python lacks something of what the project is built with. If not, pip need not fetch it for each side."""
+    """Whether this Python lacks any of the project's build requirements. If not, pip need not fetch them for each side."""
     for text in about.get("build-system", {}).get("requires", ["setuptools"]):
         try:
             wanted = Requirement(text)
@@ -158,7 +158,7 @@ def _pip(side: Side, command: str, *arguments: str) -> None:
     )
     if done.returncode:
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        # a builder's error stands somewhere before pip's own words, which only say that there was one
+        # a builder's error comes somewhere before pip's own message, which only says that there was one
         told = (
             [line for line in said if re.match(r"(error|\w+(Error|Exception)): .* ", line)]
             or said

@@ -2,16 +2,16 @@
 
 A batch is some restarts of both workers, with some pairs in each. A pair's ratio is head's time divided by base's, so above 1 is
 slower. The estimate is the median over restarts of each restart's median: neither a bad pair nor a bad restart moves it far.
-Its interval comes from a bootstrap that draws restarts, then pairs within each (pairs of one process are alike, and counting
-them as independent would promise too much).
+Its interval comes from a bootstrap that draws restarts, then pairs within each (pairs of one process are correlated, and treating
+them as independent would make the interval too narrow).
 
     slower         the whole interval lies above 1 + threshold, and it recurs
     faster         the whole interval lies below 1 / (1 + threshold), and it recurs
     same           the whole interval lies between these two
-    inconclusive   the interval reaches over one of them, the change did not recur, or the control moved
+    inconclusive   the interval contains one of these bounds, the change did not recur, or the control moved
 
 To recur, a change has to show in two batches, each on its own. The control is a kernel that neither side can change, timed in
-the same workers between the same pairs: where its ratio is not within CONTROL_LIMIT of 1, something else than the change differs.
+the same workers between the same pairs: if its ratio is not within CONTROL_LIMIT of 1, something other than the change differs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rnnbench.bench.stats import CONFIDENCE, Interval
 
 THRESHOLD = 0.03  # a change that is smaller does not matter
 CONTROL_LIMIT = 0.02
-BATCHES = 8  # at most; what is not clear by then is inconclusive
+BATCHES = 8  # at most; what is not settled by then is inconclusive
 RESAMPLES = 2000
 
 Ratios = NDArray[np.float64]
@@ -59,8 +59,8 @@ class Batch:
 class Judgement:
     """A verdict with its grounds.
 
-    verdict: one of the four above. ratio: the estimate with its interval. control: the control's estimate. settled: whether
-    another batch is not asked for. reason: in a sentence, why the verdict is inconclusive; empty otherwise.
+    verdict: one of the four above. ratio: the estimate with its interval. control: the control's estimate. settled: whether no
+    further batch is needed. reason: in a sentence, why the verdict is inconclusive; empty otherwise.
     """
 
     verdict: str
@@ -73,8 +73,8 @@ class Judgement:
 def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BATCHES, restarts: int = 1) -> Judgement:
     """The verdict on all batches of one case so far.
 
-    threshold: the change that matters, as a fraction. most: batches that may be taken. restarts: of a whole batch; one that the
-    clock cut short does not count, for restarts differ by more than the pairs within them.
+    threshold: the smallest change that matters, as a fraction. most: batches that may be taken. restarts: of a complete batch; one
+    that was cut short does not count, because restarts differ by more than the pairs within them.
 
     Raises ValueError for no batch and for a threshold that is not above 0.
     """
@@ -102,7 +102,7 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
         if sum(agreeing) >= 2:
             return found(change)
         seen = f"a change of {ratio.median - 1:+.1%} was seen"
-        once = len(whole) == 1  # it has had no chance to recur
+        once = len(whole) == 1  # the change has had no chance to recur
         why = f"{seen} once, and another whole batch has to show it again" if once else f"{seen} and did not recur"
         return found("inconclusive", False, why)
     if 1 / (1 + threshold) <= ratio.lower and ratio.upper <= 1 + threshold:
@@ -123,9 +123,9 @@ def estimate(restarts: Sequence[Ratios] | Ratios) -> float:
 
 
 def interval(restarts: Sequence[Ratios], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """`estimate` with its bootstrap percentile interval at CONFIDENCE: restarts drawn first, then pairs within each.
+    """`estimate` with its bootstrap percentile interval at CONFIDENCE: restarts are drawn first, then pairs within each.
 
-    restarts: one array of ratios for each. resamples: of the bootstrap, drawn from `seed`: the same ratios always give the same
+    restarts: one array of ratios for each. resamples: of the bootstrap. seed: fixed, so that the same ratios always give the same
     bounds.
     """
     rng = np.random.default_rng(seed)

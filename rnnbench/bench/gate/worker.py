@@ -1,15 +1,15 @@
-"""The process of one side: `python -m rnnbench.bench.gate.worker`, one JSON request a line in, one JSON answer a line out.
+"""The process of one side: `python -m rnnbench.bench.gate.worker`, one JSON request per line in, one JSON answer per line out.
 
-It runs the harness of the rnnbench that runs the gate on the kernels of its own side. What it is asked:
+It runs the harness of the rnnbench that runs the gate on the kernels of its own side. The requests:
 
-    start     pin to a processor core, register the project's cells and backends; tells where the package comes from
-    first     seconds of the first call of a case in a new session: the compilation, where its kernels are not on disk
-    prepare   verify a case and make it ready; tells the status, or that this side does not have it ("missing")
-    bytes     workspace and tape of the case that is ready
-    speed     seconds a call of the case or of the control, roughly, after warming up
+    start     pin to a processor core, register the project's cells and backends; answers where the package comes from
+    first     seconds of the first call of a case in a new session: compile time, if its kernels are not on disk
+    prepare   verify a case and make it ready; answers its status, or that this side does not have it ("missing")
+    bytes     workspace and tape of the prepared case
+    speed     rough seconds per call of the case or of the control, after warming up
     time      the median of some timed samples
 
-Nothing else than `time` is a measurement. Between requests the process sleeps in a read, so the other side has the core.
+Only `time` is a measurement. Between requests the process sleeps in a read, so the other side has the core.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Answer = dict[str, Any]
 
 
 class Side:
-    """What a worker knows between two requests."""
+    """A worker's state between requests."""
 
     def __init__(self) -> None:
         self.session: Session | None = None
@@ -75,7 +75,7 @@ class Side:
         return {"status": "ok", "seconds": perf_counter() - start}
 
     def prepare(self, case: Answer) -> Answer:
-        """Verify a case; it is timed only if that went well."""
+        """Verify a case; it is timed only if it passes."""
         wanted = Case(**case)
         self.session = None
         self.runs.pop("case", None)
@@ -88,8 +88,8 @@ class Side:
         return {"status": verification.status, "reason": verification.reason, "runs": verification.runs}
 
     def bytes(self) -> Answer:
-        """Bytes that the case that is ready allocates: its workspace, and in training the tape. Of a case that trains the
-        workspace is the training step's: inference was not verified here, so its first run would load and compile.
+        """Bytes that the prepared case allocates: its workspace, and in training the tape. For a case that trains, the
+        workspace is that of the training step: inference was not verified here, so its first run would load and compile.
         """
         assert self.session is not None
         case = self.session.case
@@ -99,7 +99,7 @@ class Side:
         return {"bytes": sizes}
 
     def speed(self, what: str) -> Answer:
-        """Seconds a call, the median over WARM_SECONDS of calls. what: "case" or "control"."""
+        """Seconds per call, the median over WARM_SECONDS of calls. what: "case" or "control"."""
         run, seconds = self.runs[what], list[float]()
         begin = end = perf_counter()
         while end - begin <= WARM_SECONDS or len(seconds) < 2:
@@ -107,10 +107,11 @@ class Side:
             run()
             end = perf_counter()
             seconds.append(end - start)
-        return {"seconds": statistics.median(seconds[1:])}  # the first call may have to wake what the others find
+        # the first call may have to wake threads that later ones find awake
+        return {"seconds": statistics.median(seconds[1:])}
 
     def time(self, what: str, samples: int, calls: int) -> Answer:
-        """The median over `samples` of the seconds a call, each sample of so many `calls`; one call before them is not timed.
+        """Median seconds per call over `samples` samples of `calls` calls each, after one call that is not timed.
 
         what: as for `speed`.
         """
@@ -118,7 +119,7 @@ class Side:
         gc.collect(0)
         gc.disable()
         try:
-            run()  # the other side has used the core since
+            run()  # the other side has used the core in the meantime
             for _ in range(samples):
                 start = perf_counter()
                 for _ in range(calls):
@@ -147,7 +148,7 @@ def _origin(module: str) -> str | None:
 
 
 def main() -> None:
-    """Answer until standard input ends. Whatever the side prints goes to standard error, out of the way of the answers."""
+    """Answer requests until standard input ends. Whatever the side's code prints goes to standard error, apart from the answers."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     np.seterr(all="ignore")
@@ -156,7 +157,7 @@ def main() -> None:
         request = json.loads(line)
         try:
             answer = getattr(side, request.pop("do"))(**request)
-        except Exception as error:  # of the side's code: a finding, that the gate reports
+        except Exception as error:  # raised by the side's code: a finding that the gate reports
             words = (str(error).strip() or "no message").splitlines()[0]
             answer = {"status": "failed", "reason": f"{type(error).__name__}: {words}"}
         print(json.dumps(answer), file=answers, flush=True)

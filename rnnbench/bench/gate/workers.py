@@ -1,4 +1,4 @@
-"""The gate's end of its two workers: start them, ask them, and see to it that none outlives the gate."""
+"""The gate's end of its two workers: starts them, sends requests, and makes sure that none outlives the gate."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class WorkerDied(Exception):
 
 
 class Worker:
-    """One worker process and its last words.
+    """One worker process, and the end of its error output.
 
     side: whose kernels it runs. project: whose cells and backends it registers. core: the processor that it stays on, or None.
-    padding: bytes added to its environment, which moves its stack: one more thing about a process that may matter by chance.
+    padding: bytes added to its environment, which moves its stack: this randomises one more accidental property of a process.
 
-    Raises GateError where the process cannot run this harness, or takes the project's modules from elsewhere.
+    Raises GateError if the process cannot run this harness, or imports the project's modules from elsewhere.
     """
 
     def __init__(self, side: Side, project: Project, core: int | None = None, padding: int = 0) -> None:
         self.side = side
         environment = {**os.environ, **side.variables, "RNNBENCH_GATE_PADDING": "x" * padding}
-        # -P: the checkout, in which the process stands for the sake of cells in files, is not searched for packages
+        # -P: do not import packages from the checkout, which is the working directory because of cells in files
         command = [sys.executable, "-P", "-m", "rnnbench.bench.gate.worker"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
@@ -49,7 +49,7 @@ class Worker:
             stderr=pipe,
             text=True,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is the gate's to handle
+            start_new_session=True,  # the gate handles Ctrl-C
         )
         self._answers: queue.Queue[str] = queue.Queue()
         self._errors: list[str] = []
@@ -71,7 +71,7 @@ class Worker:
             raise
 
     def _check_origins(self) -> None:
-        """Numbers of the wrong code would be worse than none: everything has to come from this side's own folders."""
+        """Check that every module comes from this side's own folders: measuring the wrong code would be worse than nothing."""
         modules = {**self.about["modules"], **({"rnnbench": self.about["package"]} if self.side.own_rnnbench else {})}
         for name, origin in modules.items():
             inside = (self.side.site, self.side.checkout)
@@ -81,7 +81,7 @@ class Worker:
                 raise GateError(f"{self.side}: {name} comes from {origin} and not from the build of this revision")
 
     def ask(self, question: str, patience: float = PATIENCE_SECONDS, **details: Any) -> dict[str, Any]:
-        """The answer to one question of `worker`. Raises WorkerDied where there is none within `patience` seconds."""
+        """The answer to one request to `worker`. Raises WorkerDied if there is none within `patience` seconds."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": question, **details}) + "\n")
@@ -98,7 +98,7 @@ class Worker:
         return answer
 
     def about_case(self, question: str, case: Case) -> dict[str, Any]:
-        """`ask` with a case; what the side's code raised, or a worker that died of it, is an answer of status "failed"."""
+        """`ask` about a case. If the side's code raised an error, or the worker died, the answer has status "failed"."""
         try:
             return self.ask(question, case=asdict(case))
         except WorkerDied as error:
@@ -121,7 +121,7 @@ class Worker:
         return words[-1] if words else f"exit status {self._process.returncode}"
 
     def close(self) -> None:
-        """End the process. It has nothing to lose."""
+        """Kill the process; it has nothing to save."""
         self._process.kill()
         self._process.wait()
         for reader in self._readers:
@@ -130,7 +130,7 @@ class Worker:
             assert pipe is not None
             try:
                 pipe.close()
-            except BrokenPipeError:  # a request that a dead process has never read
+            except BrokenPipeError:  # a request that a dead process never read
                 pass
 
 
@@ -138,7 +138,7 @@ class Worker:
 def workers(
     base: Side, head: Side, project: Project, core: int | None, padding: int
 ) -> Iterator[tuple[Worker, Worker]]:
-    """A fresh worker for each side, ended when the block is left. The arguments are those of `Worker`."""
+    """A new worker for each side, killed when the block is left. The arguments are those of `Worker`."""
     first = Worker(base, project, core, padding)
     try:
         second = Worker(head, project, core, padding)
@@ -151,7 +151,7 @@ def workers(
 
 
 def last_core() -> int | None:
-    """The processor core that workers are pinned to: the last one that we may use, which has least to do with interrupts."""
+    """The processor core that workers are pinned to: the last one that we may use, which handles the fewest interrupts."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     return max(os.sched_getaffinity(0))

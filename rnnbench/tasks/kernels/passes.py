@@ -1,9 +1,9 @@
-"""One pass over memory, where NumPy takes one for each operation.
+"""Fused operations: one pass over memory, where NumPy takes one for each operation.
 
-An optimiser's time is that of memory: Adam's twelve operations on 1.7 million parameters took 7 ms in NumPy, cache-blocked, and
-2.5 ms here. A softmax's is that of its exponentials: 560 rows of 8,000 classes took 11 ms in NumPy, and 3.7 here.
+Optimisers are limited by memory bandwidth: Adam's twelve operations on 1.7 million parameters took 7 ms in NumPy, cache-blocked,
+and 2.5 ms here. Softmax is limited by its exponentials: 560 rows of 8,000 classes took 11 ms in NumPy, and 3.7 here.
 
-Each function but `add_rows` runs on threads (`team.run`) and does its thread's share. threads, thread: how many there are, and
+Every function except `add_rows` runs on threads (`team.run`) and does its thread's share. threads, thread: how many there are, and
 which of them this is.
 """
 
@@ -19,12 +19,12 @@ from ...backends.numba_cpu.threading import share
 from ...backends.numba_cpu.vector_math import exp
 from .team import team_body
 
-SQUARED = 32 * 1024  # elements whose squares are added up in their dtype, so few that the sum rounds little
+SQUARED = 32 * 1024  # elements whose squares are summed in their own dtype: few enough to keep rounding errors small
 
 
 @cached_njit(nogil=True)
 def add_rows(sums, place, rows):
-    """sums[place[n]] += rows[n] for each n, for sums (N, width), whole numbers below N, and rows of the same width."""
+    """sums[place[n]] += rows[n] for each n; sums is (N, width), place holds integers below N, and rows are `width` wide."""
     for n in range(len(place)):
         for i in range(rows.shape[1]):
             sums[place[n], i] += rows[n, i]
@@ -32,18 +32,18 @@ def add_rows(sums, place, rows):
 
 @team_body
 def scale(a, factor, threads, thread):
-    """a *= factor, for a one-dimensional array and a number of its dtype."""
+    """a *= factor, for a one-dimensional array and a scalar of its dtype."""
     first, end = share(a.size, threads, thread)
-    a = a[first:end]  # loops that count from 0 become vectors
+    a = a[first:end]  # loops that count from 0 are vectorised
     for i in range(a.size):
         a[i] *= factor
 
 
 @team_body
 def squares(a, sums, threads, thread):
-    """sums[k] = the sum of the squares of part k of a, SQUARED elements of a one-dimensional array.
+    """sums[k] = the sum of the squares in chunk k of the one-dimensional array a; a chunk has SQUARED elements.
 
-    sums: float64, as long as there are parts. threads, thread: see above.
+    sums: float64, one element per chunk. threads, thread: see above.
     """
     first, end = share(sums.size, threads, thread)
     lanes = lanes_of(a)
@@ -65,7 +65,7 @@ def squares(a, sums, threads, thread):
 
 @team_body
 def descend(p, g, rate, threads, thread):
-    """p -= rate * g, for one-dimensional arrays of one length and a number of their dtype."""
+    """p -= rate * g, for one-dimensional arrays of equal length and a scalar of their dtype."""
     first, end = share(p.size, threads, thread)
     p, g = p[first:end], g[first:end]
     for i in range(p.size):
@@ -99,7 +99,7 @@ def adam(p, g, m, v, rate, epsilon, fresh1, fresh2, threads, thread):
 
 @team_body
 def adam_rows(p, g, index, none, m, v, rate, epsilon, fresh1, fresh2, threads, thread):
-    """`adam` of p, m, v (rows, width) where the gradient is g[k] in row index[k], ascending, and `none`, zeros, elsewhere."""
+    """`adam` for p, m, v (rows, width) with a sparse gradient: g[k] in row index[k], ascending, and `none`, zeros, elsewhere."""
     first, end = share(len(p), threads, thread)
     k = 0
     while k < len(index) and index[k] < first:
@@ -114,13 +114,13 @@ def adam_rows(p, g, index, none, m, v, rate, epsilon, fresh1, fresh2, threads, t
 
 @team_body
 def softmax(logits, targets, scale, gradient, losses, is_first, threads, thread):
-    """Each row's cross-entropy, `scale` times its gradient, and whether the target's logit is the first of the largest ones.
+    """Each row's cross-entropy, `scale` times its gradient, and whether the target is the argmax (the first one in a tie).
 
-    logits, gradient (rows * classes,), which may be one array; targets (rows,), whole numbers below `classes`; losses (rows,) of
+    logits, gradient (rows * classes,), which may be the same array; targets (rows,), integers below `classes`; losses (rows,) of
     the same dtype and is_first (rows,) are written. rows and classes are at least 1.
     """
     classes, lanes = logits.size // targets.size, lanes_of(logits)
-    whole = classes - classes % lanes  # in vectors; the rest of a row goes number by number
+    whole = classes - classes % lanes  # in whole vectors; the rest of a row is done element by element
     first, end = share(targets.size, threads, thread)
     for r in range(first, end):
         row, out, target = (

@@ -1,8 +1,8 @@
 """The products of a dense layer, y = x W^T + b, on the register tile of the compiled backend.
 
-x (rows, inputs), W (outputs, inputs), y (rows, outputs). Threads divide the outputs, and each reads and writes its own part of the
-weights once, which is what a layer with few rows and thousands of outputs takes its time for: BLAS takes twice as long for 20 rows
-and 8,000 outputs, for it packs all weights first, and as long for 560 rows.
+x (rows, inputs), W (outputs, inputs), y (rows, outputs). Threads divide the outputs, and each reads or writes its share of the
+weights once, which dominates the time of a layer with few rows and thousands of outputs. For 20 rows and 8,000 outputs BLAS takes
+twice as long, because it packs all weights first; for 560 rows it takes as long as this.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ...backends.numba_cpu.simd import SIMD_BYTES
 from ...backends.numba_cpu.threading import share
 from .team import run, team_body, threads_for
 
-# multiplications that make another thread worth waking
+# multiplications per thread that make waking it worthwhile
 _WORTH_A_THREAD = 500_000
 _WIDE = 4  # vectors in a panel
-_FORWARD_ROWS = 128  # rows of y that are computed beside before they are copied to where they lie far apart
-_STRIP = 48  # outputs whose gradients are worked on at a time, whole tiles; so that with
-_BACKWARD_ROWS = 288  # as many rows, what a thread packs stays in a second-level cache
+_FORWARD_ROWS = 128  # rows of y that are computed in scratch before they are copied to y, where rows are far apart
+_STRIP = 48  # outputs whose gradients are computed at a time, whole tiles. With
+_BACKWARD_ROWS = 288  # this many rows, what a thread packs stays in a second-level cache
 _product = product_over_rows(_WIDE)
 
 
 def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, y: np.ndarray) -> None:
-    """y = x W^T + b, written into y (rows, outputs). All C-contiguous and of one dtype."""
+    """y = x W^T + b, written into y (rows, outputs). All are C-contiguous and of the same dtype."""
     (rows, inputs), outputs = x.shape, len(weight)
     threads, width = threads_for(rows * inputs * outputs, _WORTH_A_THREAD), _panel_width(x.dtype)
     scratch = aligned_empty(threads * (inputs + _FORWARD_ROWS + 1) * width, x.dtype)
@@ -36,7 +36,7 @@ def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, y: np.ndarray) 
 
 
 def backward(x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The gradients of x, W and b from dy (rows, outputs), that of y. All C-contiguous and of one dtype."""
+    """The gradients of x, W and b from dy (rows, outputs), that of y. All are C-contiguous and of the same dtype."""
     (rows, inputs), outputs = x.shape, len(weight)
     threads, width = threads_for(2 * rows * inputs * outputs, _WORTH_A_THREAD), _panel_width(x.dtype)
     padded = round_up(inputs, width)
@@ -56,7 +56,7 @@ def _panel_width(dtype: np.dtype) -> int:
 
 @team_body
 def _forward(x, weight, bias, y, scratch, rows, inputs, outputs, threads, thread):
-    """A panel of outputs after the other: its weights transposed, then the product with all rows."""
+    """One panel of outputs at a time: its weights are transposed, then multiplied with all rows."""
     width, zero, one = np.int64(_WIDE * lanes_of(y)), np.int64(0), np.int64(1)  # see product_over_rows
     first, end = share((outputs + width - 1) // width, threads, thread)
     panel = thread * (inputs + _FORWARD_ROWS + 1) * width
@@ -80,9 +80,9 @@ def _forward(x, weight, bias, y, scratch, rows, inputs, outputs, threads, thread
 
 @team_body
 def _backward(x, weight, dy, dx, dweight, dbias, scratch, rows, inputs, outputs, threads, thread):
-    """A strip of the thread's outputs after the other, for so many rows at a time that the caches hold what is packed.
+    """One strip of the thread's outputs at a time, for as many rows at a time as keep the packed operands in cache.
 
-    dx (threads, panels of inputs, rows, width): zeros, to which each thread adds what its outputs contribute.
+    dx (threads, panels of inputs, rows, width): zeros, to which each thread adds its outputs' contribution.
     """
     width, zero, one = np.int64(_WIDE * lanes_of(dy)), np.int64(0), np.int64(1)
     step = np.int64(_STRIP)
@@ -91,7 +91,7 @@ def _backward(x, weight, dy, dx, dweight, dbias, scratch, rows, inputs, outputs,
     packed_dy = thread * (most * (_STRIP + padded) + _STRIP * (width + padded) + width)  # (rows, strip)
     packed_x = packed_dy + most * _STRIP  # (panels, rows, width)
     packed_weight = packed_x + most * padded  # (panels, strip, width)
-    # (strip, width): a last panel of dweight that is wider than what is left of a row
+    # (strip, width): dweight's last panel, where it is wider than the rest of a row
     block = packed_weight + _STRIP * padded
     nothing = block + _STRIP * width
     own_dx = thread * rows * padded

@@ -1,7 +1,7 @@
-"""Kernels of a training, on the threads of the compiled backend.
+"""Runs training's kernels on the threads of the compiled backend.
 
-One team of threads for all that a training does: NumPy's BLAS has threads of its own, which go on spinning for 110 ms after a
-product, and Python's would compute while Numba's spin. On as many processors as threads each pair halves the other's speed.
+Training uses a single team of threads: those of NumPy's BLAS spin for 110 ms after a product, and Python's would compute while
+Numba's spin. With as many threads as processors, two such teams halve each other's speed.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from ...backends.numba_cpu.cache import cached_njit
 from ...backends.numba_cpu.threading import Body, body_of, most_threads, on_threads, one_call
 from ...backends.threads import get_threads
 
-# arguments of a call come as a tuple
+# a call's arguments arrive as a tuple
 _Compiled = tuple[Callable[[Body, tuple[Any, ...]], None], Body]
 _compiled: dict[tuple[Any, ...], _Compiled] = {}
 
 
 def team_body(function: Callable[..., None]) -> Any:
-    """A compiled function for `run`: what it takes last are the number of threads and which of them it is called on."""
+    """A compiled function for `run`: its last two arguments are the number of threads and the index of the calling one."""
     return cached_njit(boundscheck=False, no_cpython_wrapper=True)(function)
 
 
 def threads_for(work: int, least: int) -> int:
-    """How many threads to divide `work` among, so that each has `least` or more of it."""
+    """How many threads to divide `work` among, so that each has at least `least` of it."""
     return int(max(1, min(get_threads(), most_threads(), work // max(1, least))))
 
 
 def usable(array: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
-    """The array, or a copy of one that `run` cannot take for its layout or that has another dtype than is asked for."""
+    """The array, or a copy if its layout does not suit `run` or its dtype is not `dtype`."""
     return np.require(array, array.dtype if dtype is None else dtype, ["C", "A", "W"])
 
 
 def in_place(array: np.ndarray) -> np.ndarray:
-    """The array as one dimension, to be written to. Raises ValueError where that would be a copy, and a change be lost."""
+    """A writable one-dimensional view of the array. Raises ValueError if only a copy could be made: changes would be lost."""
     if not array.flags.carray:
         raise ValueError(
             f"an array (here {array.shape}) is changed in place and must be C-contiguous, aligned and writeable"
@@ -50,8 +50,8 @@ def in_place(array: np.ndarray) -> np.ndarray:
 def run(body: Any, *arguments: Any, threads: int) -> None:
     """Call body(*arguments, threads, thread) on each of `threads` threads at the same time, and wait for all.
 
-    body: of `team_body`. arguments: C-contiguous arrays that may be written, and numbers. Raises ValueError for another array, as
-    which a kernel would misread it.
+    body: from `team_body`. arguments: writable C-contiguous arrays, and numbers. Raises ValueError for any other array, because a
+    kernel would misread it.
     """
     kinds: list[Any] = [id(body)]
     for argument in arguments:
@@ -78,5 +78,5 @@ def _compile(body: Any, arguments: tuple[Any, ...]) -> _Compiled:
 
 @cached_njit(nogil=True, boundscheck=False)
 def _on_all(body, arguments):
-    """Call the body on as many threads as the last argument says."""
+    """Call the body on as many threads as the last argument specifies."""
     on_threads(body, arguments, arguments[-1])
