@@ -320,7 +320,7 @@ def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
         if planned.kernel not in kernels:
             continue
         # so much of a layer is part of its kernels; sequences' lengths are not, but for the tiles of the large products
-        key = name, case.cell, case.hidden_size, planned.kernel, planned.tile
+        key = name, case.cell, case.hidden_size, planned.kernel, planned.tile, planned.back
         short = dataclasses.replace(case, backend=name, seq_len=SEQ_LENS[0], lengths="full")
         groups.setdefault(key, {}).setdefault(case.direction, short)
     for case in grid():
