@@ -60,7 +60,7 @@ PERSISTENT = [
     for layer in LAYERS
     for way in ("inference", "training", "backward")
 ]
-MOST_SPILLED_BYTES = {80: 128, 120: 128, 768: 128, 1024: 256, 1408: 512}
+MOST_SPILLED_BYTES = {80: 128, 120: 128, 1024: 256, 1408: 512}
 
 
 @pytest.fixture(autouse=True)
