@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +209,7 @@ def test_show_tells_what_weights_are_stored_in(capsys: pytest.CaptureFixture[str
     for words in (
         "kernel            grid",
         f"recurrent weights {4 * 1025**2:,} in float16, {8 * 1025**2:,} bytes",
-        "in registers      68 weights a thread (136 bytes)",
+        "in registers      72 weights a thread (144 bytes)",
     ):
         assert words in told
     with pytest.raises(plan.Unsuitable, match="float32 with weights in bfloat16: .* 128 in bfloat16 fit"):
@@ -216,12 +218,49 @@ def test_show_tells_what_weights_are_stored_in(capsys: pytest.CaptureFixture[str
 
 def test_every_weight_is_held_once() -> None:
     """The slices of a depth are even parts of it, and so are the chunks that are staged."""
-    for depth in (1, 5, 64, 100, 2048):
-        for slices in (1, 3, 64, 85):
-            tile = plan.Tile(2, 4, slices, 4, 4096)
-            assert tile.each(depth) * slices >= depth > (tile.each(depth) - 1) * slices
-            assert tile.chunk(depth) % slices == 0
-            assert tile.chunk(depth) * tile.rows * 4 <= max(4096, slices * tile.rows * 4)
+    for depth, slices, across in itertools.product((1, 5, 64, 100, 2048), (1, 3, 64, 85), (False, True)):
+        tile = plan.Tile(2, 4, slices, 4, 4096, True, across)
+        cuts = 4 * slices if across else slices
+        assert tile.each(depth) * cuts >= depth > (tile.each(depth) - 1) * cuts
+        assert tile.held(1, depth) == tile.each(depth) * (4 if across else 1)
+        assert tile.chunk(depth) % cuts == 0
+        assert tile.chunk(depth) * tile.rows * 4 <= max(4096, cuts * tile.rows * 4)
+
+
+@pytest.mark.parametrize(
+    ("cell", "hidden_size", "batch_size", "stored", "rows"),
+    [
+        ("lstm", 256, 16, "float32", 8),
+        ("lstm", 512, 8, "float32", 8),
+        ("lstm", 512, 4, "float64", 4),
+        ("lstm", 640, 64, "float32", 8),
+        ("lstm", 768, 16, "float32", 4),  # 512 threads' sums for 8 rows are more than a block's shared memory
+        ("lstm", 1024, 16, "float32", 2),
+        ("gru", 768, 16, "float32", 8),
+        ("lstm", 1152, 4, "bfloat16", 2),
+    ],
+)
+def test_backward_a_thread_of_the_grid_sums_all_units_of_its_block(
+    cell: str, hidden_size: int, batch_size: int, stored: str, rows: int
+) -> None:
+    dtype = "float64" if stored == "float64" else "float32"
+    made = plan.plan(spec(cell, hidden_size, dtype), batch_size, plan.H200, stored, "grid")
+    assert made.tile is not None and made.back is not None
+    assert not made.tile.across and made.back.across and made.back.rows == rows
+    assert (made.back.units, made.back.slices) == (made.tile.units, made.tile.slices)
+    staged = replace(made.back, across=False)
+    for depth in (hidden_size, 4 * hidden_size):
+        assert made.back.held(1, depth) < staged.held(1, depth) + made.back.units, "more weights than rounding up adds"
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "stored", "kernel"),
+    [(64, "float32", "block"), (1408, "bfloat16", "grid"), (1408, "float16", "grid")],
+)
+def test_where_those_sums_or_their_weights_do_not_fit_it_sums_one(hidden_size: int, stored: str, kernel: str) -> None:
+    made = plan.plan(spec("lstm", hidden_size), 4, plan.H200, stored, kernel)
+    assert made.back is not None and not made.back.across
+    assert plan.held_bytes(made.held, stored) <= plan.HELD_BYTES and made.shared_bytes <= plan.SHARED_BYTES
 
 
 @pytest.mark.parametrize(
@@ -249,6 +288,8 @@ def test_show_tells_the_plan_and_why(capsys: pytest.CaptureFixture[str], monkeyp
     for words in (
         "kernel            grid",
         "128 blocks keep their units' recurrent weights in registers, 32 a thread",
+        "rows at once      4 forward, 4 backward",
+        "backward          a thread sums all units of its block",
         "not block: each of 512 threads would hold 2048 weights; 64 in float32 fit",
         "no GPU can be used here",
         "real(1.0)",

@@ -320,7 +320,7 @@ def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
         if planned.kernel not in kernels:
             continue
         # these properties of a layer are compiled into its kernels; the sequence length only into the tiles of large products
-        key = name, case.cell, case.hidden_size, planned.kernel, planned.tile
+        key = name, case.cell, case.hidden_size, planned.kernel, planned.tile, planned.back
         short = dataclasses.replace(case, backend=name, seq_len=SEQ_LENS[0], lengths="full")
         groups.setdefault(key, {}).setdefault(case.direction, short)
     for case in grid():

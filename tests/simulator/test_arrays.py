@@ -225,6 +225,8 @@ def test_every_kernel_is_cut_into_several_blocks_here() -> None:
         assert made.tile is not None and made.blocks == blocks and made.tile.slices > 1
         assert made.rows > made.tile.rows
         assert made.tile.chunk(5) < 5
+        assert made.back is not None and made.rows > made.back.rows and made.back.chunk(20) < 20
+        assert made.back.across == (kernel == "grid")
 
 
 def test_a_buffer_is_kept_in_the_shapes_that_were_asked_for() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from time import sleep
 from typing import Any
 
 import pytest
+import together
 
 from rnnbench import backends, cells
-from rnnbench.backends.numba_cuda import VARIABLE, device, persistent, plan
+from rnnbench.backends.numba_cuda import VARIABLE, device, fetching, persistent, plan
 from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
 
@@ -60,12 +62,40 @@ def test_chunks_fetched_when_they_are_needed(monkeypatch: pytest.MonkeyPatch, ce
     """As where registers are few; everything else here fetches them early."""
     case = Case(cell, "numba-cuda", "float64", "train", **RAGGED)
     monkeypatch.setenv(VARIABLE, kernel)
-    monkeypatch.setattr(persistent, "OTHERS", 10_000)
+    monkeypatch.setattr(fetching, "OTHERS", 10_000)
     persistent.persistent.cache_clear()
     try:
         found = verify(case)
     finally:
         persistent.persistent.cache_clear()
+    assert found.ok, found.reason
+
+
+def test_backward_sums_of_one_unit_in_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where those of all units of a block do not fit; everything else here sums all."""
+    monkeypatch.setenv(VARIABLE, "grid")
+    monkeypatch.setattr(plan, "SHARED_BYTES", 255)
+    case = Case("gru_reset_before", "numba-cuda", "float64", "train", **RAGGED)
+    made = plan.plan(case.spec, RAGGED["batch_size"], device.SIMULATOR, "float64", "grid")
+    assert made.back is not None and not made.back.across
+    found = verify(case)
+    assert found.ok, found.reason
+
+
+@pytest.mark.parametrize("kernel", ["block", "grid"])
+@pytest.mark.parametrize("last", [(0, 0), (2, 1)])
+def test_nobody_overtakes_a_slow_thread(monkeypatch: pytest.MonkeyPatch, kernel: str, last: tuple[int, int]) -> None:
+    """One thread of each block starts late behind each barrier: what the others write meanwhile it must not read."""
+    meet = together.Thread.syncthreads
+
+    def late(self: Any) -> None:
+        meet(self)
+        if (self.threadIdx.x, self.threadIdx.y) == last:
+            sleep(0.003)
+
+    monkeypatch.setattr(together.Thread, "syncthreads", late)
+    monkeypatch.setenv(VARIABLE, kernel)
+    found = verify(Case("lstm", "numba-cuda", "float64", "train", **RAGGED))
     assert found.ok, found.reason
 
 

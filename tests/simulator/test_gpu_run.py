@@ -238,13 +238,13 @@ def test_kernels_are_compiled_ahead_once_each(monkeypatch: pytest.MonkeyPatch) -
 
     def kernels(case: Case) -> tuple[Any, ...]:
         made = backends.load(case.backend).planned(case.spec, case.batch_size)
-        return case.backend, case.cell, case.hidden_size, case.direction, made.kernel, made.tile
+        return case.backend, case.cell, case.hidden_size, case.direction, made.kernel, made.tile, made.back
 
     compiled = [kernels(case) for group in asked for case in group if case.backend != "numba-cuda-tf32"]
     needed = {kernels(case.on(name)) for case in gpu.grid() for name in ("numba-cuda", *STORED)}
     assert set(compiled) == needed and len(compiled) == len(needed)
     # LSTM, H = 128: 4 rows divided over the blocks are one a block, 16 are four, and 64 are sixteen
-    assert {tile.rows for *what, tile in needed if what[:3] == ["numba-cuda", "lstm", 128] and tile} == {1, 4, 8}
+    assert {tile.rows for *what, tile, _ in needed if what[:3] == ["numba-cuda", "lstm", 128] and tile} == {1, 4, 8}
     assert {case.direction for case in asked[0]} == {"forward", "train"} and asked[0][0].seq_len == gpu.SEQ_LENS[0]
     tf32 = [case for group in asked for case in group if case.backend == "numba-cuda-tf32"]
     assert {(case.seq_len, case.batch_size) for case in tf32} == set(itertools.product(gpu.SEQ_LENS, gpu.BATCH_SIZES))

@@ -123,9 +123,10 @@ class DeviceLayer:
 
     def _persist(self, queue: Queue, made: Plan, buffers: Any, program: Program, backward: bool, T: int) -> None:
         """The whole time loop in one launch."""
-        assert made.tile is not None
-        kernel = persistent(program, backward, made.tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
-        threads = made.tile.units, made.tile.slices
+        tile = made.back if backward else made.tile
+        assert tile is not None
+        kernel = persistent(program, backward, tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
+        threads = tile.units, tile.slices
         weights = self._weights(queue, "held", backward)
         with device.residency_errors(made.blocks[0] * made.blocks[1]):
             queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)

@@ -4,6 +4,9 @@ A block is U hidden units wide and S slices deep: thread (x, y) holds, for unit 
 row y on. A product stages the rows of its operand in shared memory, each thread multiplies what it holds, and the S partial sums of
 a unit are folded. Thread (x, r % S) owns item (row r, unit x) of the pointwise code.
 
+Backwards a unit has one sum, not one for each gate, so that a thread would read a staged element for a single multiplication. Where
+a tile is `across`, each thread is a slice: it multiplies every (U * S)-th element for all units, as it fetched it, unstaged.
+
 `block`: U >= H, so all units of some rows are one block's, and its threads meet at `syncthreads`. `grid`: units are divided over
 the blocks of a cooperative launch, and all threads of the grid meet before each product; what blocks exchange passes through the L2
 cache (Diamos et al., Persistent RNNs: Stashing Recurrent Weights On-Chip, ICML 2016).
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from math import isqrt
 from typing import Any
 
 from numba import cuda, types
@@ -24,6 +28,7 @@ from ...cells import Program
 from .ahead import backward_ahead, forward_ahead
 from .buffers import in_backward, in_inference, in_training
 from .compiled import kernel
+from .fetching import fetches, is_early
 from .items import backward_item, forward_item
 from .maths import REAL, index
 from .plan import Tile
@@ -33,9 +38,6 @@ from .shared import aligned
 from .weights import SHIFT, Reading, reading
 
 UNROLLED = 128  # multiplications in a row that the compiler unrolls: seen to be enough with NVVM 13.0, and 256 too many
-REGISTERS = 65536  # of a multiprocessor, of 4 bytes
-OTHERS = 64  # of them that a thread needs beside weights, sums and what it fetches
-_PARTS = 8  # of the sum over a block's slices
 
 _in_inference, _in_training, _in_backward = (cuda.jit(device=True)(f) for f in (in_inference, in_training, in_backward))
 
@@ -64,12 +66,12 @@ def persistent(
     real, weight, barrier = REAL[dtype], reading(stored), _grid_barrier if tile.shared_by_grid else _block_barrier
     load, run, at = nothing, nothing, 0
     ahead = _ahead((backward_ahead if backward else forward_ahead)(program), tile, hidden_size)
-    early = _early(products, tile, weight)
+    early = is_early(products, tile, weight)
     for step in steps:
         gather = nothing
-        start, fetches = _fetches(program, step.products, tile, backward, hidden_size, real, early)
+        start, fetched_by = fetches(program, step.products, tile, backward, hidden_size, real, early)
         for product in step.products:
-            multiply = _multiply(product, tile, at, real, weight, fetches)
+            multiply = _multiply(product, tile, at, real, weight, fetched_by)
             gather = both(gather, _gather(program, product, tile, backward, multiply, hidden_size, real))
             load = both(load, _load(product, tile, at, hidden_size, weight))
             at += tile.held(product.outs, product.depth)
@@ -81,16 +83,21 @@ def persistent(
     position = _in_backward if backward else _in_training if program.training else _in_inference
     U = tile.units
     held_size, word, in_pairs = max(1, -(-at // weight.per_word)), weight.word, weight.per_word == 2
-    staged_size = tile.rows * max([tile.chunk(product.depth) for product in products], default=1)
+    across, size = tile.across, tile.turns if tile.across else tile.chunk
+    staged_size = tile.rows * max([size(product.depth) for product in products], default=1)
     staged_array = aligned((staged_size,), real, lambda: cuda.shared.array(staged_size, real))
-    partial_size = tile.slices * tile.rows * U * max([product.outs for product in products], default=1)
+    partial_size = tile.cuts * tile.rows * U * max([product.outs for product in products], default=1)
+    partial_array = aligned((partial_size,), real, lambda: cuda.shared.array(partial_size, real))
 
     made_from = program.key, backward, tile, hidden_size, dtype, stored
 
     @kernel(*made_from, fast=fast, threads=U * tile.slices)
     def all_steps(b, weights, seq_len, reverse, rows):
-        staged = staged_array()
-        partial = cuda.shared.array(partial_size, real)
+        if across:
+            staged = cuda.local.array(staged_size, real)  # registers, which the next chunk is not fetched into
+        else:
+            staged = staged_array()
+        partial = partial_array()
         words = cuda.local.array(held_size, word)
         if in_pairs:
             shift = cuda.shared.array(1, types.uint32)
@@ -166,93 +173,35 @@ def _ahead(item: Any, tile: Tile, hidden_size: int) -> Any:
 
 def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Reading) -> Any:
     """Device function (held, weights, unit): put a product's weights into `held` from `at` on, zeros past the last row and unit."""
-    outs, depth, S = product.outs, product.depth, tile.slices
+    sums, depth, S, place, at_units = tile.sums(product.outs), product.depth, tile.cuts, _slice(tile), tile.across
     top, put, zero = product.first * hidden_size, weight.put, weight.word(0)
 
     def part(first: int, end: int) -> Any:
         @cuda.jit(device=True)
         def load(held, weights, unit):
             for j in range(first, end):
-                k = j * S + cuda.threadIdx.y
-                for g in range(outs):
-                    if k < depth and unit < hidden_size:
-                        put(held, at + j * outs + g, weights[top + g * depth + k, unit])
+                k = j * S + place()
+                for g in range(sums):
+                    row, column = (k, unit - cuda.threadIdx.x + g) if at_units else (g * depth + k, unit)
+                    if k < depth and column < hidden_size:
+                        put(held, at + j * sums + g, weights[top + row, column])
                     else:
-                        put(held, at + j * outs + g, zero)
+                        put(held, at + j * sums + g, zero)
 
         return load
 
-    return in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * outs * weight.per_word)))
+    return in_parts(part, tile.each(depth), max(1, UNROLLED // (4 * sums * weight.per_word)))
 
 
-# ---- an operand's rows, on their way through registers into shared memory
-
-
-def _early(products: list[Product], tile: Tile, weight: Reading) -> bool:
-    """Whether registers suffice to fetch a chunk while the one before it is multiplied, else it is fetched when it is needed."""
-    held = weight.word.bitwidth * -(
-        -sum(tile.held(product.outs, product.depth) for product in products) // weight.per_word
-    )
-    beside = max([(product.outs + tile.turns(product.depth)) * tile.rows for product in products], default=0)
-    return (held + 8 * tile.itemsize * beside) // 32 + OTHERS <= min(255, REGISTERS // tile.threads)
-
-
-def _fetches(
-    program: Program,
-    products: tuple[Product, ...],
-    tile: Tile,
-    backward: bool,
-    hidden_size: int,
-    real: Any,
-    early: bool,
-) -> tuple[Any, Iterator[tuple[Any, Any]]]:
-    """What a segment fetches before its groups, and what each chunk of its products does before it is staged and after."""
-    R = tile.rows
-    fetches = [
-        _fetch(program, product, tile, backward, skipped, hidden_size, real)
-        for product in products
-        for skipped in range(0, tile.slices * tile.each(product.depth), tile.chunk(product.depth))
-    ]
-    if not early or not fetches:
-        return nothing, iter([(fetch, nothing) for fetch in fetches])
-    first = fetches[0]
+def _slice(tile: Tile) -> Any:
+    """Device function: which slice of the products' depth a thread has."""
+    U, across = tile.units, tile.across
 
     @cuda.jit(device=True)
-    def of_the_next_group(b, now, first_row, end_row, coming):
-        first(b, now, first_row + R, end_row, coming)
+    def slice_():
+        return cuda.threadIdx.y * U + cuda.threadIdx.x if across else cuda.threadIdx.y
 
-    return first, iter([(nothing, fetch) for fetch in [*fetches[1:], of_the_next_group]])
-
-
-def _fetch(
-    program: Program, product: Product, tile: Tile, backward: bool, skipped: int, hidden_size: int, real: Any
-) -> Any:
-    """Device function (b, now, first_row, end_row, coming): a thread's elements of a chunk of a group's rows, zeros past them."""
-    R, U, H, depth, size = tile.rows, tile.units, hidden_size, product.depth, tile.chunk(product.depth)
-    turns, threads, zero, place, at_new = tile.turns(depth), tile.threads, real(0), product.place, product.at_new
-    places, values = len(program.pre), len(program.cell.states) + len(program.computed)
-
-    @cuda.jit(device=True)
-    def rows_of(source, from_, row_size, rows, coming):
-        for i in range(turns):
-            k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
-            if k < size:
-                for r in range(R):
-                    inside = r < rows and skipped + k < depth
-                    coming[i * R + r] = source[index(from_ + r * row_size + skipped + k)] if inside else zero
-
-    @cuda.jit(device=True)
-    def forward(b, now, first_row, end_row, coming):
-        slot = now.new if at_new else now.prev
-        from_ = ((slot * b.lengths.shape[0] + first_row) * values + place) * H
-        rows_of(b.values, from_, values * H, end_row - first_row, coming)
-
-    @cuda.jit(device=True)
-    def backwards(b, now, first_row, end_row, coming):
-        from_ = ((now.t * b.lengths.shape[0] + first_row) * places + place) * H
-        rows_of(b.dpre, from_, places * H, end_row - first_row, coming)
-
-    return backwards if backward else forward
+    return slice_
 
 
 # ---- a product
@@ -264,33 +213,36 @@ def _multiply(
     """Device function (b, now, first_row, end_row, held, staged, coming, total): total[g * R + r] = a thread's share of sum g of
     row first_row + r. fetches: of its chunks, and of products after it.
     """
-    R, U, S = tile.rows, tile.units, tile.slices
-    outs, depth, size = product.outs, product.depth, tile.chunk(product.depth)
-    each_chunk, threads, take, turns = size // S, U * S, weight.take, tile.turns(depth)
+    R, U, S, across = tile.rows, tile.units, tile.cuts, tile.across
+    outs, depth, size = tile.sums(product.outs), product.depth, tile.chunk(product.depth)
+    each_chunk, threads, take, turns = size // S, tile.threads, weight.take, tile.turns(depth)
+    # across: what a thread has fetched is what it multiplies, and `staged` its own
+    apart, met = (1, nothing) if across else (S, _block_barrier)
 
     @cuda.jit(device=True)
     def put(coming, staged):
         # rows next to each other, which are written at once
         for i in range(turns):
-            k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
+            k = i if across else i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
             if k < size:
                 for r in range(R):
                     staged[index(k * R + r)] = coming[i * R + r]
 
     def chunk(first: int, end: int) -> Any:
-        skipped = first * S
+        skipped = first * apart
         before, after = next(fetches)
         # the last one's successor stages behind the barriers of the sums
-        all_done = _block_barrier if end < tile.each(depth) else nothing
+        all_done = met if end < tile.each(depth) else nothing
 
         def part(first: int, end: int) -> Any:
             @cuda.jit(device=True)
             def accumulate(held, staged, total):
+                mine = 0 if across else cuda.threadIdx.y
                 for j in range(first, end):
                     for g in range(outs):
                         factor = take(held, at + j * outs + g)
                         for r in range(R):
-                            total[g * R + r] += factor * staged[index((j * S - skipped + cuda.threadIdx.y) * R + r)]
+                            total[g * R + r] += factor * staged[index((j * apart - skipped + mine) * R + r)]
 
             return accumulate
 
@@ -304,7 +256,7 @@ def _multiply(
         def pass_(b, now, first_row, end_row, held, staged, coming, total):
             before(b, now, first_row, end_row, coming)
             put(coming, staged)
-            cuda.syncthreads()
+            met()
             after(b, now, first_row, end_row, coming)
             accumulate(held, staged, total)
             all_done()
@@ -321,22 +273,31 @@ def _gather(
     R, U, S, H = tile.rows, tile.units, tile.slices, hidden_size
     outs, first, operand = product.outs, product.first, product.operand
     places, operands = len(program.pre), len(program.operands)
-    sums, threads, zero = outs * R, U * S, real(0)
-    # Each of the threads adds up one of `parts` of the slices for one of the sums, then whoever owns the item adds those up.
-    parts = max(1, min(_PARTS, S // sums))
-    each_part, turns, own = -(-S // parts), -(-sums * parts // S), -(-R // S)
+    sums, of_thread, cuts, zero = outs * R, tile.sums(outs) * R, tile.cuts, real(0)
+    # between two groups: without staged chunks no other barrier is there before sums are written where the last ones are read
+    across, all_read = tile.across, _block_barrier if tile.across else nothing
+    # Each of the threads adds up one of `parts` of the slices for one of the sums, then whoever owns the item adds those up: about
+    # as many each.
+    parts = max(1, min(isqrt(cuts), S // sums))
+    each_part, turns, own = -(-cuts // parts), -(-sums * parts // S), -(-R // S)
     kept = own * outs
 
     @cuda.jit(device=True)
     def fold(b, now, first_row, end_row, held, staged, partial, coming):
-        """partial[i * threads + p * U + x] = part p of sum i of unit x."""
+        """partial[(i * cuts + p) * U + x] = part p of sum i of unit x."""
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
-        total = cuda.local.array(sums, real)
-        for i in range(sums):
+        total = cuda.local.array(of_thread, real)
+        for i in range(of_thread):
             total[i] = zero
         multiply(b, now, first_row, end_row, held, staged, coming, total)
-        for i in range(sums):
-            partial[index(i * threads + y * U + x)] = total[i]
+        all_read()
+        if across:
+            for r in range(R):
+                for g in range(U):  # next to each other, and written at once
+                    partial[index((r * cuts + y * U + x) * U + g)] = total[g * R + r]
+        else:
+            for i in range(sums):
+                partial[index((i * cuts + y) * U + x)] = total[i]
         cuda.syncthreads()
         added = cuda.local.array(turns, real)
         for n in range(turns):
@@ -345,21 +306,21 @@ def _gather(
             if i < sums:
                 for m in range(each_part):
                     s = p + m * parts
-                    if s < S:
-                        value += partial[index(i * threads + s * U + x)]
+                    if s < cuts:
+                        value += partial[index((i * cuts + s) * U + x)]
             added[n] = value
         cuda.syncthreads()
         for n in range(turns):
             i, p = (n * S + y) // parts, (n * S + y) % parts
             if i < sums:
-                partial[index(i * threads + p * U + x)] = added[n]
+                partial[index((i * cuts + p) * U + x)] = added[n]
         cuda.syncthreads()
 
     @cuda.jit(device=True)
     def folded(partial, i):
         value = zero
         for p in range(parts):
-            value += partial[index(i * threads + p * U + cuda.threadIdx.x)]
+            value += partial[index((i * cuts + p) * U + cuda.threadIdx.x)]
         return value
 
     @cuda.jit(device=True)

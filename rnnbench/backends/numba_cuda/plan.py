@@ -11,7 +11,7 @@ matrix rate) and times all three kernels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...cells import Program, program
 from ...params import Spec
@@ -56,7 +56,8 @@ class Tile:
     """How a persistent kernel is cut: groups of R rows, blocks of U units x S slices of the products' depth, which are threads.
 
     itemsize: bytes of a number that is computed with. staged_bytes: of an operand in shared memory. shared_by_grid: whether the
-    units are divided over blocks that meet at a grid-wide barrier.
+    units are divided over blocks that meet at a grid-wide barrier. across: whether a thread multiplies an element of the operand
+    for all units of its block, not for one, so that each thread is a slice. It alone reads that element then, past shared memory.
     """
 
     rows: int
@@ -65,25 +66,35 @@ class Tile:
     itemsize: int
     staged_bytes: int
     shared_by_grid: bool = False
+    across: bool = False
 
     @property
     def threads(self) -> int:
         """Of a block."""
         return self.units * self.slices
 
+    @property
+    def cuts(self) -> int:
+        """In how many parts a sum is computed."""
+        return self.threads if self.across else self.slices
+
     def each(self, depth: int) -> int:
         """Rows of a matrix of `depth` rows that a thread takes."""
-        return -(-depth // self.slices)
+        return -(-depth // self.cuts)
+
+    def sums(self, outs: int) -> int:
+        """Of a thread and a row, for a product of `outs` sums for each unit."""
+        return outs * self.units if self.across else outs
 
     def held(self, outs: int, depth: int) -> int:
         """Weights that a thread holds for a product of `outs` sums of `depth` terms."""
-        return outs * self.each(depth)
+        return self.sums(outs) * self.each(depth)
 
     def chunk(self, depth: int) -> int:
-        """Elements of an operand's row that are staged in shared memory at once, in even parts of `depth`."""
-        most = max(1, self.staged_bytes // (self.rows * self.slices * self.itemsize))
+        """Elements of an operand's row that are staged at once, in even parts of `depth`."""
+        most = max(1, self.staged_bytes // (self.rows * self.cuts * self.itemsize))
         chunks = -(-self.each(depth) // most)
-        return self.slices * -(-self.each(depth) // chunks)
+        return self.cuts * -(-self.each(depth) // chunks)
 
     def turns(self, depth: int) -> int:
         """In how many turns a block's threads fetch a chunk, of which each takes an element of every row a turn."""
@@ -115,13 +126,14 @@ class ProductTile:
 
 @dataclass(frozen=True)
 class Plan:
-    """A layer's kernel, why, its tile (None for `step`), blocks (of units, of rows), rows of the batch a block, weights a thread
-    holds, and shared bytes of a block.
+    """A layer's kernel, why, its tiles forward and backward (None for `step`), blocks (of units, of rows), rows of the batch a
+    block, weights a thread holds, and shared bytes of a block. The tiles have the same units and slices.
     """
 
     kernel: str
     why: str
     tile: Tile | None = None
+    back: Tile | None = None
     blocks: tuple[int, int] = (0, 0)
     rows: int = 0
     held: int = 0
@@ -199,14 +211,15 @@ def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: st
     count = spec.hidden_size**2 * sum(len(operand.pre) for operand in program(spec.step, True).operands)
     lines = [f"kernel            {made.kernel}", f"why               {made.why}"]
     lines.append(f"recurrent weights {count:,} in {stored}, {count * ITEMSIZE[stored]:,} bytes")
-    if made.tile is not None:
+    if made.tile is not None and made.back is not None:
         tile = made.tile
         lines += [
             f"blocks            {made.blocks[0]} of {tile.units} units x {made.blocks[1]} of {made.rows} rows",
             f"threads           {tile.units} units x {tile.slices} slices = {tile.units * tile.slices} a block",
             f"in registers      {made.held} weights a thread ({held_bytes(made.held, stored)} bytes)",
             f"in shared memory  {made.shared_bytes:,} bytes a block",
-            f"rows at once      {tile.rows}",
+            f"rows at once      {tile.rows} forward, {made.back.rows} backward",
+            f"backward          a thread sums {'all units of its block' if made.back.across else 'one unit'}",
         ]
     barriers = sum(bool(s.products) for s in segments(program(spec.step, True), False, spec.hidden_size))
     meets = {"block": "of a block", "grid": "of the grid", "step": "by the end of a launch"}[made.kernel]
@@ -219,23 +232,25 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored
     H, most = spec.hidden_size, device.threads[-1]
     if not program.operands:
         # nothing is exchanged, so units may be divided as well
-        tile, held, shared = _tile(spec, device, stored, 1, min(H, most), 1, False)
-        blocks = -(-H // tile.units), batch_size
+        tiles, held, shared = _tiles(spec, device, stored, 1, min(H, most), 1, False)
+        blocks = -(-H // tiles[0].units), batch_size
         if batch_size > MOST_BLOCKS_ACROSS:
             raise Unsuitable(
                 f"a grid has at most {MOST_BLOCKS_ACROSS} blocks of rows; choose a smaller batch than {batch_size}"
             )
-        return Plan("block", "the cell has no recurrent product, so no unit needs another", tile, blocks, 1, 0, shared)
+        return Plan(
+            "block", "the cell has no recurrent product, so no unit needs another", *tiles, blocks, 1, 0, shared
+        )
     if H > most:
         raise Unsuitable(f"a block has {most} threads, fewer than the {H} hidden units")
     rows = -(-batch_size // device.multiprocessors)
-    tile, held, shared = _tile(spec, device, stored, rows, H, min(most // H, H), False)
+    tiles, held, shared = _tiles(spec, device, stored, rows, H, min(most // H, H), False)
     blocks = 1, -(-batch_size // rows)
     why = (
         f"the recurrent weights fit the registers of one multiprocessor, {held} a thread; rows are divided over the blocks, "
         "and no block waits for another"
     )
-    return Plan("block", why, tile, blocks, rows, held, shared)
+    return Plan("block", why, *tiles, blocks, rows, held, shared)
 
 
 def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
@@ -250,12 +265,14 @@ def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored:
     for threads in device.threads:
         if threads >= units:
             try:
-                tile, held, shared = _tile(spec, device, stored, rows, units, min(threads // units, H), True)
+                tiles, held, shared = _tiles(spec, device, stored, rows, units, min(threads // units, H), True)
             except Unsuitable as error:
                 reason = error
                 continue
             why = f"{blocks} blocks keep their units' recurrent weights in registers, {held} a thread, for the whole sequence"
-            return Plan("grid", "; ".join([why, *against]), tile, (blocks, -(-batch_size // rows)), rows, held, shared)
+            return Plan(
+                "grid", "; ".join([why, *against]), *tiles, (blocks, -(-batch_size // rows)), rows, held, shared
+            )
     raise Unsuitable(str(reason) if units <= device.threads[-1] else f"{units} units a block are too many")
 
 
@@ -266,30 +283,40 @@ def _step(program: Program, spec: Spec, batch_size: int, device: Device, stored:
 _MAKE = {"block": _block, "grid": _grid, "step": _step}
 
 
-def _tile(
+def _tiles(
     spec: Spec, device: Device, stored: str, batch_size: int, units: int, slices: int, shared_by_grid: bool
-) -> tuple[Tile, int, int]:
-    """The tile with the largest groups of rows that fit, the weights that a thread holds, and the shared bytes."""
-    itemsize = ITEMSIZE[spec.dtype]
-    part = program(spec.step, True)
-    directions = [
-        [p for s in segments(part, backward, spec.hidden_size) for p in s.products] for backward in (False, True)
-    ]
+) -> tuple[tuple[Tile, Tile], int, int]:
+    """The tiles forward and backward, the weights that a thread holds, and the shared bytes: of both the more."""
     rows = next(r for r in (1, 2, 4, 8) if r >= min(batch_size, device.most_rows))
+    tile = Tile(rows, units, slices, ITEMSIZE[spec.dtype], device.staged_bytes, shared_by_grid)
+    part = program(spec.step, True)
+    forward, backward = (
+        [(p.outs, p.depth) for s in segments(part, way, spec.hidden_size) for p in s.products] for way in (False, True)
+    )
+    fits = _fitting(tile, forward, stored)
+    try:
+        if not shared_by_grid:
+            raise Unsuitable("all units of a block are too many for a thread")
+        back = _fitting(replace(tile, across=True), backward, stored)
+    except Unsuitable:
+        back = _fitting(tile, backward, stored)
+    return (fits[0], back[0]), max(fits[1], back[1]), max(fits[2], back[2])
+
+
+def _fitting(tile: Tile, products: list[tuple[int, int]], stored: str) -> tuple[Tile, int, int]:
+    """The tile with the largest groups of rows, up to its own, that fit; the weights that a thread holds, and the shared bytes."""
+    held = sum(tile.held(outs, depth) for outs, depth in products)
+    if held_bytes(held, stored) > HELD_BYTES:
+        raise Unsuitable(
+            f"each of {tile.threads} threads would hold {held} weights; {HELD_BYTES // ITEMSIZE[stored]} in {stored} fit"
+        )
     while True:
-        tile = Tile(rows, units, slices, itemsize, device.staged_bytes, shared_by_grid)
-        held = max(sum(tile.held(p.outs, p.depth) for p in products) for products in directions)
-        if held_bytes(held, stored) > HELD_BYTES:
-            raise Unsuitable(
-                f"each of {units * slices} threads would hold {held} weights; {HELD_BYTES // ITEMSIZE[stored]} in {stored} fit"
-            )
-        shared = max(_shared(tile, [(p.outs, p.depth) for p in products]) for products in directions)
-        shared += 4 if ITEMSIZE[stored] == 2 else 0  # the shift of `weights.Reading`
+        shared = _shared(tile, products) + (4 if ITEMSIZE[stored] == 2 else 0)  # the shift of `weights.Reading`
         if shared <= SHARED_BYTES:
             return tile, held, shared
-        if rows == 1:
+        if tile.rows == 1:
             raise Unsuitable(f"a block would need {shared:,} bytes of shared memory; {SHARED_BYTES:,} are there")
-        rows //= 2
+        tile = replace(tile, rows=tile.rows // 2)
 
 
 def held_bytes(weights: int, stored: str) -> int:
@@ -299,8 +326,8 @@ def held_bytes(weights: int, stored: str) -> int:
 
 def _shared(tile: Tile, products: list[tuple[int, int]]) -> int:
     """Bytes of a block's shared memory: what is staged, and the sums of all slices."""
-    staged = tile.rows * max((tile.chunk(depth) for _, depth in products), default=1)
-    partial = tile.slices * tile.units * tile.rows * max((outs for outs, _ in products), default=1)
+    staged = 0 if tile.across else tile.rows * max((tile.chunk(depth) for _, depth in products), default=1)
+    partial = tile.cuts * tile.units * tile.rows * max((outs for outs, _ in products), default=1)
     return (staged + partial) * tile.itemsize
 
 
