@@ -34,7 +34,8 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
     except BaseException as error:
         with contextlib.suppress(OSError):  # a folder that cannot be written holds none, and says so again
             unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == str(unfinished):
+        # an open file that the disk has no room for does not say its name
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(unfinished)):
             error.filename = str(path)
             del error.filename2  # nobody knows the other name; None would be printed
         raise

@@ -11,13 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from . import memory
 from .cells import Cell, projected
+from .cells.graph import real
 from .spelling import did_you_mean, unknown
 
 DTYPES = ("float32", "float64")
@@ -64,9 +64,10 @@ class Spec:
             if name not in numbers:
                 hint, takes = did_you_mean(name, numbers), ", ".join(numbers) or "none"
                 raise ValueError(f"the cell {self.cell.name} has no number {name!r}; {hint}it takes {takes}")
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            number = real(value)
+            if number is None or not math.isfinite(number):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
-            numbers[name] = float(value)
+            numbers[name] = number
         object.__setattr__(self, "numbers", numbers)
         for name, value in numbers.items():
             self._check_held(name, value)
@@ -140,17 +141,20 @@ def flag(name: str, value: Any) -> bool:
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """`value` as an array; raises ValueError with the name if it is not one, such as rows of different lengths, and for a masked
-    array, whose mask would be ignored here. Of a tensor that records gradients, only the numbers are taken.
+    """`value` as an array; raises ValueError with the name if it is not one, such as None or rows of different lengths, and for a
+    masked array, whose mask would be ignored here. Of a tensor that records gradients, only the numbers are taken.
     """
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ndarray) and hasattr(value, "mask"):
         raise ValueError(f"{name} is a masked array; fill it with .filled(0), and give the rows' ends as lengths")
     try:
-        return np.asarray(value.detach() if hasattr(value, "detach") else value)
+        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from error
+    if array.dtype.kind == "O" and not array.shape:  # NumPy puts anything whole into an array without dimensions
+        raise ValueError(f"{name} is not an array of numbers: {None if value is None else type(value).__name__}")
+    return array
 
 
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:

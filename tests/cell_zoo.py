@@ -123,6 +123,13 @@ def gapped(x, R, h, c):
 
 
 @cell
+def chosen(x, R, h, c):
+    """Choices between two numbers: a result, an operand, and a factor."""
+    a = x.a + R.a @ where(c < h, 1.0, -0.1)
+    return tanh(a) * where(h < x.a, 0.3, -0.7), where(c < a, 1.0, -1.0)
+
+
+@cell
 def everything(x, R, p, h, c, *, n=1.5):
     """Every operation there is."""
     a, b = x.a + R.a @ h, x.b - R.b @ c

@@ -69,12 +69,12 @@ def assigned_matrix(x, R, h):
 
 def lost_x(x, R, h):
     x = x.i + R.i @ h
-    return tanh(x.o)  # says: gates are x.o and R.o: is `x` or `R` overwritten above
+    return tanh(x.o)  # says: gates are x.o and R.o: where `x` or `R` is overwritten above
 
 
 def lost_R(x, R, h):
     R = R.i @ h
-    return x.i + R.o @ h  # says: gates are x.o and R.o: is `x` or `R` overwritten above
+    return x.i + R.o @ h  # says: gates are x.o and R.o: where `x` or `R` is overwritten above
 
 
 def no_product(x, R, h):
@@ -234,6 +234,7 @@ def test_the_error_names_file_line_source_and_what_is_allowed(equation):
         ("x, R, h, **numbers", "x.i", "takes *args or **kwargs"),
         ("x, R, h, *, n", "x.i", "the number n of mine needs a finite number as its default"),
         ("x, R, h, *, n=None", "x.i", "the number n of mine needs a finite number"),
+        ("x, R, h, *, n=10**400", "x.i", "the number n of mine needs a finite number"),
         ("x, R, h, *, n=True", "x.i", "the number n of mine needs a finite number"),
         ("x, R, h, *, n=float('inf')", "x.i", "the number n of mine needs a finite number"),
         ("x, R, h, n=1.0", "x.i", "n of mine has a default and would be a state; a number goes behind *"),

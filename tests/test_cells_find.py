@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
+import subprocess
 import sys
 from pathlib import Path
 
@@ -69,6 +72,26 @@ def test_folders_may_look_like_files(tmp_path):
     folder.mkdir(parents=True)
     (folder / "my.python.py").write_text(MINE)
     assert find(f"{folder}/my.python.py:mine").name == "mine"
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_cell_of_a_file_is_pickled_for_another_process(path, edited):
+    add(
+        path,
+        "\n\ndef made():\n    @cell\n    def inner(x, R, h):\n        return x.g\n    return inner\n\nown = made()\n",
+    )
+    found = find(f"{path}:own")
+    assert copy.deepcopy(found) is found and pickle.loads(pickle.dumps(found)) is found
+    pickled = pickle.dumps(RNN(f"{path}:own", 2, 3, backend="numpy"))
+    if edited:
+        add(path, "\n# edited\n")
+        assert pickle.loads(pickled).spec.cell is found  # this process has read the file as it was
+    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
+    done = subprocess.run([sys.executable, "-c", program], input=pickled, capture_output=True, check=False)
+    if edited:
+        assert done.stderr.decode().endswith(f"CellError: {path} has changed since its cell own was pickled\n")
+    else:
+        assert done.stdout.decode() == "<RNN inner 2->3, layers 1, directions 1, float32, numpy>\n", done.stderr
 
 
 def test_the_name_is_the_variables(path):

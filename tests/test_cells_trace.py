@@ -6,12 +6,14 @@ import copy
 import cProfile
 import pickle
 import sys
+from fractions import Fraction
 
 import cell_zoo
+import numpy as np
 import pytest
 
 import rnnbench
-from rnnbench import cell, reference, sigmoid, tanh, where
+from rnnbench import CellError, cell, reference, sigmoid, tanh, where
 from rnnbench.cells import BUILT_IN, flops, library, program
 from rnnbench.params import Spec, shapes
 
@@ -267,3 +269,13 @@ def test_a_cell_knows_itself_as_text():
     scope = dict(vars(rnnbench.cells))
     exec("@cell\ndef typed(x, R, h):\n    return x.g", scope)
     assert scope["typed"].equations == "# the source of typed is not in a file"
+    with pytest.raises(CellError, match=r"^<string>, line 3: typed: NameError: name 'y' is not defined\. An "):
+        exec("@cell\ndef typed(x, R, h):\n    return y", scope)
+
+
+@pytest.mark.parametrize("one", [1, 1.0, np.float32(1), np.int64(1), Fraction(1)], ids=lambda one: type(one).__name__)
+def test_a_number_may_be_of_any_type_of_number(one):
+    scope = dict(vars(rnnbench.cells), one=one)
+    exec("@cell\ndef numbered(x, R, h, *, n=one):\n    return (x.g + n) * (one + one)", scope)
+    assert type(scope["numbered"].numbers["n"]) is float and scope["numbered"].numbers == {"n": 1.0}
+    assert [node.value for node in scope["numbered"].order if node.op == "constant"] == [2.0]

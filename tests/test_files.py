@@ -44,6 +44,16 @@ def test_what_fails_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -
     assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    def fill(file: IO[bytes]) -> None:
+        raise OSError(28, "No space left on device")  # as `write` of an open file says it
+
+    path = tmp_path / "a.npz"
+    with pytest.raises(OSError, match="No space") as error:
+        replace_file(path, fill)
+    assert str(error.value) == f"[Errno 28] No space left on device: {str(path)!r}"
+
+
 def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     link, target = tmp_path / "a.txt", tmp_path / "disk" / "b.txt"

@@ -167,7 +167,7 @@ def test_validate_copies_even_what_needs_no_conversion():
         ({"bias_hh_l0": np.ones(6, complex)}, "the parameter 'bias_hh_l0' holds complex128, not real numbers"),
         ({"bias_hh_l0": np.ones(6, bool)}, "the parameter 'bias_hh_l0' holds bool, not real numbers"),
         ({"bias_hh_l0": ["a"] * 6}, "the parameter 'bias_hh_l0' holds <U1, not real numbers"),
-        ({"bias_hh_l0": None}, "the parameter 'bias_hh_l0' holds object, not real numbers"),
+        ({"bias_hh_l0": None}, "the parameter 'bias_hh_l0' is not an array of numbers: None"),
         (
             {"bias_hh_l0": [1, 2, 3, 4, -1e300, np.inf]},
             "the parameter 'bias_hh_l0' holds 1e+300, beyond what float32 can hold",

@@ -51,6 +51,7 @@ def _binary(x, y, out):
         simd.store(out, 6 * size + i, a * b)
         simd.store(out, 7 * size + i, a / b)
         simd.store(out, 8 * size + i, 0.1 - a)
+        simd.store(out, 9 * size + i, vm.where(a < b, 1.0, -0.1))
 
 
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -63,6 +64,7 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "*": np.multiply,
     "/": np.true_divide,
     "number -": lambda a, b: a.dtype.type(0.1) - a,
+    "where of numbers": lambda a, b: np.where(a < b, a.dtype.type(1), a.dtype.type(-0.1)),
 }
 
 

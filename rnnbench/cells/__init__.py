@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from .. import plugins
 from ..spelling import did_you_mean, unknown
@@ -77,6 +79,7 @@ def find(name: str | Cell) -> Cell:
 
 
 _IN_FILE = re.compile(r"(?P<path>.+\.py)(:(?P<name>.*))?", re.DOTALL)
+_USERS = "rnnbench_user_"  # what the modules of users' files are called, with a hash of path and text behind it
 
 
 def load_file(reference: str) -> Cell:
@@ -108,7 +111,7 @@ def _module_of(path: Path) -> ModuleType:
     """The file as a module, the same one until its text changes: what is measured is what the file says now."""
     source = path.read_bytes()
     digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
-    name = f"rnnbench_user_{digest[:16]}"
+    name = f"{_USERS}{digest[:16]}"
     if name not in sys.modules:
         module = ModuleType(name)
         module.__file__ = str(path)
@@ -125,6 +128,29 @@ def _module_of(path: Path) -> ModuleType:
                 ) from error
             raise
     return sys.modules[name]
+
+
+def _reduced(cell: Cell) -> Any:
+    """What copies and pickles of a cell hold: as for a function the name under which its module has it, and of a file, whose module
+    no other process could import, its path.
+    """
+    if cell.__module__.startswith(_USERS):
+        module = sys.modules[cell.__module__]
+        for name, held in vars(module).items():
+            if held is cell:
+                return _of_file, (module.__file__, cell.__module__, name)
+    return cell.__qualname__
+
+
+copyreg.pickle(Cell, _reduced)
+
+
+def _of_file(path: str, module: str, name: str) -> Cell:
+    """The cell that was pickled. Raises CellError where its file has changed since, OSError where there is none."""
+    if module not in sys.modules and _module_of(Path(path)).__name__ != module:
+        raise CellError(f"{path} has changed since its cell {name} was pickled")
+    found: Cell = vars(sys.modules[module])[name]
+    return found
 
 
 def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_size: int, direction: str) -> int:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf, isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -109,12 +110,9 @@ class Graph:
             if value.graph is not self:
                 raise CellError("a value of another cell is used here; a cell may only use its own arguments")
             return value
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        number = real(value)
+        if number is None:
             raise CellError(f"{_describe(value)} is not a value of an equation; allowed are {ALLOWED}")
-        try:
-            number = float(value)
-        except OverflowError:  # a whole number of Python's has no largest
-            number = inf
         if not isfinite(number):
             raise CellError(f"the constant {number} is not finite")
         return self.constant(number)
@@ -170,6 +168,16 @@ class Graph:
         if op == "where" and args[1] is args[2]:
             return args[1]
         return None
+
+
+def real(value: Any) -> float | None:
+    """`value` as a float, infinite where it is too large for one; None for what is no number, as True and False are not."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of Python's has no largest
+        return inf
 
 
 def _describe(value: Any) -> str:
@@ -276,8 +284,8 @@ class Node:
         if name.startswith("__"):
             raise AttributeError(name)
         raise CellError(
-            f"a value has no attribute {name!r}; gates are x.{name} and R.{name}: is `x` or `R` overwritten above, or "
-            "should a value have another name?"
+            f"a value has no attribute {name!r}; gates are x.{name} and R.{name}: where `x` or `R` is overwritten above, "
+            "the value there needs another name"
         )
 
     def __repr__(self) -> str:

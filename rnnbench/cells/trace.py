@@ -22,7 +22,7 @@ from math import isfinite
 from types import FrameType
 from typing import Any
 
-from .graph import ALLOWED, CellError, Graph, Node, topological
+from .graph import ALLOWED, CellError, Graph, Node, real, topological
 
 
 class _Namespace:
@@ -70,8 +70,8 @@ class Cell:
     Attributes: `name`; `states`, the states' names, the output h first; `input_gates` and `recurrent_gates` in the order of
     first use (the order of the blocks in weight_ih and weight_hh); `vectors`, the names of per-unit parameters; `numbers`,
     run-time numbers with their defaults; `outputs`, the new states' nodes; `labels`, the equation's own names for nodes;
-    `equations`, the source text; `digest`, a hash that changes when the mathematics does. Copied and pickled like a
-    function: by the name under which its module holds it.
+    `equations`, the source text; `digest`, a hash that changes when the mathematics does. `rnnbench.cells` says how it is
+    copied and pickled.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
@@ -137,11 +137,12 @@ class Cell:
         self.numbers: dict[str, float] = {}
         for q in parameters:
             if q.kind is kinds.KEYWORD_ONLY:
-                if isinstance(q.default, bool) or not isinstance(q.default, (int, float)) or not isfinite(q.default):
+                default = real(q.default)
+                if default is None or not isfinite(default):
                     raise CellError(
                         f"{self._where()}: the number {q.name} of {self.name} needs a finite number as its default"
                     )
-                self.numbers[q.name] = float(q.default)
+                self.numbers[q.name] = default
         return "p" in positional
 
     def _read_outputs(self, returned: Any) -> tuple[Node, ...]:
@@ -176,9 +177,6 @@ class Cell:
     def num_gates(self) -> int:
         """G, the number of blocks of hidden_size rows in weight_ih."""
         return len(self.input_gates)
-
-    def __reduce__(self) -> str:
-        return self.__qualname__
 
     def __repr__(self) -> str:
         return f"<cell {self.name}({', '.join(self.states)}): gates {', '.join(self.input_gates)}>"
@@ -232,11 +230,11 @@ def _explain(fn: Callable[..., Any], error: Exception) -> CellError:
     code = fn.__code__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
     line = (frames[-1].lineno if frames else None) or code.co_firstlineno
-    source = linecache.getline(code.co_filename, line).strip()
+    source = linecache.getline(code.co_filename, line).strip()  # nothing for what exec was given
     reason = str(error) if isinstance(error, CellError) else f"{type(error).__name__}: {error}"
     if isinstance(error, TypeError) and "does not support ufuncs" in reason:
         reason = "a NumPy function does not work on a value of an equation; use rnnbench's function of that name"
     return CellError(
-        f"{code.co_filename}, line {line}: {fn.__name__}: `{source}`: {reason}. An equation may use x.gate, "
+        f"{code.co_filename}, line {line}: {fn.__name__}: {f'`{source}`: ' if source else ''}{reason}. An equation may use x.gate, "
         f"R.gate @ value, its states, p.vector, its numbers, and {ALLOWED}."
     )

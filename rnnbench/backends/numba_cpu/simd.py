@@ -57,11 +57,11 @@ class Vector(types.Type):
 
 
 class Mask(types.Type):
-    """A boolean for each lane of a vector."""
+    """A boolean for each lane of `vector`."""
 
-    def __init__(self, lane_count: int) -> None:
-        self.lanes = lane_count
-        super().__init__(name=f"Mask({lane_count})")
+    def __init__(self, vector: Vector) -> None:
+        self.vector = vector
+        super().__init__(name=f"Mask({vector.name})")
 
 
 def lanes(dtype: types.Float) -> int:
@@ -88,7 +88,7 @@ class _VectorModel(models.PrimitiveModel):
 @register_model(Mask)
 class _MaskModel(models.PrimitiveModel):
     def __init__(self, manager: Any, mask: Mask) -> None:
-        super().__init__(manager, mask, ir.VectorType(ir.IntType(1), mask.lanes))
+        super().__init__(manager, mask, ir.VectorType(ir.IntType(1), mask.vector.lanes))
 
 
 # ---- code generation, shared by the intrinsics here and in tile.py
@@ -202,7 +202,7 @@ def _same(vector: Vector) -> Vector:
 
 
 def _condition(vector: Vector) -> Mask:
-    return Mask(vector.lanes)
+    return Mask(vector)
 
 
 fma = _pointwise(3, _same, fused)
@@ -231,9 +231,11 @@ at_least = _pointwise(2, _same, lambda b, x, bound: b.select(b.fcmp_ordered(">",
 
 @intrinsic
 def where(context: Any, condition: Any, a: Any, b: Any) -> Any:
-    """a in the lanes where the condition holds, else b; a or b may be a number."""
-    vector = _typing(a, b)
-    if not isinstance(condition, Mask) or vector is None:
+    """a in the lanes where the condition holds, else b; a and b may be numbers."""
+    if not isinstance(condition, Mask):
+        return None
+    vector = condition.vector  # two numbers would not say which they are to be
+    if _typing(vector, a, b) is None:
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
