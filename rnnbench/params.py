@@ -147,7 +147,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ndarray) and hasattr(value, "mask"):
-        raise ValueError(f"{name} is a masked array; fill it with .filled(0), and give the rows' ends as lengths")
+        raise ValueError(f"{name} is a masked array; fill it with .filled(0) (rows of x end at their lengths)")
     try:
         array = np.asarray(value.detach() if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError) as error:

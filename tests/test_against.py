@@ -107,6 +107,11 @@ def test_a_backend_is_not_held_against_itself(capsys):
     assert "2 random cases: 2 comparisons agree" in capsys.readouterr().out
 
 
+def test_a_count_of_random_cases_needs_something_to_compare_with(capsys):
+    assert main(["check", "--cells", "rnn_tanh", "--count", "3"]) == 2
+    assert "--count is the number of random cases of --against" in capsys.readouterr().err
+
+
 def test_a_constant_that_the_dtype_cannot_hold_is_skipped_and_no_disagreement(tmp_path):
     (tmp_path / "far.py").write_text(
         "from rnnbench import cell, tanh\n\n@cell\ndef far(x, R, h):\n    return tanh(x.h * 1e200 + R.h @ h)\n"

@@ -14,6 +14,7 @@ from rnnbench.cli.terminal import Progress, columns, paint
 from rnnbench.cli.values import UsageError
 
 HEAD = ["backend", "against", "dtype", "cases", "skipped", "disagree", "difference", "allowed", "used", "largest in"]
+DEFAULT_COUNT = 200
 SHOWN = 10  # disagreements told one by one
 
 
@@ -21,7 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Random cases on our backends and the peers named; then a row for each pair and dtype with its largest difference."""
     ours = _ours(arguments)
     directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
-    cases = list(against.cases(arguments.count, arguments.cells, arguments.dtypes, directions, arguments.seed))
+    count = DEFAULT_COUNT if arguments.count is None else arguments.count
+    cases = list(against.cases(count, arguments.cells, arguments.dtypes, directions, arguments.seed))
     groups = {
         (backend, peer, dtype): Group(peer, backend, dtype)
         for peer in arguments.against

@@ -22,6 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     values.use_threads(arguments.threads)
     if arguments.against:
         return against.run(arguments)
+    if arguments.count is not None:
+        raise values.UsageError("--count is the number of random cases of --against; without it the cases are fixed")
     directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
     named = arguments.backends or backends.OWN
     groups = list(check.cases(arguments.cells, named, arguments.dtypes, directions, seed=arguments.seed))

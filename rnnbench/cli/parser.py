@@ -112,7 +112,7 @@ def _check(parser: Parser) -> None:
         help=f"compare with these on random cases: {', '.join(backends.PEERS)} or any backend",
     )
     parser.add_argument(
-        "--count", type=values.number("--count"), default=200, metavar="N", help="random cases (default: 200)"
+        "--count", type=values.number("--count"), metavar="N", help="random cases of --against (default: 200)"
     )
     _threads(parser)
 
