@@ -21,6 +21,7 @@ from rnnbench.backends.numba_cpu.cache import cached_njit
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 
+SIZES: list[dict[str, Any]] = [{}, {"batch_size": 1}, {"batch_size": 2, "bidirectional": True}, {"hidden_size": 1}]
 NETWORKS = [("lstm", "float32"), ("gru_reset_before", "float64"), ("rnn_tanh", "float32"), ("lstm_peephole", "float64")]
 needs_two = pytest.mark.skipif(threads.available_threads() < 2, reason="this process may use one processor only")
 
@@ -72,15 +73,15 @@ def divided(monkeypatch: pytest.MonkeyPatch) -> Any:
     return divide
 
 
-# with 32 units all transposed products are one panel, which one thread computes and the others wait for
-SIZES: list[dict[str, Any]] = [
-    {}, {"batch_size": 1}, {"batch_size": 2, "bidirectional": True}, {"hidden_size": 1}, {"hidden_size": 32},
-]  # fmt: skip
-
-
 @needs_two
-@pytest.mark.parametrize(("cell", "dtype"), NETWORKS)
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(
+    ("cell", "dtype", "sizes"),
+    [
+        *((*network, sizes) for network in NETWORKS for sizes in SIZES),
+        # all transposed products are one panel, which one thread computes and the other waits for
+        ("lstm", "float32", {"hidden_size": 32}),
+    ],
+)
 def test_rows_and_panels_may_be_divided(divided: Any, cell: str, dtype: str, sizes: dict[str, Any]) -> None:
     case = case_of(cell, dtype, **sizes)
     divided(1, True)
