@@ -143,17 +143,12 @@ def _rounder_vector(x):
 
 
 @inner_njit
-def _reduce(x):
-    """n + rounder, and the remainder r."""
-    shifted = fma(x, _LOG2_E, _rounder(x))
-    return shifted, _remainder(x, shifted - _rounder(x))
-
-
-@inner_njit
 def exp(x):
     """Exponential, with gradual underflow and overflow to infinity."""
     overflow, underflow, _ = _limits(x)
-    shifted, r = _reduce(at_least(at_most(x, overflow), underflow))
+    held = at_least(at_most(x, overflow), underflow)
+    shifted = fma(held, _LOG2_E, _rounder(x))
+    r = _remainder(held, shifted - _rounder(x))
     # 2**n in two factors: n reaches 128, and -150 where the result is subnormal
     half = fma(shifted - _rounder(x), 0.5, _rounder(x))
     rest = shifted - half + _rounder(x)
@@ -174,6 +169,7 @@ def sigmoid(x):
     r = _remainder(-held, shifted - _rounder(x))
     scale = two_to_the(shifted)
     result = 1.0 / (fma(fma(_q(r) * r, r, r), scale, 1.0) + scale)
+    # 2**n is arbitrary in those lanes: no second bound holds x
     return where(less(x, -settled), 0.0, result)
 
 
