@@ -207,7 +207,7 @@ def test_tensor_cores_of_capability_8_are_compiled_for() -> None:
         assert "mma.sync" in product_ptx(tile, False, "float32", "float32", (8, 0))
 
 
-@pytest.mark.full  # tests/test_numba_cuda_host.py launches them
+@pytest.mark.full  # tests/test_numba_cuda_run.py runs them
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_the_step_kernels_compile(capability: tuple[int, int]) -> None:
     real, tile = types.float32, plan.product_tile(8192, 2048, 512, False, "float32", False, plan.H200)

@@ -12,27 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ptx_operations import mma_m16n8k8
 
 arithmetic: Any = pytest.importorskip("rnnbench.backends.numba_cuda.arithmetic")
-
-
-def mma_m16n8k8(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """PTX ISA 9.0, 9.7.14.5.5, "Matrix Fragments for mma.m16n8k8", for .tf32: registers a (32, 4), b (32, 2) -> d (32, 4)."""
-    A, B = np.zeros((16, 8)), np.zeros((8, 8))
-    for lane in range(32):
-        group, thread_in_group = lane >> 2, lane % 4
-        for i in range(4):
-            row = group if i in (0, 2) else group + 8
-            column = thread_in_group if i in (0, 1) else thread_in_group + 4
-            A[row, column] = a[lane, i]
-        for i in range(2):
-            B[thread_in_group if i == 0 else thread_in_group + 4, group] = b[lane, i]
-    D, d = A @ B, np.zeros((32, 4))
-    for lane in range(32):
-        group, thread_in_group = lane >> 2, lane % 4
-        for i in range(4):
-            d[lane, i] = D[group if i < 2 else group + 8, thread_in_group * 2 + (i & 1)]
-    return d
 
 
 def test_the_lanes_shares_make_the_product() -> None:

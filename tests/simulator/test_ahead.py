@@ -72,7 +72,7 @@ def faults(events: list[tuple[str, int]], size: int, slots: int, first: set[int]
     ]
 
 
-@pytest.mark.parametrize("lengths", ["full", "ragged"])
+@pytest.mark.parametrize("lengths", [pytest.param("full", marks=pytest.mark.full), "ragged"])
 @pytest.mark.parametrize("kernel", ["block", "grid"])
 @pytest.mark.parametrize("cell", ["lstm_peephole", "gru_reset_before"])
 def test_a_step_reads_what_was_prefetched(

@@ -1,9 +1,9 @@
-"""Prefetches what the next step will read from the device's memory into the L2 cache, one step early.
+"""Prefetches into the L2 cache what the next step will read from the device's memory.
 
-A step's input projections and, in the backward pass, what the forward pass kept, are read only once per sequence, so each step
-would wait for memory. A prefetch takes no register, changes no value, and nothing waits for it.
+A step's input projections and, backwards, its part of the tape are read only once per sequence, so each step would wait for memory.
+A prefetch takes no register and changes no value, and nothing waits for it.
 
-Nothing here uses the `cuda` module inside a function, see `items`.
+No function here uses the `cuda` module, see items.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...cells import Program
 from .maths import SIMULATED, index
 from .sequence import both, nothing
 
-_GLOBAL = 1  # the address space
+_GLOBAL = 1  # NVVM's number of the address space
 
 
 def _nothing_to_do(array, at):
@@ -62,7 +62,7 @@ def backward_ahead(program: Program) -> Any:
     states, saved_places = len(program.cell.states), max(1, len(program.saved))
     values = states + len(program.computed)
     before = {at for buffer, at in loads if buffer == "state"}
-    # the states after that step are those before the current one, which has read them
+    # the states after step `then` are those before the current step, which has read them
     after = {at for buffer, at in loads if buffer == "new"} - before
     after |= {states + at for buffer, at in loads if buffer == "operand"}
     prev, new = _places(sorted(before)), _places(sorted(after))
@@ -82,7 +82,7 @@ def backward_ahead(program: Program) -> Any:
 
 
 def _places(places: Iterable[int]) -> Any:
-    """Device function (array, first, H): prefetch these places of an item whose place 0 is element `first`."""
+    """Device function (array, first, H): prefetch these places of an item; its place 0 is element `first`."""
 
     def one(at: int) -> Any:
         @cuda.jit(device=True)

@@ -1,7 +1,7 @@
-"""An operand's rows on their way from global memory through a thread's registers, a chunk at a time.
+"""Fetches the rows of a product's operand from global memory into a thread's registers, a chunk at a time.
 
-A chunk is fetched while the one before it is multiplied where registers suffice, and the first one of a step at once behind the
-barrier.
+Where there are registers enough, a chunk is fetched while the one before it is multiplied, and the first one of a step right after
+the barrier. Otherwise each is fetched when it is needed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from .segments import Product
 from .sequence import nothing
 from .weights import Reading
 
-REGISTERS = 65536  # of a multiprocessor, of 4 bytes
-OTHERS = 64  # of them that a thread needs beside weights, sums and what it fetches
+REGISTERS = 65536  # per multiprocessor, of 4 bytes each
+OTHERS = 64  # registers that a thread needs beside weights, sums and what it fetches
 
 
 def is_early(products: list[Product], tile: Tile, weight: Reading) -> bool:
-    """Whether registers suffice to fetch a chunk while the one before it is multiplied, else it is fetched when it is needed."""
+    """Whether a thread has registers enough to fetch a chunk while the one before it is multiplied."""
     held = weight.word.bitwidth * -(
         -sum(tile.held(product.outs, product.depth) for product in products) // weight.per_word
     )
-    # across: the chunk that is multiplied is in registers, too
+    # across: the chunk that is multiplied is in registers as well
     beside = max(
         [(tile.sums(p.outs) + tile.turns(p.depth) * (2 if tile.across else 1)) * tile.rows for p in products], default=0
     )
@@ -43,7 +43,7 @@ def fetches(
     real: Any,
     early: bool,
 ) -> tuple[Any, Iterator[tuple[Any, Any]]]:
-    """What a segment fetches before its groups, and what each chunk of its products does before it is staged and after."""
+    """Device functions: the segment's first fetch, and for each chunk of its products what to fetch before and after staging it."""
     R = tile.rows
     each = [
         _fetch(program, product, tile, backward, skipped, hidden_size, real)
@@ -64,7 +64,7 @@ def fetches(
 def _fetch(
     program: Program, product: Product, tile: Tile, backward: bool, skipped: int, hidden_size: int, real: Any
 ) -> Any:
-    """Device function (b, now, first_row, end_row, coming): a thread's elements of a chunk of a group's rows, zeros past them."""
+    """Device function (b, now, first_row, end_row, coming): fetch a thread's elements of a chunk, with zeros past the last row."""
     R, U, H, depth, size = tile.rows, tile.units, hidden_size, product.depth, tile.chunk(product.depth)
     turns, threads, zero, place, at_new = tile.turns(depth), tile.threads, real(0), product.place, product.at_new
     places, values = len(program.pre), len(program.cell.states) + len(program.computed)

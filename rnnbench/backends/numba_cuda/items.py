@@ -1,10 +1,10 @@
-"""A stage's pointwise code as a device function for one item, from the equations' emitted text.
+"""A stage's pointwise code as a device function for one item (a row and a hidden unit), from the text emitted for the equations.
 
-`glue` puts that text between loads and stores of the buffers' places; it is straight-line code with constant indices only.
+`glue` puts that text between loads and stores of the buffers; it is straight-line code with constant indices.
 `forward_item` and `backward_item` add what all cells share: the ends of ragged rows, the output, and the output's gradient.
 
-Nothing here uses the `cuda` module inside a function: Numba's simulator replaces a module's global `cuda` while a kernel of that
-module runs, and for device functions of another module every thread would do so at the same time.
+No function here uses the `cuda` module: Numba's simulator replaces the global `cuda` of a kernel's module while the kernel runs.
+For device functions of other modules each thread would do so, all at the same time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ BACKWARD = ("state", "new", "saved", "vector", "number", "dnew", "back", "dpre",
 
 
 def glue(program: Program, code: Pointwise, buffers: tuple[str, ...], dtype: str, fast: bool) -> Any:
-    """A device function of `buffers`, each but number followed by the index of the first place, and H: loads, computes, stores.
+    """A device function that loads, computes and stores.
 
-    dtype, fast: of the mathematics, see `maths`. Gradients of vectors are accumulated, because they sum over time.
+    It takes each of `buffers`, each but number followed by the index of its place 0, and then H.
+    dtype, fast: which mathematics, see maths.py. Gradients of vectors are accumulated, because they are sums over time.
     """
     names = namespace(dtype, fast)
     jit = cuda.jit(device=True, fastmath=fast)
@@ -37,7 +38,7 @@ def glue(program: Program, code: Pointwise, buffers: tuple[str, ...], dtype: str
 
 
 def glue_source(program: Program, code: Pointwise, buffers: tuple[str, ...]) -> str:
-    """The text of `glue`, whose `compute` is the emitted pointwise code."""
+    """The text of that device function; the `compute` in it is the emitted pointwise code."""
     states = len(program.cell.states)
 
     def place(buffer: str, at: int) -> str:
@@ -55,9 +56,9 @@ def glue_source(program: Program, code: Pointwise, buffers: tuple[str, ...]) -> 
 
 
 def forward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
-    """Device function (b: Forward, now: Now, row, unit, H): the pointwise code of the forward stage `stage` on one item."""
+    """Device function (b: Forward, now: Now, row, unit, H): the pointwise code of forward stage `stage` on one item."""
     stages = program.forward
-    is_last = stage == len(stages) - 1
+    is_first, is_last = stage == 0, stage == len(stages) - 1
     places, states, saved = len(program.pre), len(program.cell.states), max(1, len(program.saved))
     values = states + len(program.computed)
     run = glue(program, stages[stage].code, FORWARD, dtype, fast)
@@ -73,20 +74,23 @@ def forward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
             run(b.pre, pre, b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, H)
             if is_last and unit < b.width:
                 b.output[index((now.t * B + row) * b.output_row + b.column + unit)] = b.values[index(new)]
-        elif is_last:
-            # past a row's end states stay; computed operands are zero, for the products of BPTT read them
-            for s in range(states):
-                b.values[index(new + s * H)] = b.values[index(prev + s * H)]
-            for c in range(states, values):
-                b.values[index(new + c * H)] = zero
-            if unit < b.width:
-                b.output[index((now.t * B + row) * b.output_row + b.column + unit)] = zero
+        else:
+            # past a row's end its states stay as they are; computed operands become zero, before products read them: those of this
+            # step, for sums that nobody uses, and BPTT's
+            if is_first:
+                for c in range(states, values):
+                    b.values[index(new + c * H)] = zero
+            if is_last:
+                for s in range(states):
+                    b.values[index(new + s * H)] = b.values[index(prev + s * H)]
+                if unit < b.width:
+                    b.output[index((now.t * B + row) * b.output_row + b.column + unit)] = zero
 
     return cuda.jit(device=True, fastmath=fast)(item)
 
 
 def backward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
-    """Device function (b: Backward, now: Now, row, unit, H): the pointwise code of the backward stage `stage` on one item."""
+    """Device function (b: Backward, now: Now, row, unit, H): the pointwise code of backward stage `stage` on one item."""
     stages = program.backward
     is_first, is_last = stage == 0, stage == len(stages) - 1
     places, states, saved = len(program.pre), len(program.cell.states), max(1, len(program.saved))
@@ -111,7 +115,7 @@ def backward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
                 b.back, row * operands * H + unit, b.dpre, pre, b.dstate, before, b.dvector, row * vectors * H + unit, H,
             )  # fmt: skip
         else:
-            # the step did not happen: nothing reaches its pre-activations, and adjoints pass by
+            # the row had ended: its pre-activations get no gradient, and its states' adjoints pass unchanged
             if is_first:
                 for p in range(places):
                     b.dpre[index(pre + p * H)] = zero

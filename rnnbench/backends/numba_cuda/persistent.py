@@ -1,18 +1,19 @@
-"""One launch for a whole sequence, with the recurrent weights held in registers from the first step to the last.
+"""The kernels `block` and `grid`: one launch for a whole sequence, with the recurrent weights in registers throughout.
 
-A block is U hidden units wide and S slices deep: thread (x, y) holds, for unit x, every S-th row of the recurrent matrices from
-row y on. A product stages the rows of its operand in shared memory, each thread multiplies what it holds, and the S partial sums of
-a unit are folded. Thread (x, r % S) owns item (row r, unit x) of the pointwise code.
+A block has U hidden units x S slices: thread (x, y) holds, for unit x, every S-th row of the recurrent matrices from row y on.
+For a product, the block stages the rows of the operand in shared memory, each thread multiplies what it holds, and the S partial
+sums of each unit are added up. The pointwise code of item (row r, unit x) is run by thread (x, r % S).
 
-Backwards a unit has one sum, not one for each gate, so that a thread would read a staged element for a single multiplication. Where
-a tile is `across`, each thread is a slice: it multiplies every (U * S)-th element for all units, as it fetched it, unstaged.
+Backwards a unit has a single sum instead of one per gate, so a thread would read a staged element for one multiplication only.
+Where a tile is `across`, each thread is a slice of its own: it multiplies every (U * S)-th element for all units, straight from the
+registers into which it fetched the element.
 
-`block`: U >= H, so all units of some rows are one block's, and its threads meet at `syncthreads`. `grid`: units are divided over
+In `block`, U >= H: one block has all units of its rows, and its threads meet at `syncthreads`. In `grid`, units are divided over
 the blocks of a cooperative launch, and all threads of the grid meet before each product; what blocks exchange passes through the L2
 cache (Diamos et al., Persistent RNNs: Stashing Recurrent Weights On-Chip, ICML 2016).
 
-Every index into `held` is a constant once loops are unrolled: only then is it registers. tests/test_numba_cuda_ptx.py holds the
-compiler to that.
+The compiler keeps `held` in registers only if all indices into it are constants once loops are unrolled;
+tests/test_numba_cuda_ptx.py checks that it does.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from .sequence import both, in_parts, nothing
 from .shared import aligned
 from .weights import SHIFT, Reading, reading
 
-UNROLLED = 128  # multiplications in a row that the compiler unrolls: seen to be enough with NVVM 13.0, and 256 too many
+UNROLLED = 128  # multiplications in a row: NVVM 13.0 was seen to unroll so many, and not 256
 
 _in_inference, _in_training, _in_backward = (cuda.jit(device=True)(f) for f in (in_inference, in_training, in_backward))
 
@@ -56,10 +57,11 @@ def _grid_barrier():
 def persistent(
     program: Program, backward: bool, tile: Tile, hidden_size: int, dtype: str, fast: bool, stored: str
 ) -> Any:
-    """The kernel (b, weights, seq_len, reverse, rows) of one direction, on a grid of (blocks of units, blocks of rows).
+    """The kernel (b, weights, seq_len, reverse, rows), forward or backward, launched on (blocks of units, blocks of rows).
 
-    b: Forward or Backward. weights (products * H, H): forward R of each pre-activation transposed, backward as it is. rows: of the
-    batch, for a block. tile, hidden_size, dtype, fast, stored (the dtype of the weights): what the kernel is compiled for.
+    Its parameters: b, Forward or Backward; weights (products * H, H), R of each pre-activation, transposed forward and as it is
+    backward; rows of the batch per block. It is compiled for the tile, hidden_size, dtype, fast (approximate functions) and stored
+    (the dtype of the weights).
     """
     steps = segments(program, backward, hidden_size)
     products = [product for step in steps for product in step.products]
@@ -94,7 +96,7 @@ def persistent(
     @kernel(*made_from, fast=fast, threads=U * tile.slices)
     def all_steps(b, weights, seq_len, reverse, rows):
         if across:
-            staged = cuda.local.array(staged_size, real)  # registers, which the next chunk is not fetched into
+            staged = cuda.local.array(staged_size, real)  # registers other than those the next chunk is fetched into
         else:
             staged = staged_array()
         partial = partial_array()
@@ -123,7 +125,7 @@ def persistent(
 def _segment(
     barrier: Any, start: Any, gather: Any, item: Any, ahead: Any, tile: Tile, hidden_size: int, fetched: int, real: Any
 ) -> Any:
-    """A barrier and what is fetched first, then for each group of rows: products, pointwise code of its items, and `ahead`."""
+    """Device function: a barrier, the first fetch, then for each group of rows its products, its items, and `ahead`."""
     R, items = tile.rows, _items(item, tile, hidden_size)
 
     @cuda.jit(device=True)
@@ -140,7 +142,7 @@ def _segment(
 
 
 def _items(item: Any, tile: Tile, hidden_size: int) -> Any:
-    """Device function: `item` for a group's items, each by the thread that owns it."""
+    """Device function: the pointwise code `item` for each item of a group, by the thread that owns it."""
     R, S = tile.rows, tile.slices
     own = -(-R // S)
 
@@ -156,7 +158,7 @@ def _items(item: Any, tile: Tile, hidden_size: int) -> Any:
 
 
 def _ahead(item: Any, tile: Tile, hidden_size: int) -> Any:
-    """Device function: `item` of `ahead` for a group's items, by the threads of the last slices: the first ones own items."""
+    """Device function: `item` of ahead.py for each item of a group, by threads of the last slices, as the first ones own items."""
     R, S = tile.rows, tile.slices
     own = -(-R // S)
 
@@ -172,7 +174,7 @@ def _ahead(item: Any, tile: Tile, hidden_size: int) -> Any:
 
 
 def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Reading) -> Any:
-    """Device function (held, weights, unit): put a product's weights into `held` from `at` on, zeros past the last row and unit."""
+    """Device function (held, weights, unit): load a product's weights into held[at:], with zeros past the last row and unit."""
     sums, depth, S, place, at_units = tile.sums(product.outs), product.depth, tile.cuts, _slice(tile), tile.across
     top, put, zero = product.first * hidden_size, weight.put, weight.word(0)
 
@@ -194,7 +196,7 @@ def _load(product: Product, tile: Tile, at: int, hidden_size: int, weight: Readi
 
 
 def _slice(tile: Tile) -> Any:
-    """Device function: which slice of the products' depth a thread has."""
+    """Device function: the number of a thread's slice."""
     U, across = tile.units, tile.across
 
     @cuda.jit(device=True)
@@ -210,18 +212,18 @@ def _slice(tile: Tile) -> Any:
 def _multiply(
     product: Product, tile: Tile, at: int, real: Any, weight: Reading, fetches: Iterator[tuple[Any, Any]]
 ) -> Any:
-    """Device function (b, now, first_row, end_row, held, staged, coming, total): total[g * R + r] = a thread's share of sum g of
-    row first_row + r. fetches: of its chunks, and of products after it.
+    """Device function (b, now, first_row, end_row, held, staged, coming, total): adds to total[g * R + r] the thread's slice of
+    sum g of row first_row + r. fetches: for each chunk, what to fetch before and after it is staged, see fetching.py.
     """
     R, U, S, across = tile.rows, tile.units, tile.cuts, tile.across
     outs, depth, size = tile.sums(product.outs), product.depth, tile.chunk(product.depth)
     each_chunk, threads, take, turns = size // S, tile.threads, weight.take, tile.turns(depth)
-    # across: what a thread has fetched is what it multiplies, and `staged` its own
+    # across: a thread multiplies what it fetched itself, and `staged` is its own
     apart, met = (1, nothing) if across else (S, _block_barrier)
 
     @cuda.jit(device=True)
     def put(coming, staged):
-        # rows next to each other, which are written at once
+        # the rows of an element lie together, so that one store writes several
         for i in range(turns):
             k = i if across else i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
             if k < size:
@@ -231,7 +233,7 @@ def _multiply(
     def chunk(first: int, end: int) -> Any:
         skipped = first * apart
         before, after = next(fetches)
-        # the last one's successor stages behind the barriers of the sums
+        # after the last chunk, the barriers of the sums come before anything is staged again
         all_done = met if end < tile.each(depth) else nothing
 
         def part(first: int, end: int) -> Any:
@@ -269,22 +271,22 @@ def _multiply(
 def _gather(
     program: Program, product: Product, tile: Tile, backward: bool, multiply: Any, hidden_size: int, real: Any
 ) -> Any:
-    """Device function: a product for R rows, its sums added to pre or written to back by the threads that own the items."""
+    """Device function: a product for R rows, whose sums are added to pre or written to back by the threads that own the items."""
     R, U, S, H = tile.rows, tile.units, tile.slices, hidden_size
     outs, first, operand = product.outs, product.first, product.operand
     places, operands = len(program.pre), len(program.operands)
     sums, of_thread, cuts, zero = outs * R, tile.sums(outs) * R, tile.cuts, real(0)
-    # between two groups: without staged chunks no other barrier is there before sums are written where the last ones are read
+    # across: nothing is staged, so no other barrier keeps a thread from writing its sums where others read those of the last group
     across, all_read = tile.across, _block_barrier if tile.across else nothing
-    # Each of the threads adds up one of `parts` of the slices for one of the sums, then whoever owns the item adds those up: about
-    # as many each.
+    # A thread adds up one of `parts` shares of a sum's slices; then the item's owner adds up the parts. The square root makes both
+    # additions about as long.
     parts = max(1, min(isqrt(cuts), S // sums))
     each_part, turns, own = -(-cuts // parts), -(-sums * parts // S), -(-R // S)
     kept = own * outs
 
     @cuda.jit(device=True)
     def fold(b, now, first_row, end_row, held, staged, partial, coming):
-        """partial[(i * cuts + p) * U + x] = part p of sum i of unit x."""
+        """Leaves part p of sum i of unit x in partial[(i * cuts + p) * U + x]."""
         x, y = cuda.threadIdx.x, cuda.threadIdx.y
         total = cuda.local.array(of_thread, real)
         for i in range(of_thread):
@@ -293,7 +295,7 @@ def _gather(
         all_read()
         if across:
             for r in range(R):
-                for g in range(U):  # next to each other, and written at once
+                for g in range(U):  # units lie together, so that one store writes several
                     partial[index((r * cuts + y * U + x) * U + g)] = total[g * R + r]
         else:
             for i in range(sums):
@@ -326,7 +328,7 @@ def _gather(
     @cuda.jit(device=True)
     def forward(b, held, staged, partial, coming, now, first_row, end_row, unit):
         B = b.lengths.shape[0]
-        # the input's share is on its way while the products are computed
+        # loaded here, so that the input's share arrives while the product is computed
         pre = cuda.local.array(kept, real)
         for n in range(own):
             row = first_row + n * S + cuda.threadIdx.y

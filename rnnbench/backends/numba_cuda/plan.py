@@ -1,12 +1,12 @@
-"""Which kernel runs a layer, how it is cut into blocks and threads, and why. Pure arithmetic: needs neither Numba nor a GPU.
+"""Chooses the kernel for a layer, divides its work over blocks and threads, and says why. Needs neither Numba nor a GPU.
 
-`block`  all recurrent weights of a layer in the registers of one multiprocessor; rows of the batch divided over blocks
-`grid`   hidden units divided over the multiprocessors, and rows too where units are few; weights in registers, a grid-wide
-         barrier a product
-`step`   any shape: for each step a matrix product by tiles and a kernel of pointwise code
+`block`  keeps all recurrent weights of a layer in the registers of one multiprocessor; each block has its own rows of the batch
+`grid`   divides hidden units over the multiprocessors, and rows too where there are few units; keeps weights in registers, and
+         has a grid-wide barrier before each product
+`step`   runs any shape: at each time step it launches a tiled matrix product and a kernel of pointwise code
 
-The limits below are estimates, made without hardware to measure on. `make gpu` measures what they rest on (the grid's barrier, the
-matrix rate) and times all three kernels.
+The limits below are estimates, made without hardware to measure on. `make gpu` measures what they depend on (the grid's barrier,
+the matrix rate) and times all three kernels.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ...spelling import unknown
 from .segments import segments
 
 KERNELS = ("block", "grid", "step")
-# Weights a thread holds: of the 128 registers that 512 threads of a multiprocessor have each, what sums and addresses leave over.
+# Bytes of weights per thread. With 512 threads on a multiprocessor each has 128 registers; this is what sums and addresses leave.
 HELD_BYTES = 256
-# Static shared memory of a block, which every GPU has and which needs no attribute set on the kernel.
+# Static shared memory per block: every GPU has this much, and no attribute of the kernel has to be set to use it.
 SHARED_BYTES = 48 * 1024
 WARP = 32  # threads
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-FEWEST_UNITS = 4  # of a block of the grid: 16 bytes of a row of weights or states, the least that is read at once
-MOST_BLOCKS_ACROSS = 65_535  # in a grid's second dimension
-GRID_ROWS = 128  # of a block: with more the tiles of `step` reuse weights better than groups of a few rows do
+FEWEST_UNITS = 4  # per block of `grid`: 16 bytes of a row of weights or states, the smallest piece that is read at once
+MOST_BLOCKS_ACROSS = 65_535  # CUDA's limit for the second dimension of a launch
+GRID_ROWS = 128  # per block: beyond that the tiles of `step` reuse weights better than groups of a few rows do
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan has to know of a GPU, or of a smaller one that it is to be made for.
+    """What a plan has to know about the GPU, which need not be the one at hand.
 
-    multiprocessors: their number. threads: of a persistent block, from few to many. most_rows: of a group that passes through a
-    product at once. staged_bytes: of operands in a block's shared memory. simulated: Numba's simulator, where a CUDA thread is a
-    Python thread, so that all of these are tiny, and tiny inputs cross every border.
+    multiprocessors: how many there are. threads: the sizes a persistent block may have, ascending. most_rows: the largest group of
+    rows that passes through a product at once. staged_bytes: shared memory for a product's operand. simulated: this is Numba's
+    simulator, in which a CUDA thread is a Python thread; all of these are tiny then, so that tiny inputs cross every border.
     """
 
     name: str
@@ -48,16 +48,17 @@ class Device:
 
 
 H200 = Device("NVIDIA H200", 132)
-_LEAST_DEPTH = 256  # of a slice: a sum must be longer than it takes to add the slices up
+_LEAST_DEPTH = 256  # terms per slice of a sum: computing them must take longer than adding up the slices
 
 
 @dataclass(frozen=True)
 class Tile:
-    """How a persistent kernel is cut: groups of R rows, blocks of U units x S slices of the products' depth, which are threads.
+    """How a persistent kernel divides its work: rows pass in groups of R, and a block has U units x S slices = U * S threads.
 
-    itemsize: bytes of a number that is computed with. staged_bytes: of an operand in shared memory. shared_by_grid: whether the
-    units are divided over blocks that meet at a grid-wide barrier. across: whether a thread multiplies an element of the operand
-    for all units of its block, not for one, so that each thread is a slice. It alone reads that element then, past shared memory.
+    A slice is a share of the terms of each sum. itemsize: bytes of a number in the arithmetic. staged_bytes: shared memory for a
+    product's operand. shared_by_grid: units are divided over blocks that meet at a grid-wide barrier. across: a thread computes for
+    all units of its block instead of one, so that each thread is a slice of its own; since no other thread needs the elements of
+    the operand that it multiplies, they do not pass through shared memory.
     """
 
     rows: int
@@ -70,41 +71,42 @@ class Tile:
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads per block."""
         return self.units * self.slices
 
     @property
     def cuts(self) -> int:
-        """In how many parts a sum is computed."""
+        """The number of slices into which a sum is divided."""
         return self.threads if self.across else self.slices
 
     def each(self, depth: int) -> int:
-        """Rows of a matrix of `depth` rows that a thread takes."""
+        """How many of the `depth` terms of a sum a thread computes."""
         return -(-depth // self.cuts)
 
     def sums(self, outs: int) -> int:
-        """Of a thread and a row, for a product of `outs` sums for each unit."""
+        """How many sums a thread has for each row, in a product with `outs` sums per unit."""
         return outs * self.units if self.across else outs
 
     def held(self, outs: int, depth: int) -> int:
-        """Weights that a thread holds for a product of `outs` sums of `depth` terms."""
+        """How many weights a thread holds for a product with `outs` sums of `depth` terms per unit."""
         return self.sums(outs) * self.each(depth)
 
     def chunk(self, depth: int) -> int:
-        """Elements of an operand's row that are staged at once, in even parts of `depth`."""
+        """How many elements of an operand's row are staged at once: `depth` in even parts."""
         most = max(1, self.staged_bytes // (self.rows * self.cuts * self.itemsize))
         chunks = -(-self.each(depth) // most)
         return self.cuts * -(-self.each(depth) // chunks)
 
     def turns(self, depth: int) -> int:
-        """In how many turns a block's threads fetch a chunk, of which each takes an element of every row a turn."""
+        """In how many turns a block's threads fetch a chunk, where a thread fetches one element of each row per turn."""
         return -(-self.chunk(depth) // self.threads)
 
 
 @dataclass(frozen=True)
 class ProductTile:
-    """A block's tile of a matrix product: rows x columns of the result, depth at a time. each: rows x columns of it that a thread
-    computes or, on tensor cores, a warp. by_warps: whether it is that.
+    """A block's tile of a matrix product: rows x columns of the result, which it computes `depth` terms at a time.
+
+    each: the rows x columns that one thread computes. by_warps: tensor cores are used, and `each` is what one warp computes.
     """
 
     rows: int
@@ -115,19 +117,22 @@ class ProductTile:
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads per block."""
         return self.rows // self.each[0] * (self.columns // self.each[1]) * (WARP if self.by_warps else 1)
 
     @property
     def sums(self) -> int:
-        """Of a thread."""
+        """Sums per thread."""
         return self.rows * self.columns // self.threads
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A layer's kernel, why, its tiles forward and backward (None for `step`), blocks (of units, of rows), rows of the batch a
-    block, weights a thread holds, and shared bytes of a block. The tiles have the same units and slices.
+    """What runs a layer.
+
+    kernel: one of KERNELS. why: a sentence for people. tile, back: the tiles forward and backward, which have the same units and
+    slices; None for `step`. blocks: (of units, of rows). rows: of the batch, per block. held: weights per thread. shared_bytes: of
+    shared memory per block.
     """
 
     kernel: str
@@ -166,7 +171,7 @@ def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str =
     raise AssertionError("the kernel step runs everything")
 
 
-# Large, usual, and for few rows: float32, of float64 the first would take all registers, and for tensor cores.
+# Large, usual, and for few rows. In float64 the large one would need more registers than there are.
 _TILES = (
     ProductTile(128, 128, 8, (8, 8)), ProductTile(64, 64, 16, (4, 4)), ProductTile(16, 64, 16, (4, 4)),
 )  # fmt: skip
@@ -174,17 +179,17 @@ _TENSOR_TILES = (
     ProductTile(128, 128, 16, (64, 32), True), ProductTile(64, 64, 16, (32, 32), True),
     ProductTile(16, 64, 16, (16, 16), True),
 )  # fmt: skip
-_TINY_TILES = ProductTile(4, 4, 4, (2, 2)), ProductTile(16, 8, 8, (16, 8), True)  # of the simulator
+_TINY_TILES = ProductTile(4, 4, 4, (2, 2)), ProductTile(16, 8, 8, (16, 8), True)  # for the simulator
 _FEW_ROWS = 16
 
 
 def product_tile(
     rows: int, columns: int, depth: int, sliced: bool, dtype: str, tensor_cores: bool, device: Device
 ) -> ProductTile:
-    """The tile for a product: the largest of which there are enough for all multiprocessors.
+    """The tile for a product: the large one if that gives all multiprocessors work, otherwise by the number of rows.
 
-    rows, columns: of the result. depth: terms of its sums. sliced: whether they may be cut, see `slices`. tensor_cores: whether
-    they compute it. device: what it is for.
+    rows, columns: of the result. depth: terms of each sum. sliced: whether sums may be divided, see `slices`. tensor_cores: whether
+    tensor cores compute the product. device: what it is planned for.
     """
     if device.simulated:
         return _TINY_TILES[tensor_cores]
@@ -197,10 +202,11 @@ def product_tile(
 
 
 def slices(blocks: int, depth: int, device: Device) -> int:
-    """Into how many slices a sum of `depth` terms is cut, whose result takes so many blocks: as many as the device, taken twice,
-    has room for. One more would be a round for few blocks.
+    """Into how many slices to divide sums of `depth` terms whose result takes `blocks` blocks, so that the device is busy.
 
-    The gradients of the parameters are sums over all steps of all rows into little: those of an LSTM with H = 128 are 16 tiles.
+    As many as give each multiprocessor two blocks: with one more slice a few blocks would run in a round of their own. Gradients
+    of parameters need this: they are small results of long sums, over all steps of all rows. Those of an LSTM with H = 128 are 16
+    tiles.
     """
     return max(1, min(depth // (3 if device.simulated else _LEAST_DEPTH), 2 * device.multiprocessors // blocks))
 
@@ -286,7 +292,7 @@ _MAKE = {"block": _block, "grid": _grid, "step": _step}
 def _tiles(
     spec: Spec, device: Device, stored: str, batch_size: int, units: int, slices: int, shared_by_grid: bool
 ) -> tuple[tuple[Tile, Tile], int, int]:
-    """The tiles forward and backward, the weights that a thread holds, and the shared bytes: of both the more."""
+    """The tiles forward and backward, and the larger of both ways' weights per thread and bytes of shared memory."""
     rows = next(r for r in (1, 2, 4, 8) if r >= min(batch_size, device.most_rows))
     tile = Tile(rows, units, slices, ITEMSIZE[spec.dtype], device.staged_bytes, shared_by_grid)
     part = program(spec.step, True)
@@ -304,7 +310,10 @@ def _tiles(
 
 
 def _fitting(tile: Tile, products: list[tuple[int, int]], stored: str) -> tuple[Tile, int, int]:
-    """The tile with the largest groups of rows, up to its own, that fit; the weights that a thread holds, and the shared bytes."""
+    """The tile with its groups of rows halved until they fit, the weights per thread, and the bytes of shared memory.
+
+    Raises Unsuitable where they do not fit at all.
+    """
     held = sum(tile.held(outs, depth) for outs, depth in products)
     if held_bytes(held, stored) > HELD_BYTES:
         raise Unsuitable(
@@ -320,12 +329,12 @@ def _fitting(tile: Tile, products: list[tuple[int, int]], stored: str) -> tuple[
 
 
 def held_bytes(weights: int, stored: str) -> int:
-    """Of a thread's registers, of 4 bytes each, for so many weights."""
+    """Bytes of registers, of 4 each, that so many weights take."""
     return 4 * -(-weights * ITEMSIZE[stored] // 4)
 
 
 def _shared(tile: Tile, products: list[tuple[int, int]]) -> int:
-    """Bytes of a block's shared memory: what is staged, and the sums of all slices."""
+    """Bytes of shared memory per block: for what is staged, and for the sums of all slices."""
     staged = 0 if tile.across else tile.rows * max((tile.chunk(depth) for _, depth in products), default=1)
     partial = tile.cuts * tile.units * tile.rows * max((outs for outs, _ in products), default=1)
     return (staged + partial) * tile.itemsize

@@ -1,7 +1,7 @@
-"""A step as a list of segments: matrix products, then pointwise code. One form for both directions.
+"""A step as a list of segments, each some matrix products followed by pointwise code. One form for both directions.
 
-The forward direction is that already: a stage's products come before its code. Backwards a stage's code comes before its products,
-so the products of a stage and the code of the next one make a segment, and what a last stage sends back to nobody falls away.
+Forwards a stage has this form already: its products come before its code. Backwards a stage's code comes before its products, so a
+segment is the products of one stage and the code of the next. The products of the last stage have no reader and are left out.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from ...cells import Program
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product with a vector for each row of the batch: `outs` sums of `depth` terms for each hidden unit.
+    """A matrix product that gives, for each row of the batch and each hidden unit, `outs` sums of `depth` terms.
 
-    operand: its index in the program. first: the first of its `outs` or, backwards, of its `depth` / H pre-activations.
-    place: what it multiplies: forward a place of `values`, backwards the places of dpre from `first` on. at_new: forward, whether
-    that place is in the slot after the step, as computed operands are, or in the one before, as states are.
+    operand: the index of the operand in the program. first: the first of its pre-activations, of which there are `outs` forwards
+    and `depth` / H backwards. place: where the vector that is multiplied lies: forwards a place of `values`, backwards the places
+    of dpre from `first` on. at_new: forwards, whether that is in the slot after the step, as for computed operands, or in the one
+    before it, as for states.
     """
 
     operand: int
@@ -30,7 +31,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Segment:
-    """Products, and the stage whose pointwise code follows them."""
+    """Products, and the index of the stage whose pointwise code follows them."""
 
     products: tuple[Product, ...]
     stage: int
