@@ -158,10 +158,20 @@ def _compare_one(results: Results, elsewhere: Isolated, case: Case, kernels: tup
         rows = []
         results.failures.append(f"{case}: {_told(error)}")
         elsewhere.close()
-    results.rows += rows
+    results.rows += [row | {"floor_us": _floor_us(row, case, results.ceilings)} for row in rows]
     results.write()
     if any(row["status"] == "failed" for row in rows):
         elsewhere.close()  # its device may be unusable now
+
+
+def _floor_us(row: dict[str, Any], case: Case, ceilings: dict[str, float]) -> float | None:
+    """The shortest time of a time step of numba-cuda, by the ceilings; None for other backends and where they are not known."""
+    if row["backend"] != "numba-cuda" or not ceilings:
+        return None
+    backend: Any = backends.load("numba-cuda")
+    spec, flops = case.on("numba-cuda").spec, case.flops / case.seq_len
+    floor: float = backend.floor_us(spec, case.batch_size, case.direction == "train", flops, ceilings)
+    return floor
 
 
 # ---- functions that run in other processes

@@ -90,13 +90,14 @@ class Results:
         names = list(dict.fromkeys(row["backend"] for row in self.rows))
         key = ("direction", "cell", "lengths", "seq_len", "batch_size", "hidden_size")
         pairs = [(peer, name) for peer, name in _SAME_PRECISION if {peer, name} <= set(names)]
-        columns = [*names, *(f"{peer} / {name}" for peer, name in pairs)]
+        columns = [*names, "floor of numba-cuda", *(f"{peer} / {name}" for peer, name in pairs)]
         yield f"| direction | cell | lengths | T | B | H | {' | '.join(columns)} |"
         yield "| --- " * len(key) + "| ---: " * len(columns) + "|"
         rows = sorted(self.rows, key=lambda row: tuple(row[k] for k in key))
         for what, group in itertools.groupby(rows, lambda row: tuple(row[k] for k in key)):
             by_name = {row["backend"]: row for row in group}
-            cells = [_step_us(by_name.get(name)) for name in names]
+            floors = [row["floor_us"] for row in by_name.values() if row.get("floor_us") is not None]
+            cells = [*(_step_us(by_name.get(name)) for name in names), f"{floors[0]:.3g}" if floors else "-"]
             cells += [_times_as_fast(by_name.get(peer), by_name.get(name)) for peer, name in pairs]
             yield f"| {' | '.join(map(str, what))} | {' | '.join(cells)} |"
 

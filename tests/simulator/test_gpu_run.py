@@ -278,9 +278,9 @@ def test_a_sanitizers_verdict_counts(
 def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
     found = ceilings.measure(barrier=True)
     assert set(found) == {
-        "copy_gbytes_per_s", "product_float32_gflops", "product_float64_gflops", "product_tf32_gflops", "launch_us",
-            "grid_barrier_us_1_blocks",
-        "grid_barrier_us_2_blocks",
+        "copy_gbytes_per_s", "copy_in_l2_gbytes_per_s", "multiply_add_float32_gflops", "multiply_add_float64_gflops",
+        "product_float32_gflops", "product_float64_gflops", "product_tf32_gflops", "launch_us",
+        "grid_barrier_us_1_blocks", "grid_barrier_us_2_blocks",
     }  # fmt: skip
     assert all(value > 0 for value in found.values())
     assert set(ceilings.measure(barrier=False)) == {name for name in found if "barrier" not in name}
@@ -288,8 +288,12 @@ def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
 
 def test_a_ceiling_of_work_that_was_not_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "_seconds", lambda launch, launches: 1.0)
-    for measure in (lambda: ceilings._copy_rate(8, 1), lambda: ceilings._product_rate("float32", 4)):
-        with pytest.raises(RuntimeError, match="that was timed"):
+    for measure in (
+        lambda: ceilings._copy_rate(8, 1),
+        lambda: ceilings._multiply_add_rate("float32", 1, 1),
+        lambda: ceilings._product_rate("float32", 4),
+    ):
+        with pytest.raises(RuntimeError, match="that w(as|ere) timed"):
             measure()
 
 
@@ -312,15 +316,16 @@ def test_the_report_sets_the_same_precision_side_by_side(tmp_path: Path) -> None
         return {"backend": backend, "seconds": seconds, "direction": "train", "cell": "gru", "status": status, **sizes}
 
     rows = [
-        row("torch-cuda", 1e-3),
-        row("numba-cuda", 4e-4),
+        row("torch-cuda", 1e-3) | {"floor_us": None},
+        row("numba-cuda", 4e-4) | {"floor_us": 2.5},
         row("torch-cuda", None, 128),
         row("numba-cuda", 4e-4, 128),
     ]
     lines = Results(tmp_path, "here", {}, rows=rows).markdown().splitlines()
-    assert "| direction | cell | lengths | T | B | H | torch-cuda | numba-cuda | torch-cuda / numba-cuda |" in lines
-    assert "| train | gru | full | 100 | 4 | 64 | 10 | 4 | 2.50 |" in lines
-    assert "| train | gru | full | 100 | 4 | 128 | skipped | 4 | - |" in lines
+    names = "torch-cuda | numba-cuda | floor of numba-cuda | torch-cuda / numba-cuda"
+    assert f"| direction | cell | lengths | T | B | H | {names} |" in lines
+    assert "| train | gru | full | 100 | 4 | 64 | 10 | 4 | 2.5 | 2.50 |" in lines
+    assert "| train | gru | full | 100 | 4 | 128 | skipped | 4 | - | - |" in lines
 
 
 def test_a_case_runs_in_a_process_of_its_own() -> None:

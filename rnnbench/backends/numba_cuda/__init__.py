@@ -86,6 +86,15 @@ class CudaBackend:
 
         return ceilings.measure(barrier)
 
+    def floor_us(
+        self, spec: Spec, batch_size: int, training: bool, flops: float, ceilings: Mapping[str, float]
+    ) -> float:
+        """The shortest time of a time step on the current device; see `floor.floor_us`, also for the arguments."""
+        from . import device, floor
+
+        made = self.planned(spec, batch_size)
+        return floor.floor_us(spec, batch_size, training, made, device.current(), flops, ceilings)
+
     def planned(self, spec: Spec, batch_size: int) -> plan.Plan:
         """The plan for a layer on the current device. Raises what `plan.plan` raises."""
         from . import device

@@ -6,7 +6,7 @@ Every figure is the best of several series of back-to-back launches, timed from 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -15,10 +15,15 @@ from numba import cuda
 
 from . import device
 from .compiled import kernel
+from .maths import REAL
 from .queue import Queue
 
 REPEATS = 5
 LAUNCHES = 20  # of what takes a millisecond: the way to an idle device and back is in the time once
+_CHAINS, _ROUNDS = (
+    8,
+    8,
+)  # independent sums of a thread, enough to hide their latency; multiply-adds of each in an unrolled loop
 
 
 @kernel()
@@ -33,6 +38,29 @@ def _copy(source, target):
     while i < source.shape[0]:
         target[i] = source[i]
         i += stride
+
+
+@lru_cache(maxsize=2)
+def _multiply_add(dtype: str) -> Any:
+    """The kernel (count, factor, found): each thread multiplies and adds on registers, count * _ROUNDS times in each chain."""
+    real = REAL[dtype]
+
+    @kernel(dtype)
+    def chains(count, factor, found):
+        sums = cuda.local.array(_CHAINS, real)
+        for c in range(_CHAINS):
+            sums[c] = real(c)  # different, or the compiler would compute one of them
+        x = factor[0]
+        for _ in range(count):
+            for _ in range(_ROUNDS):
+                for c in range(_CHAINS):
+                    sums[c] = sums[c] * x + x
+        total = real(0)
+        for c in range(_CHAINS):
+            total += sums[c]
+        found[cuda.grid(1)] = total
+
+    return chains
 
 
 @kernel()
@@ -51,15 +79,20 @@ def _nothing(seen):
 
 
 def measure(barrier: bool) -> dict[str, float]:
-    """Name -> figure, the unit in the name: copy rate, matrix products by our tiles, an empty launch, the grid's barrier.
+    """Name -> figure, the unit in the name: rates of copies in memory and in the L2 cache, of multiply-adds on registers and of
+    matrix products by our tiles; the times of an empty launch and of the grid's barrier.
 
     barrier: whether to measure the barrier; if it hangs, the other figures are lost.
     """
     simulated = device.SIMULATED
     blocks = device.current().multiprocessors
-    found = {"copy_gbytes_per_s": _copy_rate(2**6 if simulated else 2**28, 4 if simulated else 8 * blocks)}
+    found = {
+        "copy_gbytes_per_s": _copy_rate(2**6 if simulated else 2**28, 4 if simulated else 8 * blocks),
+        "copy_in_l2_gbytes_per_s": _copy_rate(2**6 if simulated else 2**20, 4 if simulated else 8 * blocks),
+    }
     size = 8 if simulated else 4096
     for dtype in ("float32", "float64"):
+        found[f"multiply_add_{dtype}_gflops"] = _multiply_add_rate(dtype, 2 if simulated else 512, 8 * blocks)
         found[f"product_{dtype}_gflops"] = _product_rate(dtype, size)
     if device.has_tf32():
         found["product_tf32_gflops"] = _product_rate("float32", size, tensor_cores=True)
@@ -87,6 +120,17 @@ def _copy_rate(count: int, blocks: int) -> float:
     if not (target.copy_to_host() == 1).all():
         raise RuntimeError("the copy that was timed did not copy")
     return 2 * source.nbytes / seconds / 1e9
+
+
+def _multiply_add_rate(dtype: str, count: int, blocks: int) -> float:
+    threads = 2 if device.SIMULATED else 256
+    factor, found = cuda.to_device(np.ones(1, dtype)), cuda.to_device(np.zeros(blocks * threads, dtype))
+    launch = _multiply_add(dtype)[blocks, threads]
+    seconds = _seconds(lambda: launch(count, factor, found), _launches())
+    each = _CHAINS * count * _ROUNDS
+    if not (found.copy_to_host() == each + sum(range(_CHAINS))).all():
+        raise RuntimeError(f"the {dtype} multiply-adds that were timed are wrong")
+    return 2 * found.size * each / seconds / 1e9
 
 
 def _product_rate(dtype: str, size: int, tensor_cores: bool = False) -> float:
