@@ -26,14 +26,27 @@ _COMPARED: dict[str, Callable[..., Any]] = {
     "geu": lambda a, b: ~(a < b), "num": lambda a, b: (a == a) & (b == b), "nan": lambda a, b: (a != a) | (b != b),
 }  # fmt: skip
 _ROUNDED = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
+# flushing of subnormals is not imitated: it changes numbers by less than the smallest normal one
+_MODIFIERS = {
+    "ftz", "approx", "full", "lo", "hi", "wide", "sat", "rn", "rna", "and", "or", "xor", *_ROUNDED, *_COMPARED
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def operation(name: str, kinds: tuple[str, ...]) -> tuple[str, tuple[str, ...], Callable[..., Any]]:
     """The type of the result, those of the operands, and the function of an arithmetic instruction.
 
-    Raises KeyError for one that is not known.
+    Raises KeyError for one that is not known, or a modifier of it.
     """
+    if unknown := set(kinds) - _MODIFIERS - set(TYPES) - ({"rm"} if name == "fma" else set()):
+        raise KeyError(", ".join(sorted(unknown)))
+    result, types, function = _operation(name, kinds)
+    if "sat" in kinds:
+        return result, types, lambda *values: np.nan_to_num(np.clip(function(*values), 0, 1))
+    return result, types, function
+
+
+def _operation(name: str, kinds: tuple[str, ...]) -> tuple[str, tuple[str, ...], Callable[..., Any]]:
     kind = kinds[-1]
     real, bits = kind in ("f32", "f64"), 8 * np.dtype(TYPES[kind]).itemsize
     if name == "cvt":
@@ -57,12 +70,19 @@ def operation(name: str, kinds: tuple[str, ...]) -> tuple[str, tuple[str, ...], 
         return kind, (kind, kind), lambda a, b: _high(a, b, bits)
     if name in ("fma", "mad") and real:
         wide = _WIDE[kind]
+        if "rm" in kinds:
+            return kind, (kind,) * 3, lambda a, b, c: _rounded_down(a.astype(wide) * b + c, TYPES[kind])
         return kind, (kind,) * 3, lambda a, b, c: a.astype(wide) * b + c
     if name == "mad":
         return kind, (kind,) * 3, lambda a, b, c: a * b + c
     if name == "div":
         return kind, (kind, kind), np.divide if real else _quotient
     return kind, (kind,) * (1 if name in _ONE else 2), (_ONE | _TWO)[name]
+
+
+def _rounded_down(value: np.ndarray, dtype: Any) -> np.ndarray:
+    nearest = value.astype(dtype)
+    return np.where(nearest > value, np.nextafter(nearest, dtype(-np.inf)), nearest)
 
 
 def _absolute(a: np.ndarray) -> np.ndarray:

@@ -182,6 +182,19 @@ def test_backward_no_multiplication_waits_for_shared_memory(hidden_size: int, ba
     assert product.count("bar.sync") == 4
 
 
+def test_forward_sums_go_from_the_product_to_the_item() -> None:
+    """Behind the grid's barrier a block meets four times: over its operand, its sums twice, and what they are in all."""
+    text = persistent_ptx(LAYERS[1], False, False, (9, 0))
+    _, products, sums, _, item = text[text.rindex("cudaCGSynchronize") :].split("bar.sync")
+    assert products.count("fma.rn.f32") == 8 * 4 * 8, "rows of weights, gates, rows of the batch"
+    assert sums.count("ld.shared.f32") == 32 and "bra" not in sums, "the loads do not wait for each other"
+    written = 2 * len(("h", "c", "output"))  # in a row that goes on and in one that has ended
+    assert item.count("st.global") == written and text.count("st.global") == written, (
+        "no sum takes a way through memory"
+    )
+    assert item.count("ld.global.f32") == len(("h", "c")), "of the row that has ended: all else was on its way before"
+
+
 def product_ptx(tile: plan.ProductTile, transposed: bool, dtype: str, stored: str, capability: tuple[int, int]) -> str:
     kernel = product.product(tile, transposed, dtype, False, stored)
     matrix, right = (array(2, REAL[dtype]), PAIR), (array(2, REAL.get(stored, types.uint16)), PAIR)

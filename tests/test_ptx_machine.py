@@ -179,7 +179,7 @@ def test_one_launch_follows_another() -> None:
         ("mov.u32 %r5, parts; st.shared.f32 [%r5+256], 0f00000000;", "outside of shared memory"),
         ("add.f32 %f1, %f2, %f2;", "reads %f2, which nobody wrote"),
         ("div.s32 %r5, %r4, 0;", "divided by zero"),
-        ("vote.sync.all.pred %p1, %p1, -1;", "this machine does not know 'vote'"),
+        ("popc.b32 %r5, %r4;", "this machine does not know 'popc'"),
         ("call.uni (retval0), vprintf, (param0);", "calls vprintf"),
         ("setp.ne.s32 %p1, %r3, 0; @%p1 bra $END; bar.sync 0; $END:", "others never come there"),
         ("setp.ne.s32 %p1, %r3, 0; @%p1 bra $B; bar.sync 0; bra.uni $END; $B: bar.sync 0; $END:", "others never come"),
@@ -241,6 +241,13 @@ def computed(instruction: str, *operands: Any) -> Any:
         return function(*values).astype(_dtype(result))[0]
 
 
+@pytest.mark.parametrize("instruction", ["add.rp.f32", "add.rm.f32", "add.sat2.f32", "popc.b32"])
+def test_an_instruction_that_is_not_known_is_refused(instruction: str) -> None:
+    name, *kinds = instruction.split(".")
+    with pytest.raises(KeyError, match=kinds[0] if len(kinds) == 2 else name):
+        operation(name, tuple(kinds))
+
+
 def _dtype(kind: str) -> Any:
     return {"f": "float", "s": "int", "u": "uint", "b": "uint"}[kind[0]] + kind[1:] if kind != "pred" else "bool"
 
@@ -277,6 +284,11 @@ NAN, INF = float("nan"), float("inf")
         ("setp.lt.and.s32", (1, 2, False), False),
         ("selp.b32", (1, 2, False), 2),
         ("fma.rn.f32", (1 + 2.0**-12, 1 - 2.0**-12, -1.0), -(2.0**-24)),
+        ("fma.rm.f32", (2.0**-30, 1.0, -1.0), -1.0),
+        ("fma.rm.f32", (-(2.0**-30), 1.0, 1.0), 1 - 2.0**-24),
+        ("cvt.sat.f32.f32", (1.5,), 1.0),
+        ("cvt.sat.f32.f32", (-0.5,), 0.0),
+        ("cvt.sat.f32.f32", (NAN,), 0.0),
         ("cvt.rzi.s32.f32", (-1.5,), -1),
         ("cvt.rzi.s32.f32", (1e10,), 2**31 - 1),
         ("cvt.rni.s32.f32", (2.5,), 2),

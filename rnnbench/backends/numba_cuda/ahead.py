@@ -51,7 +51,8 @@ def forward_ahead(program: Program) -> Any:
 
     @cuda.jit(device=True)
     def ahead(b, then, row, unit, H):
-        pre(b.pre, (then.t * b.lengths.shape[0] + row) * places * H + unit, H)
+        if then.t < b.lengths[row]:
+            pre(b.pre, (then.t * b.lengths.shape[0] + row) * places * H + unit, H)
 
     return ahead
 

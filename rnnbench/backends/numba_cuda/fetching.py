@@ -68,15 +68,21 @@ def _fetch(
     R, U, H, depth, size = tile.rows, tile.units, hidden_size, product.depth, tile.chunk(product.depth)
     turns, threads, zero, place, at_new = tile.turns(depth), tile.threads, real(0), product.place, product.at_new
     places, values = len(program.pre), len(program.cell.states) + len(program.computed)
+    # whether each thread has an element in every turn, and all of these are within the row: then nothing is tested
+    even, within = turns * threads == size, skipped + size <= depth
 
     @cuda.jit(device=True)
     def rows_of(source, from_, row_size, rows, coming):
         for i in range(turns):
             k = i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
-            if k < size:
-                for r in range(R):
-                    inside = r < rows and skipped + k < depth
-                    coming[i * R + r] = source[index(from_ + r * row_size + skipped + k)] if inside else zero
+            if even or k < size:
+                if rows >= R and (within or skipped + k < depth):
+                    for r in range(R):
+                        coming[i * R + r] = source[index(from_ + r * row_size + skipped + k)]
+                else:
+                    for r in range(R):
+                        inside = r < rows and (within or skipped + k < depth)
+                        coming[i * R + r] = source[index(from_ + r * row_size + skipped + k)] if inside else zero
 
     @cuda.jit(device=True)
     def forward(b, now, first_row, end_row, coming):

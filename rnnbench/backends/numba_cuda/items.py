@@ -1,7 +1,9 @@
-"""A stage's pointwise code as a device function for one item (a row and a hidden unit), from the text emitted for the equations.
+"""A stage's pointwise code for one item (a row and a hidden unit) as device functions, from the text emitted for the equations.
 
-`glue` puts that text between loads and stores of the buffers; it is straight-line code with constant indices.
-`forward_item` and `backward_item` add what all cells share: the ends of ragged rows, the output, and the output's gradient.
+An `Item` first loads everything that its code reads into an array, which a kernel keeps in registers, and later computes and
+stores. Between the two a kernel computes the products: the loads are under way meanwhile, and the sums go into that array directly.
+The emitted text is straight-line code, and all indices are constants. `forward_item` and `backward_item` add what all cells share:
+the ends of ragged rows, the output, and the output's gradient.
 
 No function here uses the `cuda` module: Numba's simulator replaces the global `cuda` of a kernel's module while the kernel runs.
 For device functions of other modules each thread would do so, all at the same time.
@@ -9,71 +11,69 @@ For device functions of other modules each thread would do so, all at the same t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import cuda
 
 from ...cells import Program
 from ...cells.emit import compile_function, emit, typed
-from ...cells.program import Pointwise
+from ...cells.program import Place, Pointwise
 from .maths import index, namespace
 
 FORWARD = ("pre", "state", "new", "saved", "vector", "number")
 BACKWARD = ("state", "new", "saved", "vector", "number", "dnew", "back", "dpre", "dstate", "dvector")
 
 
-def glue(program: Program, code: Pointwise, buffers: tuple[str, ...], dtype: str, fast: bool) -> Any:
-    """A device function that loads, computes and stores.
+class Item(NamedTuple):
+    """The pointwise code of one stage, for one item.
 
-    It takes each of `buffers`, each but number followed by the index of its place 0, and then H.
-    dtype, fast: which mathematics, see maths.py. Gradients of vectors are accumulated, because they are sums over time.
+    places: what the code reads. load, run: device functions (b, inputs, first, now, row, unit, H): `load` sets inputs[first + i] to
+    what is at place i, and `run` computes with these and stores. b: Forward or Backward. inputs: an array with `size` elements for
+    an item.
     """
-    names = namespace(dtype, fast)
-    jit = cuda.jit(device=True, fastmath=fast)
-    if not code.stores:  # a stage with products only
-        return jit(compile_function(glue_source(program, code, buffers), f"{code.name}_item", {"index": index}))
-    compute = jit(compile_function(emit(program, code, typed), code.name, names))
-    names = {"compute": compute, "index": index}
-    return jit(compile_function(glue_source(program, code, buffers), f"{code.name}_item", names))
+
+    places: tuple[Place, ...]
+    load: Any
+    run: Any
+
+    @property
+    def size(self) -> int:
+        """The number of places, at least 1: there are no empty arrays."""
+        return max(1, len(self.places))
 
 
-def glue_source(program: Program, code: Pointwise, buffers: tuple[str, ...]) -> str:
-    """The text of that device function; the `compute` in it is the emitted pointwise code."""
-    states = len(program.cell.states)
-
-    def place(buffer: str, at: int) -> str:
-        if buffer == "operand":  # computed operands follow the states, in the slot after the step
-            buffer, at = "new", states + at
-        return f"number[{at}]" if buffer == "number" else f"{buffer}[index({buffer}_at + {at} * H)]"
-
-    arguments = ", ".join(name if name == "number" else f"{name}, {name}_at" for name in buffers)
-    loads = ", ".join(place(*where) for where, _ in code.loads)
-    compute = f"values = compute({loads})" if code.stores else "pass"
-    lines = [f"def {code.name}_item({arguments}, H):", f"    {compute}"]
-    for i, (where, _) in enumerate(code.stores):
-        lines.append(f"    {place(*where)} {'+=' if where.buffer == 'dvector' else '='} values[{i}]")
-    return "\n".join(lines) + "\n"
-
-
-def forward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
-    """Device function (b: Forward, now: Now, row, unit, H): the pointwise code of forward stage `stage` on one item."""
+def forward_item(program: Program, stage: int, dtype: str, fast: bool) -> Item:
+    """The pointwise code of forward stage `stage`. dtype, fast: which mathematics, see maths.py."""
     stages = program.forward
-    is_first, is_last = stage == 0, stage == len(stages) - 1
+    code, is_first, is_last = stages[stage].code, stage == 0, stage == len(stages) - 1
     places, states, saved = len(program.pre), len(program.cell.states), max(1, len(program.saved))
     values = states + len(program.computed)
-    run = glue(program, stages[stage].code, FORWARD, dtype, fast)
+    read, write = _load(program, code, FORWARD, (), fast), _run(program, code, FORWARD, dtype, fast)
     zero = namespace(dtype, fast)["real"](0)
 
-    def item(b, now, row, unit, H):
+    @cuda.jit(device=True)
+    def starts(b, now, row, unit, H):
+        """Where the item's places start in pre, in values before and after the step, and in saved."""
         B = b.lengths.shape[0]
-        new = (now.new * B + row) * values * H + unit
-        prev = (now.prev * B + row) * values * H + unit
+        return (
+            (now.t * B + row) * places * H + unit,
+            (now.prev * B + row) * values * H + unit,
+            (now.new * B + row) * values * H + unit,
+            (now.kept * B + row) * saved * H + unit,
+        )
+
+    def load(b, inputs, first, now, row, unit, H):
         if now.t < b.lengths[row]:
-            pre = (now.t * B + row) * places * H + unit
-            kept = (now.kept * B + row) * saved * H + unit
-            run(b.pre, pre, b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, H)
+            pre, prev, new, kept = starts(b, now, row, unit, H)
+            read(inputs, first, b.pre, pre, b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, H)
+
+    def run(b, inputs, first, now, row, unit, H):
+        pre, prev, new, kept = starts(b, now, row, unit, H)
+        output = (now.t * b.lengths.shape[0] + row) * b.output_row + b.column + unit
+        if now.t < b.lengths[row]:
+            write(inputs, first, b.pre, pre, b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, H)
             if is_last and unit < b.width:
-                b.output[index((now.t * B + row) * b.output_row + b.column + unit)] = b.values[index(new)]
+                b.output[index(output)] = b.values[index(new)]
         else:
             # past a row's end its states stay as they are; computed operands become zero, before products read them: those of this
             # step, for sums that nobody uses, and BPTT's
@@ -84,34 +84,52 @@ def forward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
                 for s in range(states):
                     b.values[index(new + s * H)] = b.values[index(prev + s * H)]
                 if unit < b.width:
-                    b.output[index((now.t * B + row) * b.output_row + b.column + unit)] = zero
+                    b.output[index(output)] = zero
 
-    return cuda.jit(device=True, fastmath=fast)(item)
+    return Item(tuple(place for place, _ in code.loads), _compiled(load, fast), _compiled(run, fast))
 
 
-def backward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
-    """Device function (b: Backward, now: Now, row, unit, H): the pointwise code of backward stage `stage` on one item."""
+def backward_item(program: Program, stage: int, dtype: str, fast: bool, given: tuple[Place, ...] = ()) -> Item:
+    """The pointwise code of backward stage `stage`.
+
+    dtype, fast: which mathematics, see maths.py. given: places that `load` leaves out, because the kernel sets their inputs.
+    """
     stages = program.backward
-    is_first, is_last = stage == 0, stage == len(stages) - 1
+    code, is_first, is_last = stages[stage].code, stage == 0, stage == len(stages) - 1
     places, states, saved = len(program.pre), len(program.cell.states), max(1, len(program.saved))
     values, operands, vectors = states + len(program.computed), len(program.operands), len(program.cell.vectors)
-    run = glue(program, stages[stage].code, BACKWARD, dtype, fast)
+    read, write = _load(program, code, BACKWARD, given, fast), _run(program, code, BACKWARD, dtype, fast)
     zero = namespace(dtype, fast)["real"](0)
 
-    def item(b, now, row, unit, H):
+    @cuda.jit(device=True)
+    def starts(b, now, row, unit, H):
+        """Where the item's places start in dpre, in values before and after the step, in saved, and in dstate after and before."""
         B = b.lengths.shape[0]
-        pre = (now.t * B + row) * places * H + unit
-        after = (now.turn * B + row) * states * H + unit
-        before = ((1 - now.turn) * B + row) * states * H + unit
+        return (
+            (now.t * B + row) * places * H + unit,
+            (now.prev * B + row) * values * H + unit,
+            (now.new * B + row) * values * H + unit,
+            (now.kept * B + row) * saved * H + unit,
+            (now.turn * B + row) * states * H + unit,
+            ((1 - now.turn) * B + row) * states * H + unit,
+        )
+
+    def load(b, inputs, first, now, row, unit, H):
         if now.t < b.lengths[row]:
+            pre, prev, new, kept, after, before = starts(b, now, row, unit, H)
             if is_first and unit < b.width:
-                arrived = (now.t * B + row) * b.output_row + b.column + unit
+                arrived = (now.t * b.lengths.shape[0] + row) * b.output_row + b.column + unit
                 b.dstate[index(after)] += b.doutput[index(arrived)]
-            prev = (now.prev * B + row) * values * H + unit
-            new = (now.new * B + row) * values * H + unit
-            kept = (now.kept * B + row) * saved * H + unit
-            run(
-                b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, b.dstate, after,
+            read(
+                inputs, first, b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, b.dstate, after,
+                b.back, row * operands * H + unit, b.dpre, pre, b.dstate, before, b.dvector, row * vectors * H + unit, H,
+            )  # fmt: skip
+
+    def run(b, inputs, first, now, row, unit, H):
+        pre, prev, new, kept, after, before = starts(b, now, row, unit, H)
+        if now.t < b.lengths[row]:
+            write(
+                inputs, first, b.values, prev, b.values, new, b.saved, kept, b.vector, unit, b.number, b.dstate, after,
                 b.back, row * operands * H + unit, b.dpre, pre, b.dstate, before, b.dvector, row * vectors * H + unit, H,
             )  # fmt: skip
         else:
@@ -123,4 +141,46 @@ def backward_item(program: Program, stage: int, dtype: str, fast: bool) -> Any:
                 for s in range(states):
                     b.dstate[index(before + s * H)] = b.dstate[index(after + s * H)]
 
-    return cuda.jit(device=True, fastmath=fast)(item)
+    return Item(tuple(place for place, _ in code.loads), _compiled(load, fast), _compiled(run, fast))
+
+
+def _load(program: Program, code: Pointwise, buffers: tuple[str, ...], given: tuple[Place, ...], fast: bool) -> Any:
+    """A device function (inputs, first, *buffers, H) that sets inputs[first + i] to what is at place i, unless that is given.
+
+    Each buffer but number is followed by the index of its place 0.
+    """
+    lines = [
+        f"inputs[first + {i}] = {_element(program, place)}"
+        for i, (place, _) in enumerate(code.loads)
+        if place not in given
+    ]
+    return _compiled(_function(f"{code.name}_load", buffers, lines, {}), fast)
+
+
+def _run(program: Program, code: Pointwise, buffers: tuple[str, ...], dtype: str, fast: bool) -> Any:
+    """Likewise, that computes from these inputs and stores. Gradients of vectors are accumulated: they are sums over time."""
+    if not code.stores:  # a stage with products only
+        return _compiled(_function(f"{code.name}_run", buffers, [], {}), fast)
+    compute = _compiled(compile_function(emit(program, code, typed), code.name, namespace(dtype, fast)), fast)
+    lines = [f"values = compute({', '.join(f'inputs[first + {i}]' for i in range(len(code.loads)))})"]
+    for i, (place, _) in enumerate(code.stores):
+        lines.append(f"{_element(program, place)} {'+=' if place.buffer == 'dvector' else '='} values[{i}]")
+    return _compiled(_function(f"{code.name}_run", buffers, lines, {"compute": compute}), fast)
+
+
+def _element(program: Program, place: Place) -> str:
+    """The text of a place in its buffer."""
+    buffer, at = place
+    if buffer == "operand":  # computed operands follow the states, in the slot after the step
+        buffer, at = "new", len(program.cell.states) + at
+    return f"number[{at}]" if buffer == "number" else f"{buffer}[index({buffer}_at + {at} * H)]"
+
+
+def _function(name: str, buffers: tuple[str, ...], lines: list[str], names: dict[str, Any]) -> Any:
+    arguments = ", ".join(buffer if buffer == "number" else f"{buffer}, {buffer}_at" for buffer in buffers)
+    body = "".join(f"    {line}\n" for line in lines or ["pass"])
+    return compile_function(f"def {name}(inputs, first, {arguments}, H):\n{body}", name, {"index": index} | names)
+
+
+def _compiled(function: Any, fast: bool) -> Any:
+    return cuda.jit(device=True, fastmath=fast)(function)

@@ -20,12 +20,16 @@ SUM_COLUMNS, SUM_ROWS = 32, 8  # of a block of `column_sums`
 def pointwise(program: Program, backward: bool, stage: int, dtype: str, fast: bool) -> Any:
     """The kernel (b, now, rows, hidden_size): the pointwise code of one stage of one step, for every item."""
     item = (backward_item if backward else forward_item)(program, stage, dtype, fast)
+    real, size, load, run = REAL[dtype], item.size, item.load, item.run
 
     @kernel(program.key, backward, stage, dtype, fast=fast, threads=THREADS)
     def each_item(b, now, rows, hidden_size):
         i = cuda.grid(1)
+        inputs = cuda.local.array(size, real)
         if i < rows * hidden_size:
-            item(b, now, i // hidden_size, i % hidden_size, hidden_size)
+            row, unit = i // hidden_size, i % hidden_size
+            load(b, inputs, 0, now, row, unit, hidden_size)
+            run(b, inputs, 0, now, row, unit, hidden_size)
 
     return each_item
 

@@ -19,18 +19,19 @@ tests/test_numba_cuda_ptx.py checks that it does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import isqrt
 from typing import Any
 
 from numba import cuda, types
 
 from ...cells import Program
+from ...cells.program import Place
 from .ahead import backward_ahead, forward_ahead
 from .buffers import in_backward, in_inference, in_training
 from .compiled import kernel
 from .fetching import fetches, is_early
-from .items import backward_item, forward_item
+from .items import Item, backward_item, forward_item
 from .maths import REAL, index
 from .plan import Tile
 from .segments import Product, segments
@@ -69,15 +70,23 @@ def persistent(
     load, run, at = nothing, nothing, 0
     ahead = _ahead((backward_ahead if backward else forward_ahead)(program), tile, hidden_size)
     early = is_early(products, tile, weight)
-    for step in steps:
+    for number, step in enumerate(steps):
+        if backward:
+            item = backward_item(
+                program, step.stage, dtype, fast, tuple(Place("back", p.operand) for p in step.products)
+            )
+        else:
+            item = forward_item(program, step.stage, dtype, fast)
+        stages = program.backward if backward else program.forward
+        later = {place for s in steps[number + 1 :] for place, _ in stages[s.stage].code.loads}
         gather = nothing
         start, fetched_by = fetches(program, step.products, tile, backward, hidden_size, real, early)
         for product in step.products:
             multiply = _multiply(product, tile, at, real, weight, fetched_by)
-            gather = both(gather, _gather(program, product, tile, backward, multiply, hidden_size, real))
+            send = (_send_back if backward else _send)(program, product, item, later, hidden_size)
+            gather = both(gather, _gather(product, tile, multiply, send, hidden_size, real))
             load = both(load, _load(product, tile, at, hidden_size, weight))
             at += tile.held(product.outs, product.depth)
-        item = (backward_item if backward else forward_item)(program, step.stage, dtype, fast)
         meet = barrier if step.products else nothing
         fetched = tile.rows * max([tile.turns(product.depth) for product in step.products], default=1)
         run = both(run, _segment(meet, start, gather, item, ahead, tile, hidden_size, fetched, real))
@@ -123,44 +132,45 @@ def persistent(
 
 
 def _segment(
-    barrier: Any, start: Any, gather: Any, item: Any, ahead: Any, tile: Tile, hidden_size: int, fetched: int, real: Any
+    barrier: Any, start: Any, gather: Any, item: Item, ahead: Any, tile: Tile, hidden_size: int, fetched: int, real: Any
 ) -> Any:
-    """Device function: a barrier, the first fetch, then for each group of rows its products, its items, and `ahead`."""
-    R, items = tile.rows, _items(item, tile, hidden_size)
+    """Device function: a barrier, the first fetch, then for each group of rows the items' loads, products, items, and `ahead`."""
+    R, size = tile.rows, tile.own * item.size
+    load, run = (_items(part, item.size, tile, hidden_size) for part in (item.load, item.run))
 
     @cuda.jit(device=True)
     def segment(b, held, staged, partial, now, then, first_row, end_row, unit):
         coming = cuda.local.array(fetched, real)
+        inputs = cuda.local.array(size, real)
         barrier()
         start(b, now, first_row, end_row, coming)
         for group in range(first_row, end_row, R):
-            gather(b, held, staged, partial, coming, now, group, end_row, unit)
-            items(b, now, group, end_row, unit)
+            load(b, inputs, now, group, end_row, unit)
+            gather(b, held, staged, partial, coming, inputs, now, group, end_row, unit)
+            run(b, inputs, now, group, end_row, unit)
             ahead(b, then, group, end_row, unit)
 
     return segment
 
 
-def _items(item: Any, tile: Tile, hidden_size: int) -> Any:
-    """Device function: the pointwise code `item` for each item of a group, by the thread that owns it."""
-    R, S = tile.rows, tile.slices
-    own = -(-R // S)
+def _items(part: Any, size: int, tile: Tile, hidden_size: int) -> Any:
+    """Device function: `part` of an Item with `size` inputs, for each item of a group, by the thread that owns it."""
+    R, S, own = tile.rows, tile.slices, tile.own
 
     @cuda.jit(device=True)
-    def items(b, now, first_row, end_row, unit):
+    def items(b, inputs, now, first_row, end_row, unit):
         for n in range(own):
             r = n * S + cuda.threadIdx.y
             row = first_row + r
             if r < R and row < end_row and unit < hidden_size:
-                item(b, now, row, unit, hidden_size)
+                part(b, inputs, n * size, now, row, unit, hidden_size)
 
     return items
 
 
 def _ahead(item: Any, tile: Tile, hidden_size: int) -> Any:
     """Device function: `item` of ahead.py for each item of a group, by threads of the last slices, as the first ones own items."""
-    R, S = tile.rows, tile.slices
-    own = -(-R // S)
+    R, S, own = tile.rows, tile.slices, tile.own
 
     @cuda.jit(device=True)
     def ahead(b, then, first_row, end_row, unit):
@@ -218,6 +228,7 @@ def _multiply(
     R, U, S, across = tile.rows, tile.units, tile.cuts, tile.across
     outs, depth, size = tile.sums(product.outs), product.depth, tile.chunk(product.depth)
     each_chunk, threads, take, turns = size // S, tile.threads, weight.take, tile.turns(depth)
+    even = turns * threads == size
     # across: a thread multiplies what it fetched itself, and `staged` is its own
     apart, met = (1, nothing) if across else (S, _block_barrier)
 
@@ -226,7 +237,7 @@ def _multiply(
         # the rows of an element lie together, so that one store writes several
         for i in range(turns):
             k = i if across else i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
-            if k < size:
+            if even or k < size:
                 for r in range(R):
                     staged[index(k * R + r)] = coming[i * R + r]
 
@@ -268,21 +279,18 @@ def _multiply(
     return in_parts(chunk, tile.each(depth), each_chunk)
 
 
-def _gather(
-    program: Program, product: Product, tile: Tile, backward: bool, multiply: Any, hidden_size: int, real: Any
-) -> Any:
-    """Device function: a product for R rows, whose sums are added to pre or written to back by the threads that own the items."""
-    R, U, S, H = tile.rows, tile.units, tile.slices, hidden_size
-    outs, first, operand = product.outs, product.first, product.operand
-    places, operands = len(program.pre), len(program.operands)
+def _gather(product: Product, tile: Tile, multiply: Any, send: Any, hidden_size: int, real: Any) -> Any:
+    """Device function: a product for R rows; `send` hands its sums over, in the threads that own the items."""
+    R, U, S, outs = tile.rows, tile.units, tile.slices, product.outs
     sums, of_thread, cuts, zero = outs * R, tile.sums(outs) * R, tile.cuts, real(0)
     # across: nothing is staged, so no other barrier keeps a thread from writing its sums where others read those of the last group
     across, all_read = tile.across, _block_barrier if tile.across else nothing
     # A thread adds up one of `parts` shares of a sum's slices; then the item's owner adds up the parts. The square root makes both
     # additions about as long.
     parts = max(1, min(isqrt(cuts), S // sums))
-    each_part, turns, own = -(-cuts // parts), -(-sums * parts // S), -(-R // S)
-    kept = own * outs
+    each_part, turns, own = -(-cuts // parts), -(-sums * parts // S), tile.own
+    # where this is known, no test stands between the loads, and all of them are on their way at once
+    even, busy = each_part * parts == cuts, turns * S == sums * parts
 
     @cuda.jit(device=True)
     def fold(b, now, first_row, end_row, held, staged, partial, coming):
@@ -305,16 +313,16 @@ def _gather(
         for n in range(turns):
             i, p = (n * S + y) // parts, (n * S + y) % parts
             value = zero
-            if i < sums:
+            if busy or i < sums:
                 for m in range(each_part):
                     s = p + m * parts
-                    if s < cuts:
+                    if even or s < cuts:
                         value += partial[index((i * cuts + s) * U + x)]
             added[n] = value
         cuda.syncthreads()
         for n in range(turns):
             i, p = (n * S + y) // parts, (n * S + y) % parts
-            if i < sums:
+            if busy or i < sums:
                 partial[index((i * cuts + p) * U + x)] = added[n]
         cuda.syncthreads()
 
@@ -326,32 +334,55 @@ def _gather(
         return value
 
     @cuda.jit(device=True)
-    def forward(b, held, staged, partial, coming, now, first_row, end_row, unit):
-        B = b.lengths.shape[0]
-        # loaded here, so that the input's share arrives while the product is computed
-        pre = cuda.local.array(kept, real)
-        for n in range(own):
-            row = first_row + n * S + cuda.threadIdx.y
-            if n * S + cuda.threadIdx.y < R and row < end_row and unit < H:
-                for g in range(outs):
-                    pre[n * outs + g] = b.pre[index(((now.t * B + row) * places + first + g) * H + unit)]
+    def gather(b, held, staged, partial, coming, inputs, now, first_row, end_row, unit):
         fold(b, now, first_row, end_row, held, staged, partial, coming)
+        values = cuda.local.array(outs, real)
         for n in range(own):
             r = n * S + cuda.threadIdx.y
             row = first_row + r
-            if r < R and row < end_row and unit < H:
+            if r < R and row < end_row and unit < hidden_size:
                 for g in range(outs):
-                    to = index(((now.t * B + row) * places + first + g) * H + unit)
-                    b.pre[to] = pre[n * outs + g] + folded(partial, g * R + r)
+                    values[g] = folded(partial, g * R + r)
+                send(b, inputs, n, now, row, unit, values)
+
+    return gather
+
+
+def _send(program: Program, product: Product, item: Item, later: set[Place], hidden_size: int) -> Any:
+    """Device function (b, inputs, n, now, row, unit, values): adds a product's sums to the inputs of the thread's item n, and to
+    pre where a later stage reads it.
+    """
+    places, size, H = len(program.pre), item.size, hidden_size
+
+    def one(g: int) -> Any:
+        place = Place("pre", product.first + g)
+        is_read, is_kept = place in item.places, place in later
+        position = item.places.index(place) if is_read else 0
+
+        @cuda.jit(device=True)
+        def add(b, inputs, n, now, row, unit, values):
+            to = ((now.t * b.lengths.shape[0] + row) * places + place.at) * H + unit
+            if is_read:
+                inputs[n * size + position] += values[g]
+            if is_kept:
+                b.pre[index(to)] += values[g]
+
+        return add
+
+    return reduce(both, map(one, range(product.outs)))
+
+
+def _send_back(program: Program, product: Product, item: Item, later: set[Place], hidden_size: int) -> Any:
+    """The same for the sum that goes back to an operand: it becomes the item's input, and is put in back for a later stage."""
+    place, operands, size, H = Place("back", product.operand), len(program.operands), item.size, hidden_size
+    is_read, is_kept = place in item.places, place in later
+    position = item.places.index(place) if is_read else 0
 
     @cuda.jit(device=True)
-    def backwards(b, held, staged, partial, coming, now, first_row, end_row, unit):
-        fold(b, now, first_row, end_row, held, staged, partial, coming)
-        for n in range(own):
-            r = n * S + cuda.threadIdx.y
-            row = first_row + r
-            if r < R and row < end_row and unit < H:
-                to = (row * operands + operand) * H + unit
-                b.back[index(to)] = folded(partial, r)
+    def give(b, inputs, n, now, row, unit, values):
+        if is_read:
+            inputs[n * size + position] = values[0]
+        if is_kept:
+            b.back[index((row * operands + place.at) * H + unit)] = values[0]
 
-    return backwards if backward else forward
+    return give

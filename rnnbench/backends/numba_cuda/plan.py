@@ -79,6 +79,11 @@ class Tile:
         """The number of slices into which a sum is divided."""
         return self.threads if self.across else self.slices
 
+    @property
+    def own(self) -> int:
+        """How many items of a group a thread owns at most."""
+        return -(-self.rows // self.slices)
+
     def each(self, depth: int) -> int:
         """How many of the `depth` terms of a sum a thread computes."""
         return -(-depth // self.cuts)
