@@ -20,20 +20,20 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
     `filename` is the path that was given.
     """
     target = _target(path)
-    if _is_special(target):
-        with open(target, "wb") as file:
-            write(file)
-        return
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    special = _is_special(target)
+    unfinished = target if special else target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(unfinished, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, target)
+            if not special:
+                os.fsync(file.fileno())
+        if not special:
+            os.replace(unfinished, target)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # a folder that cannot be written holds none, and says so again
-            unfinished.unlink(missing_ok=True)
+        if not special:
+            with contextlib.suppress(OSError):  # a folder that cannot be written holds none, and says so again
+                unfinished.unlink(missing_ok=True)
         # an open file that the disk has no room for does not say its name
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(unfinished)):
             error.filename = str(path)

@@ -11,7 +11,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     if not isinstance(name, str) or not name:
         return ""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(name.lower(), known, n=1)
     near = near or [other for other in known if other.startswith(name) or name.startswith(other)]  # rnn of rnn_tanh
     return f"did you mean {near[0]!r}? " if near else ""
 

@@ -81,6 +81,58 @@ def no_product(x, R, h):
     return x.i + R.i * h  # says: R.i without @
 
 
+def no_name_of_x(x, R, h):
+    return tanh(x + R.i @ h)  # says: x without a name is not a value of an equation
+
+
+def no_name_of_x_in_a_function(x, R, h):
+    return tanh(x) + R.i @ h  # says: x without a name is not a value of an equation
+
+
+def no_name_of_p(x, R, p, h):
+    return x.i + p * h  # says: p without a name is not a value of an equation
+
+
+def name_in_brackets(x, R, h):
+    return x["i"] + h  # says: x without a name is not a value of an equation
+
+
+def product_of_x(x, R, h):
+    return x.i + R.i @ x  # says: x without a name is not a value of an equation
+
+
+def called_matrix(x, R, h):
+    return x.i + R.i(h)  # says: R.i without @ is not a value of an equation
+
+
+def matrix_in_a_function(x, R, h):
+    return x.i + tanh(R.i)  # says: R.i without @ is not a value of an equation
+
+
+def numpys_dot(x, R, h):
+    return x.i + np.dot(h, h)  # says: NumPy function does not work on a value of an equation; use rnnbench's
+
+
+def numpys_mean(x, R, h):
+    return np.mean([x.i, h])  # says: NumPy function does not work on a value of an equation; use rnnbench's
+
+
+def numpys_sum(x, R, h):
+    return x.i + np.sum(h)  # says: no attribute 'sum', as it is no array but one number per hidden unit
+
+
+def shape(x, R, h):
+    return x.i + h.shape  # says: no attribute 'shape', as it is no array but one number per hidden unit
+
+
+def power_of_a_number(x, R, h):
+    return x.i + 2**h  # says: ** is not supported; write a * a
+
+
+def matrix_of_numbers(x, R, h):
+    return x.i * np.eye(3)  # says: ndarray array([[1., 0., 0.], [0., 1., 0.], [0
+
+
 def no_gate(x, R, h):
     return x.i + R @ h  # says: @ multiplies by a recurrent matrix and is written R.gate @ value
 
@@ -94,7 +146,7 @@ def transposed(x, R, h):
 
 
 def indexed(x, R, h):
-    return x.i + h[0]  # says: 'Node' object is not subscriptable
+    return x.i + h[0]  # says: a value cannot be taken apart or iterated over
 
 
 def iterated(x, R, h):
@@ -147,7 +199,7 @@ def complex_number(x, R, h):
 
 
 def text(x, R, h):
-    return tanh("x.i")  # says: not contain a loop with signature matching types
+    return tanh("x.i")  # says: TypeError: ufunc 'tanh'
 
 
 def long_text(x, R, h):
@@ -202,14 +254,18 @@ def test_the_error_names_file_line_source_and_what_is_allowed(equation):
 
     lines, first = inspect.getsourcelines(equation)
     (at,) = (i for i, line in enumerate(lines) if "# says: " in line)
-    source, _, sentence = lines[at].strip().partition("  # says: ")
+    source = lines[at].strip()
+    sentence = source.partition("  # says: ")[2]
     if equation is hidden:  # the line that raised is in a function that the equation calls, in the same file
         source, at = "return exp(h) ** 2", inspect.getsourcelines(_helper)[1] + 1 - first
     with pytest.raises(CellError) as error:
         cell(equation)
     message = str(error.value)
-    assert message.startswith(f"{__file__}, line {first + at}: {equation.__name__}: `{source}")
+    before = f"{__file__}, line {first + at}: {equation.__name__}: `{source}`: "
+    assert message.startswith(before)
+    message = message.removeprefix(before)  # the line is quoted with its comment, which would always hold the sentence
     assert sentence in message and message.count(ALLOWED) == 1 and "\n" not in message
+    assert message.count("minimum, maximum") == 1 and "rnnbench.cells" not in message
 
 
 @pytest.mark.parametrize(
@@ -292,6 +348,11 @@ def test_a_gates_name_does_not_begin_with_an_underscore():
         assert not hasattr(x, "__deepcopy__") and not hasattr(R, "__wrapped__")  # Python's own questions
         return tanh(x.a + R.a @ h)
 
+    def unlike_any_method(x, R, h):
+        assert not [name for name in dir(x) + dir(R.a) if not name.startswith("_")]  # any of them could be a gate
+        return tanh(x.a + R.a @ h)
+
+    assert cell(unlike_any_method).num_gates == 1
     with pytest.raises(CellError, match="x._a: a name after x may not begin with an underscore"):
         cell(hidden)
     assert cell(copied).input_gates == ("a",)

@@ -144,39 +144,22 @@ def test_a_users_file_that_fails_is_told_in_a_sentence(tmp_path: Path, capsys: p
     path = tmp_path / "broken.py"
     path.write_text("raise KeyError('x')\n")
     assert main(["show", f"{path}:mine"]) == 2
-    assert "broken.py cannot be run: KeyError: 'x'" in capsys.readouterr().err
+    assert "broken.py cannot be run: KeyError: 'x' (line 1)\n" in capsys.readouterr().err
     path.write_text("raise SystemExit(0)\n")
     assert main(["check", "--cells", f"{path}:mine"]) == 2
     assert "broken.py ends the program while it is read for its cells" in capsys.readouterr().err
 
 
-STRUCK = """
-import ctypes, signal, sys, time, types
-from rnnbench import cli
-
-def run(arguments):
-    callback = ctypes.CFUNCTYPE(None)
-    callback(lambda: 1 / 0)()  # none of ours: told as ever
-    callback(lambda: signal.raise_signal(signal.{signal}))()
-    time.sleep(60)
-    return 0
-
-if "{signal}" == "SIGTERM":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a job in the background
-sys.modules["rnnbench.cli.info"] = types.SimpleNamespace(run=run)
-sys.argv = ["rnnbench", "info"]
-sys.exit(cli.main())
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that wake a thread")
-@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
-def test_an_interruption_inside_of_a_callback_is_not_lost(signal: str) -> None:
-    code = STRUCK.replace("{signal}", signal)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
-    assert done.returncode == 130, done.stderr
-    assert "rnnbench: interrupted" in done.stderr and "ZeroDivisionError" in done.stderr
-    assert "KeyboardInterrupt" not in done.stderr
+def test_a_module_beside_a_users_file_is_told_how_to_be_found(tmp_path: Path) -> None:
+    (tmp_path / "my helpers").mkdir()
+    (tmp_path / "my helpers" / "own.py").write_text("import beside, missing\n" + SIXLINES)
+    (tmp_path / "my helpers" / "beside.py").write_text("")
+    told = rnnbench("show", "my helpers/own.py", cwd=tmp_path).stderr
+    hint = "; beside lies beside the file, and is found with PYTHONPATH='my helpers'\n"
+    assert "own.py cannot be run: ModuleNotFoundError: No module named 'beside' (line 1)" + hint in told
+    path = os.pathsep.join(["my helpers", os.environ.get("PYTHONPATH", "")])
+    told = rnnbench("show", "my helpers/own.py", cwd=tmp_path, PYTHONPATH=path).stderr
+    assert told.endswith("No module named 'missing' (line 1)\n")
 
 
 def test_the_help_of_completion_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,13 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
     assert str(error.value) == f"[Errno 28] No space left on device: {str(path)!r}"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_device_is_told_by_its_name_and_stays() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        replace_text("/dev/full", "new")
+    assert Path("/dev/full").is_char_device()
+
+
 def test_a_link_stays_one_and_what_it_points_to_is_written(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     link, target = tmp_path / "a.txt", tmp_path / "disk" / "b.txt"

@@ -9,7 +9,8 @@ from rnnbench.spelling import did_you_mean, unknown
 
 def test_the_nearest_name_is_named_and_nothing_where_none_is_near() -> None:
     assert did_you_mean("grru", ("gru", "lstm")) == "did you mean 'gru'? "
-    assert did_you_mean("banana", ("gru", "lstm")) == ""
+    assert did_you_mean("LSTM", ("gru", "lstm")) == "did you mean 'lstm'? "
+    assert did_you_mean("banana", ("gru", "lstm")) == did_you_mean("BANANA", ("gru", "lstm")) == ""
     assert did_you_mean("gru", ()) == "" and did_you_mean("", ("gru", "lstm")) == ""
 
 

@@ -100,8 +100,9 @@ def load_file(reference: str) -> Cell:
         return cells[wanted]
     if not wanted and len(set(cells.values())) == 1:
         return next(iter(cells.values()))
-    hint = did_you_mean(wanted, cells)
-    found = ", ".join(cells) or "none; write @cell above a function"
+    if not cells:
+        raise CellError(f"{path} holds no cell; write @cell above a function")
+    hint, found = did_you_mean(wanted, cells), ", ".join(cells)
     raise CellError(
         f"{path} holds no cell {wanted!r}; {hint}its cells: {found}" if wanted else f"{path}: name one of: {found}"
     )

@@ -83,6 +83,7 @@ OPERATIONS: dict[str, Operation] = {
 }
 CONDITIONS = frozenset({"lt", "le"})
 FUNCTIONS = tuple(name for name, operation in OPERATIONS.items() if not operation.symbol)
+NO_NUMPY = "a NumPy function does not work on a value of an equation; use rnnbench's function of that name"
 ALLOWED = f"+ - * / unary minus, comparisons < <= > >= inside where, {', '.join(FUNCTIONS)}, and numbers"
 
 
@@ -112,7 +113,7 @@ class Graph:
             return value
         number = real(value)
         if number is None:
-            raise CellError(f"{_describe(value)} is not a value of an equation; allowed are {ALLOWED}")
+            raise CellError(f"{_describe(value)} is not a value of an equation")
         if not isfinite(number):
             raise CellError(f"the constant {number} is not finite")
         return self.constant(number)
@@ -181,15 +182,42 @@ def real(value: Any) -> float | None:
 
 
 def _describe(value: Any) -> str:
-    text = repr(value)
+    if isinstance(value, Unfinished):
+        return str(value)
+    text = " ".join(repr(value).split())  # an array has lines
     return f"{type(value).__name__} {text if len(text) < 40 else text[:37] + '...'}"
 
 
-class Node:
+class Symbol:
+    """What an equation holds. It is kept from NumPy's functions, which would take it for an array of one object: np.dot(h, h) would
+    be h * h.
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that NumPy hands `array + symbol` to us, and np.tanh(symbol) raises
+
+    def __array__(self, *arguments: Any, **options: Any) -> Any:
+        raise CellError(NO_NUMPY)
+
+
+class Unfinished(Symbol):
+    """What is no value yet, such as `R.g` without @; its text says what is missing."""
+
+    __slots__ = ()
+
+    def _refuse(self, *others: Any) -> Any:
+        """What every operation does."""
+        raise CellError(f"{self} is not a value of an equation")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __neg__ = __pos__ = __abs__ = __bool__ = __call__ = __getitem__ = __iter__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __pow__ = __rpow__ = _refuse
+
+
+class Node(Symbol):
     """One value per hidden unit; see the module's docstring. Made by `Graph.node` alone."""
 
     __slots__ = ("graph", "op", "args", "index")
-    __array_ufunc__ = None  # so that NumPy hands `array + node` to us, and np.tanh(node) raises
 
     def __init__(self, graph: Graph, op: str, args: tuple[Any, ...], index: int) -> None:
         self.graph, self.op, self.args, self.index = graph, op, args, index
@@ -258,6 +286,8 @@ class Node:
     def __pow__(self, other: Any) -> Node:
         raise CellError("** is not supported; write a * a, or exp(b * log(a))")
 
+    __rpow__ = __pow__
+
     def __matmul__(self, other: Any) -> Node:
         raise CellError("@ multiplies by a recurrent matrix and is written R.gate @ value")
 
@@ -277,12 +307,16 @@ class Node:
     def __float__(self) -> float:
         raise CellError("a traced value is not a number; use rnnbench's functions, not math's")
 
-    def __iter__(self) -> Any:
+    def __iter__(self, *place: Any) -> Any:
         raise CellError("a value cannot be taken apart or iterated over; it stands for one number per hidden unit")
+
+    __getitem__ = __len__ = __iter__
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if hasattr(np.ndarray, name):  # np.sum(h) asks for it, too
+            raise CellError(f"a value has no attribute {name!r}, as it is no array but one number per hidden unit")
         raise CellError(
             f"a value has no attribute {name!r}; gates are x.{name} and R.{name}: where `x` or `R` is overwritten above, "
             "the value there needs another name"
@@ -298,6 +332,9 @@ def _function(op: str, documentation: str) -> Callable[..., Any]:
     def function(*values: Any) -> Any:
         if len(values) != operation.arity:
             raise TypeError(f"{op} takes {operation.arity} argument(s), {len(values)} given")
+        for value in values:
+            if isinstance(value, Unfinished):
+                value._refuse()
         node = next((v for v in values if isinstance(v, Node)), None)
         return operation.compute(*values) if node is None else node.graph.apply(op, *values)
 

@@ -22,10 +22,10 @@ from math import isfinite
 from types import FrameType
 from typing import Any
 
-from .graph import ALLOWED, CellError, Graph, Node, real, topological
+from .graph import ALLOWED, NO_NUMPY, CellError, Graph, Node, Unfinished, real, topological
 
 
-class _Namespace:
+class _Namespace(Unfinished):
     """`x`, `R` or `p`: makes what `x.name` stands for and remembers the names in the order of their first use."""
 
     def __init__(self, letter: str, make: Callable[[str], Any]) -> None:
@@ -43,11 +43,12 @@ class _Namespace:
     def __setattr__(self, name: str, value: Any) -> None:
         raise CellError(f"{self._letter}.{name} cannot be assigned to; give the value a name of its own")
 
+    def __repr__(self) -> str:
+        return f"{self._letter} without a name"
 
-class _Gate:
+
+class _Gate(Unfinished):
     """`R.g`, which only means something in `R.g @ value`."""
-
-    __array_ufunc__ = None
 
     def __init__(self, graph: Graph, name: str) -> None:
         self._graph, self._name = graph, name
@@ -233,7 +234,7 @@ def _explain(fn: Callable[..., Any], error: Exception) -> CellError:
     source = linecache.getline(code.co_filename, line).strip()  # nothing for what exec was given
     reason = str(error) if isinstance(error, CellError) else f"{type(error).__name__}: {error}"
     if isinstance(error, TypeError) and "does not support ufuncs" in reason:
-        reason = "a NumPy function does not work on a value of an equation; use rnnbench's function of that name"
+        reason = NO_NUMPY
     return CellError(
         f"{code.co_filename}, line {line}: {fn.__name__}: {f'`{source}`: ' if source else ''}{reason}. An equation may use x.gate, "
         f"R.gate @ value, its states, p.vector, its numbers, and {ALLOWED}."

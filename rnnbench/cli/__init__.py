@@ -28,13 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:  # what is kept, saved and cleared away at Ctrl-C is so whoever ends the program
         signal.signal(signal.SIGTERM, _terminate)
         sys.unraisablehook = _again_after(sys.unraisablehook)
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by the caller; what is written is lost, but asking it works
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         never_fail(sys.stdout)
     try:
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         command = importlib.import_module(f"rnnbench.cli.{arguments.command}")
         status: int = command.run(arguments)
-        if sys.stdout is not None:  # closed by the caller: Python has none then, and print writes nothing
-            sys.stdout.flush()
+        sys.stdout.flush()
         return status
     except UsageError as error:
         print(f"rnnbench: {error}", file=sys.stderr)
@@ -56,12 +58,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rnnbench: the output cannot be written: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception:
+        if not _PENDING:
+            raise
+        # Numba found a kernel without code, because the interruption ended the callback that LLVM hands the code to
+        print("\nrnnbench: interrupted", file=sys.stderr)
+        return 130
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Do what Ctrl-C would; a job in a shell's background ignores that, and has to end all the same."""
     handler = signal.getsignal(signal.SIGINT)
+    _PENDING.clear()
     (handler if callable(handler) else signal.default_int_handler)(number, frame)
+
+
+_PENDING: list[Any] = []  # interruptions that could not be raised where they struck and are not repeated yet
 
 
 def _again_after(before: Callable[[Any], object]) -> Callable[[Any], None]:
@@ -74,6 +86,7 @@ def _again_after(before: Callable[[Any], object]) -> Callable[[Any], None]:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             before(unraisable)
             return
+        _PENDING.append(unraisable.exc_value)
         later = threading.Timer(0.1, _interrupt)  # by then the callback has returned; if not, this comes round again
         later.daemon = True
         later.start()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rnnbench import backends, cells
 from rnnbench.bench.cases import split_names
@@ -106,8 +109,22 @@ def cell(text: str) -> str:
     except ValueError as error:  # CellError is one
         raise UsageError(str(error)) from error
     except Exception as error:  # a user's file is a program, which may fail in any way
-        raise UsageError(f"{text.partition('.py')[0]}.py cannot be run: {type(error).__name__}: {error}") from error
+        raise UsageError(_why_not_run(Path(f"{text.partition('.py')[0]}.py"), error)) from error
     return text
+
+
+def _why_not_run(path: Path, error: Exception) -> str:
+    """What a user's file raised, the line of the file where it did, and what helps where a module lies beside the file."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.resolve())]
+    at = f" (line {lines[-1]})" if lines else ""  # a SyntaxError names its line itself
+    told = f"{path} cannot be run: {type(error).__name__}: {error}{at}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        beside = path.parent / error.name.partition(".")[0]
+        if beside.is_dir() or beside.with_suffix(".py").is_file():
+            told += (
+                f"; {beside.name} lies beside the file, and is found with PYTHONPATH={shlex.quote(str(path.parent))}"
+            )
+    return told
 
 
 def cell_list(text: str) -> list[str]:

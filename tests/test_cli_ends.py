@@ -1,0 +1,59 @@
+"""How the command ends that is interrupted, or whose caller has closed its streams."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+COMPARE = ["compare", "--cells", "rnn_tanh", "--backends", "numpy", "--hidden-sizes", "8", "--seq-lens", "3"]
+STRUCK = """
+import ctypes, signal, sys, time, types
+from rnnbench import cli
+
+def run(arguments):
+    callback = ctypes.CFUNCTYPE(None)
+    callback(lambda: 1 / 0)()  # none of ours: told as ever
+    callback(lambda: signal.raise_signal(signal.{signal}))()
+    {then}
+    return 0
+
+if "{signal}" == "SIGTERM":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a job in the background
+sys.modules["rnnbench.cli.info"] = types.SimpleNamespace(run=run)
+sys.argv = ["rnnbench", "info"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that wake a thread")
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("then", ["time.sleep(60)", "raise RuntimeError('no compiled object yet')"])
+def test_an_interruption_inside_of_a_callback_is_not_lost(signal: str, then: str) -> None:
+    code = STRUCK.replace("{signal}", signal).replace("{then}", then)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 130, done.stderr
+    assert "rnnbench: interrupted" in done.stderr and "ZeroDivisionError" in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr and "RuntimeError" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that wake a thread")
+def test_an_error_after_an_interruption_that_was_caught_is_told() -> None:
+    then = """
+    try: time.sleep(60)
+    except KeyboardInterrupt: raise RuntimeError('another')
+"""
+    code = STRUCK.replace("{signal}", "SIGINT").replace("{then}", then)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 1 and "RuntimeError: another" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell of POSIX closes the streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_lose_what_is_written_and_nothing_else(closed: str) -> None:
+    command = [sys.executable, "-m", "rnnbench", *COMPARE, "--batch-sizes", "1,2", "--format", "csv"]
+    done = subprocess.run(f"{shlex.join(command)} {closed}", shell=True, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stderr == ""
+    assert len(done.stdout.splitlines()) == (3 if closed == "2>&-" else 0)
