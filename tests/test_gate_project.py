@@ -60,15 +60,35 @@ def test_what_the_documentation_shows_is_what_is_read(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("[tool.rnnbench]\ncell = {}", "has the unknown key 'cell'; did you mean 'cells'"),
-        ("[tool.rnnbench]\ncells = ['a']", "cells in .* must be a table"),
+        ("[tool]\nrnnbench = 3", "rnnbench must be a table; got 3"),
+        ("project = 'kernels'", "project must be a table; got 'kernels'"),
+        ("[tool.rnnbench]\ncells = ['a']", r"cells must be a table; got \['a'\]"),
+        ("[project]\nentry-points = 3", "entry-points must be a table; got 3"),
+        ("[project.entry-points]\n'rnnbench.cells' = 3", "rnnbench.cells must be a table; got 3"),
+        ("[project.entry-points.'rnnbench.cells']\nmgu = 3", "cells must be named as in .*; got mgu = 3"),
         ("[tool.rnnbench]\ncases = 'lstm'", "cases in .* must be a list of strings such as 'lstm"),
         ("[tool.rnnbench]\ncases = []", "must be a list"),
         ("[tool.rnnbench]\nthreshold = 3", "threshold in .* must be a fraction such as 0.03; got 3"),
         ("[tool.rnnbench]\nbudget = 0", "budget in .* minutes above 0; got 0"),
+        ("[tool.rnnbench]\nbudget = nan", "budget in .* minutes above 0; got nan"),
         ("[tool.rnnbench", "cannot be read"),
     ],
 )
 def test_a_bad_table_is_told_in_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match=sentence):
+        read(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[tool.rnnbench]\ncells = { lstm = 'kernels:lstm' }", "'lstm' in cells is one of rnnbench's own"),
+        ("[project.entry-points.'rnnbench.backends']\nnumpy = 'kernels'", "'numpy' in backends is one of rnnbench's"),
+        ("[tool.rnnbench]\ncells = { 'my cell' = 'kernels:mgu' }", "'my cell' in cells cannot be a word of a case"),
+        ("[tool.rnnbench]\nbackends = { train = 'kernels' }", "'train' in backends cannot be a word of a case"),
+    ],
+)
+def test_a_name_that_would_mean_something_else_in_a_case_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(GateError, match=sentence):
         read(written(tmp_path, text))
 

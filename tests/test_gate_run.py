@@ -270,7 +270,7 @@ def test_two_gates_at_once(small: Path, monkeypatch: Any, capsys: Any) -> None:
 
 
 def test_outside_of_a_checkout(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    assert "is not inside one" in refusal(tmp_path, monkeypatch, capsys, "--base", "main")
+    assert "finds none at" in refusal(tmp_path, monkeypatch, capsys, "--base", "main")
 
 
 @pytest.mark.parametrize(

@@ -292,3 +292,13 @@ def test_columns_are_documented_with_their_units() -> None:
     assert list(report.MEANINGS) == report.COLUMNS
     assert all(len(meaning) > 5 for meaning in report.MEANINGS.values())
     assert np.all(["bytes" in report.MEANINGS["value"] or "unit" in report.MEANINGS["value"]])
+
+
+def test_a_result_that_does_not_say_its_commit_is_named_and_left_out(tmp_path: Path) -> None:
+    report_tree.write(tmp_path)
+    good = next(tmp_path.glob("desk/c0ffee00-*.json"))
+    bad = good.with_name("deadbeef-py3.12.json")
+    bad.write_text(json.dumps(json.loads(good.read_text()) | {"commit_hash": ""}))
+    results = report.read(tmp_path, commit="all")
+    assert len(results.problems) == 1 and str(bad) in results.problems[0] and "commit_hash" in results.problems[0]
+    assert set(results.frame["commit"]) == {"c0ffee00" * 5}

@@ -81,6 +81,13 @@ def test_a_checkout_beside_the_writing_token_is_seen() -> None:
     assert problems(workflow) == ["comment checks out code with a token that may write"]
 
 
+def test_gitlabs_job_runs_where_the_base_that_it_names_is_known() -> None:
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    job = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["gate"]
+    assert any("$CI_MERGE_REQUEST_DIFF_BASE_SHA" in line for line in job["script"])
+    assert job["rules"] == [{"if": '$CI_PIPELINE_SOURCE == "merge_request_event"'}]
+
+
 def test_the_tests_run_on_every_python_and_system_that_is_promised() -> None:
     matrix = yaml.safe_load((FOLDER / "tests.yml").read_text(encoding="utf-8"))["jobs"]["tests"]["strategy"]["matrix"]
     assert matrix["python"] == ["3.11", "3.12", "3.13"]

@@ -87,8 +87,8 @@ def _runs(root: Path, described: dict[str, dict[str, Any]], problems: list[str])
             continue
         try:
             run = AsvResults.load(str(path), machine_name=path.parent.name)
-            if not isinstance(run.commit_hash, str) or not isinstance(run.env_name, str):
-                raise ValueError("its commit_hash or env_name is not a string")
+            if not all(isinstance(text, str) and text for text in (run.commit_hash, run.env_name)):
+                raise ValueError("its commit_hash or env_name is empty or not a string")
             date(run)
             ours = is_rnnbench(run, described)
         except DAMAGED as error:

@@ -12,6 +12,7 @@ All of it is optional. What the project registers as entry points (groups rnnben
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable
@@ -39,6 +40,8 @@ HEADLINE = tuple(
 )
 _SIZES = {"T": "seq_len", "B": "batch_size", "I": "input_size", "H": "hidden_size", "layers": "num_layers"}
 _BOTH_WAYS = {"both", "ways"}
+_WORDS = {*DTYPES, *DIRECTIONS, *_BOTH_WAYS, "ragged"}  # that are no names
+_NAME = re.compile(r"[^\s=,\[\]]+")
 _KEYS = ("cells", "backends", "cases", "threshold", "budget")
 
 
@@ -64,7 +67,7 @@ class Project:
 
 
 def read(root: Path) -> Project:
-    """The project in the folder `root`. Raises GateError if its pyproject.toml is missing or has an unknown setting."""
+    """The project in the folder `root`. Raises GateError if its pyproject.toml is missing or has a setting that cannot be."""
     path = root / "pyproject.toml"
     try:
         everything = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -72,13 +75,12 @@ def read(root: Path) -> Project:
         raise GateError(f"{root} has no pyproject.toml, where [tool.rnnbench] would name what to gate") from None
     except (OSError, ValueError) as error:
         raise GateError(f"{path} cannot be read: {error}") from error
-    table, about = everything.get("tool", {}).get("rnnbench", {}), everything.get("project", {})
+    table, about = _table(path, everything, "tool", "rnnbench"), _table(path, everything, "project")
     for key in table:
         if key not in _KEYS:
             raise GateError(f"{path}: [tool.rnnbench] has the {unknown('key', key, _KEYS)}")
-    points = about.get("entry-points", {})
     named = {
-        key: points.get(f"rnnbench.{key}", {}) | _strings(path, key, table.get(key, {}))
+        key: _targets(path, key, _table(path, about, "entry-points", f"rnnbench.{key}") | _table(path, table, key))
         for key in ("cells", "backends")
     }
     wanted = table.get("cases", list(HEADLINE))
@@ -97,11 +99,28 @@ def read(root: Path) -> Project:
     )
 
 
-def _strings(path: Path, key: str, table: Any) -> dict[str, str]:
-    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-        raise GateError(
-            f'{path}: {key} in [tool.rnnbench] must be a table such as {{ name = "module:object" }}; got {table!r}'
-        )
+def _table(path: Path, table: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The table at `keys` within another one, each below the one before; empty if there is none."""
+    for key in keys:
+        table = table.get(key, {})
+        if not isinstance(table, dict):
+            raise GateError(f"{path}: {key} must be a table; got {table!r}")
+    return table
+
+
+def _targets(path: Path, kind: str, table: dict[str, Any]) -> dict[str, str]:
+    """The cells or backends that a project names, checked: in a case each name must mean the project's own.
+
+    A built-in of the same name would win, and the gate would pass it in place of the project's.
+    """
+    taken = cells.BUILT_IN if kind == "cells" else backends.NAMES
+    for name, target in table.items():
+        if not isinstance(target, str):
+            raise GateError(f'{path}: {kind} must be named as in {{ name = "module:object" }}; got {name} = {target!r}')
+        if name in taken:
+            raise GateError(f"{path}: {name!r} in {kind} is one of rnnbench's own; choose another name")
+        if name in _WORDS or not _NAME.fullmatch(name):
+            raise GateError(f"{path}: {name!r} in {kind} cannot be a word of a case; choose another name")
     return table
 
 
@@ -112,7 +131,7 @@ def _fraction(path: Path, value: Any) -> float:
 
 
 def _minutes(path: Path, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise GateError(f"{path}: budget in [tool.rnnbench] must be a number of minutes above 0; got {value!r}")
     return float(value)
 

@@ -62,7 +62,7 @@ def find_root(start: Path) -> Path:
         return Path(git(start, "rev-parse", "--show-toplevel"))
     except GitError as error:
         raise GateError(
-            f"rnnbench gate compares commits of a git checkout; {start} is not inside one ({error})"
+            f"rnnbench gate compares commits of a git checkout, and finds none at {start}: {error}"
         ) from error
 
 
