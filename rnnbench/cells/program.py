@@ -4,15 +4,16 @@ A step of the forward pass is, for each stage in turn: the recurrent products wh
 code. The backward pass runs the same stages from the last to the first: pointwise code, then the products' transposes.
 Stage 0 is pointwise code before any product; most cells have only stage 1, a GRU with the reset before has stages 1 and 2.
 
-Products and input projections meet in *pre-activations*: `x.g + R.g @ v` is one of them, so that a backend accumulates both
-into one buffer. Where they do not meet in a sum (the candidate of a GRU with the reset after), each is one of its own.
+A *pre-activation* is the sum of an input projection and a recurrent product, such as `x.g + R.g @ v`; a backend accumulates both
+into one buffer. A projection or product that is not in such a sum (the candidate of a GRU with the reset after) is a
+pre-activation by itself.
 
 Pointwise code reads and writes numbered *places* in named buffers:
 
     pre      pre-activations of this step             dpre     their adjoints
     state    states before the step                   dstate   their adjoints
     new      states after the step                    dnew     their adjoints
-    operand  operands that are no plain state         back     adjoints of all operands
+    operand  operands other than plain states         back     adjoints of all operands
     saved    values kept for later stages and BPTT    dvector  adjoints of vectors, one step's contribution
     vector   per-unit parameters                      number   run-time numbers
 """
@@ -52,10 +53,10 @@ class PreActivation:
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """What recurrent matrices multiply. `pre` is the range of pre-activations that its products fill.
+    """A vector that recurrent matrices multiply. `pre` is the range of pre-activations that its products fill.
 
-    `state` is the index of the state that the operand is, or None for one that pointwise code of stage `level` computes.
-    `computed` is its index among the latter.
+    An operand is either a state, and `state` is its index, or is computed by the pointwise code of stage `level`, and `computed`
+    is its index among such operands. The other index is None.
     """
 
     node: Node
@@ -88,7 +89,7 @@ class Program:
 
     def __init__(self, cell: Cell, training: bool) -> None:
         self.cell, self.training = cell, training
-        # a variant's name has brackets; functions are called so that a stack trace is understood
+        # part of the names of emitted functions, for readable stack traces; a variant's name has brackets
         self._function = re.sub(r"\W+", "_", cell.name).strip("_")
         self._level: dict[Node, int] = {}
         for node in cell.order:
@@ -104,7 +105,7 @@ class Program:
 
     @cached_property
     def key(self) -> str:
-        """What identifies kernels made from the program: the cell's name, a hash of its mathematics, and one of the places of its
+        """Identifies kernels made from the program: the cell's name, a hash of its mathematics, and a hash of the places of its
         values, which also depend on the order of the equation's lines.
         """
         at: dict[Node | None, int] = {node: i for i, node in enumerate(self.cell.order)}
@@ -127,7 +128,7 @@ class Program:
                 if all(len(users[a]) == 1 and a not in results for a in node.args):
                     product, gate = sorted(node.args, key=lambda a: a.op == "input")
                     partner[product] = (node, gate)
-        # node.index counts in the order in which the equation makes nodes, so gates keep the order of their first use
+        # node.index follows the order in which the equation makes nodes, so gates keep the order of their first use
         products = sorted((n for n in self.cell.order if n.op == "product"), key=lambda n: n.index)
         operand_nodes = list(dict.fromkeys(n.args[1] for n in sorted(products, key=lambda n: self._level[n])))
         pre: list[PreActivation] = []
@@ -135,7 +136,8 @@ class Program:
         computed = 0
         for operand in operand_nodes:
             start = len(pre)
-            # those without an input projection first: then the ones with one are neighbours, and one matrix product
+            # products without an input projection come first: then those with one are adjacent, and their projections
+            # are one matrix product
             own = [n for n in products if n.args[1] is operand]
             for product in sorted(own, key=lambda n: n in partner):
                 node, gate = partner.get(product, (product, None))
@@ -260,7 +262,7 @@ class Program:
     # ---- both
 
     def place_name(self, place: Place) -> str:
-        """What the value at `place` is called in emitted code."""
+        """The name of the value at `place` in emitted code."""
         buffer, index = place
         states, vectors = self.cell.states, self.cell.vectors
         if buffer in ("pre", "dpre"):
@@ -322,5 +324,5 @@ def _reached(roots: list[Node], leaves: dict[Node, Place]) -> list[Node]:
 
 @lru_cache(maxsize=256)
 def program(cell: Cell, training: bool) -> Program:
-    """The program of `cell`, made once."""
+    """The program of `cell`, made once and then cached."""
     return Program(cell, training)
