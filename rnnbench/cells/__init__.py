@@ -62,9 +62,9 @@ def find(name: str | Cell) -> Cell:
         return load_file(name)
     if NAME.fullmatch(name):
         return variant(name)
-    where = plugins.target(plugins.CELLS, name)
-    if where is not None and _IN_FILE.fullmatch(where):
-        return load_file(where)
+    target = plugins.target(plugins.CELLS, name)
+    if target is not None and _IN_FILE.fullmatch(target):
+        return load_file(target)
     registered = plugins.load(plugins.CELLS, name)
     if registered is not None:
         if isinstance(registered, Cell):

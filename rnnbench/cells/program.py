@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -116,18 +117,21 @@ class Program:
 
     # ---- pre-activations and operands
 
-    def _pre_activations(self) -> tuple[tuple[PreActivation, ...], tuple[Operand, ...]]:
-        users: dict[Node, list[Node]] = {}
-        for node in self.cell.order:
-            for a in node.inputs:
-                users.setdefault(a, []).append(node)
+    def _partners(self) -> dict[Node, tuple[Node, Node]]:
+        """Product -> (sum, input projection), for the sums in which both are used nowhere else: these are pre-activations."""
+        uses = Counter(a for node in self.cell.order for a in node.inputs)
         results = set(self.cell.outputs)
-        partner: dict[Node, tuple[Node, Node]] = {}  # product -> (the sum, the input)
+        partner: dict[Node, tuple[Node, Node]] = {}
         for node in self.cell.order:
             if node.op == "add" and {a.op for a in node.args} == {"input", "product"}:
-                if all(len(users[a]) == 1 and a not in results for a in node.args):
+                if all(uses[a] == 1 and a not in results for a in node.args):
                     product, gate = sorted(node.args, key=lambda a: a.op == "input")
                     partner[product] = (node, gate)
+        return partner
+
+    def _pre_activations(self) -> tuple[tuple[PreActivation, ...], tuple[Operand, ...]]:
+        """All pre-activations, those of one operand adjacent, and the operands in the order of their levels."""
+        partner = self._partners()
         # node.index follows the order in which the equation makes nodes, so gates keep the order of their first use
         products = sorted((n for n in self.cell.order if n.op == "product"), key=lambda n: n.index)
         operand_nodes = list(dict.fromkeys(n.args[1] for n in sorted(products, key=lambda n: self._level[n])))
@@ -247,9 +251,8 @@ class Program:
         when: dict[int, list[tuple[Place, Node]]] = {}
         for place, node in self._gradients():
             backs = [n for n in topological([node], stop=leaves) if n.op == "back"]
-            when.setdefault(min((self._operand_of[n.args[0]].level for n in backs), default=self.last), []).append(
-                (place, node)
-            )
+            level = min((self._operand_of[n.args[0]].level for n in backs), default=self.last)
+            when.setdefault(level, []).append((place, node))
         stages = []
         for level in range(self.last, -1, -1):
             stores = when.get(level, [])
@@ -272,28 +275,24 @@ class Program:
             return self.cell.labels.get(self.computed[index].node, f"operand_{index}")
         if buffer == "back":
             state, computed = self.operands[index].state, self.operands[index].computed
-            return (
-                f"back_{states[state]}"
-                if state is not None
-                else f"back_{self.place_name(Place('operand', computed or 0))}"
-            )
+            name = self.place_name(Place("operand", computed or 0)) if state is None else states[state]
+            return f"back_{name}"
         if buffer == "saved":
             node = self.saved[index]
-            return (
-                self.place_name(self._pre_place[node])
-                if node in self._pre_place
-                else self.cell.labels.get(node, f"saved_{index}")
-            )
+            if node in self._pre_place:
+                return self.place_name(self._pre_place[node])
+            return self.cell.labels.get(node, f"saved_{index}")
         if buffer == "number":
             return list(self.cell.numbers)[index]
-        return {
-            "state": lambda: states[index],
-            "new": lambda: f"{states[index]}_new",
-            "dnew": lambda: f"d{states[index]}_new",
-            "dstate": lambda: f"d{states[index]}",
-            "vector": lambda: f"p_{vectors[index]}",
-            "dvector": lambda: f"dp_{vectors[index]}",
-        }[buffer]()
+        form, names = {
+            "state": ("{}", states),
+            "new": ("{}_new", states),
+            "dnew": ("d{}_new", states),
+            "dstate": ("d{}", states),
+            "vector": ("p_{}", vectors),
+            "dvector": ("dp_{}", vectors),
+        }[buffer]
+        return form.format(names[index])
 
     def _pointwise(self, name: str, stores: list[tuple[Place, Node]], leaves: dict[Node, Place]) -> Pointwise:
         names = {

@@ -278,9 +278,8 @@ def _model(rnn: RNN, initial_state: bool) -> onnx.ModelProto:
             inputs.pop()
         outputs = [f"y_l{k}", *(f"{state}_n_l{k}" for state in states)]
         nodes.append(helper.make_node(operator, inputs, outputs, name=f"{operator}_l{k}", hidden_size=H, **attributes))
-        major = (
-            [2, 0, 1, 3] if rnn.batch_first and k == L - 1 else [0, 2, 1, 3]
-        )  # (T, D, B, H) to (B, T, D, H) or (T, B, D, H)
+        # (T, D, B, H) to (B, T, D, H) or (T, B, D, H)
+        major = [2, 0, 1, 3] if rnn.batch_first and k == L - 1 else [0, 2, 1, 3]
         add("Transpose", [f"y_l{k}"], [f"y_l{k}_major"], perm=major)
         x = "output" if k == L - 1 else f"x_l{k + 1}"
         add("Reshape", [f"y_l{k}_major", "joined"], [x])
