@@ -175,10 +175,10 @@ class RNN:
     def _run(self, network: Any, x: Any, state: Any, lengths: Any, training: bool) -> tuple[Any, tuple[Any, ...], Any]:
         array = self._array("x", x)
         shape = array.shape
-        if len(shape) != 3 or shape[2] != self.spec.input_size or 0 in shape:
-            layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
-            if len(shape) != 3 or shape[2] != self.spec.input_size:
-                raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {shape}")
+        layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
+        if len(shape) != 3 or shape[2] != self.spec.input_size:
+            raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {shape}")
+        if 0 in shape:
             raise ValueError(f"x is {shape}; {layout} needs at least one step and one row")
         array = self._time_major(array)
         T, B, _ = array.shape
