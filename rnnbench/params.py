@@ -24,16 +24,16 @@ DTYPES = ("float32", "float64")
 
 
 class NotHeld(ValueError):
-    """The dtype of the computation cannot hold a number of the cell, which another dtype may."""
+    """The computation's dtype cannot represent a number of the cell; another dtype may."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A network without its numbers: the cell, the sizes and the dtype. Raises ValueError for values that make no network,
-    and NotHeld, a ValueError, for a number that the dtype cannot hold.
+    """A network without its parameters: the cell, the sizes and the dtype. Raises ValueError for invalid values, and NotHeld, a
+    ValueError, for a number that the dtype cannot represent.
 
-    reverse: one direction, which reads each sequence from its end. proj_size: P, the width that the new h is projected to by
-    one more matrix before it is output and handed on (Sak, Senior, Beaufays, arXiv:1402.1128); 0 for none.
+    reverse: one direction, which reads each sequence from its end. proj_size: P, the width to which one more matrix projects the
+    new h before it is output and passed on (Sak, Senior, Beaufays, arXiv:1402.1128); 0 for none.
     """
 
     cell: Cell
@@ -75,7 +75,7 @@ class Spec:
             self._check_held(f"a constant of the cell {self.cell.name}", node.value or 0.0)
 
     def _check_held(self, what: str, value: float) -> None:
-        """Raise NotHeld for a number that is infinite, or 0 though it is not, in the dtype of the computation."""
+        """Raise NotHeld if the computation's dtype rounds `value` to infinity, or to 0 although it is not 0."""
         with np.errstate(over="ignore", under="ignore"):
             held = np.dtype(self.dtype).type(value)
         if np.isinf(held) or (held == 0 and value != 0):
@@ -134,15 +134,15 @@ def whole(name: str, value: Any, least: int) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value` as a bool; raises ValueError with the name for anything else: bias="no" would have biases."""
+    """`value` as a bool; raises ValueError with the name for anything else, because bias="no" would count as True."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, not {value!r}")
     return bool(value)
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """`value` as an array; raises ValueError with the name if it is not one, such as None or rows of different lengths, and for a
-    masked array, whose mask would be ignored here. Of a tensor that records gradients, only the numbers are taken.
+    """`value` as an array; a tensor that records gradients is detached. Raises ValueError, with the name, for anything that is not
+    an array, such as None or rows of different lengths, and for a masked array, whose mask would be ignored.
     """
     if type(value) is np.ndarray:
         return value
@@ -152,7 +152,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value.detach() if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from error
-    if array.dtype.kind == "O" and not array.shape:  # NumPy puts anything whole into an array without dimensions
+    if array.dtype.kind == "O" and not array.shape:  # NumPy wraps any other object in an array without dimensions
         raise ValueError(f"{name} is not an array of numbers: {None if value is None else type(value).__name__}")
     return array
 
@@ -177,10 +177,11 @@ def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
 
 
 def initialise(spec: Spec, seed: int) -> dict[str, np.ndarray]:
-    """Parameters drawn uniformly from +-1/sqrt(hidden_size), PyTorch's choice, from `seed`. Raises MemoryError early."""
+    """Parameters drawn uniformly from +-1/sqrt(hidden_size), as in PyTorch, with `seed`. Raises MemoryError before it allocates."""
     seed = whole("seed", seed, 0)
     count, arrays = _count(spec)
-    # drawn in float64 one tensor at a time; a backend packs a copy; NumPy takes about 200 bytes for an array besides its data
+    # twice: a backend packs a copy. NumPy takes about 200 bytes for an array besides its data. The float64 draws are not counted,
+    # because only one tensor of them exists at a time.
     needed = 2 * (count * np.dtype(spec.dtype).itemsize + 200 * arrays)
     memory.require(needed, f"{count:,} parameters and their packed copy")
     rng, bound = np.random.default_rng(seed), 1 / math.sqrt(spec.hidden_size)
@@ -188,7 +189,7 @@ def initialise(spec: Spec, seed: int) -> dict[str, np.ndarray]:
 
 
 def _count(spec: Spec) -> tuple[int, int]:
-    """How many numbers and how many arrays the parameters are, without listing the layers: there may be far too many."""
+    """The number of parameters and the number of arrays that hold them, without listing the layers: there may be far too many."""
     one, two = (shapes(replace(spec, num_layers=layers)) for layers in (1, 2))
     first, both = (sum(math.prod(shape) for shape in s.values()) for s in (one, two))
     above = spec.num_layers - 1

@@ -41,7 +41,7 @@ class Weights(NamedTuple):
 
 
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "p_i", "p_f", "p_o")  # of Weights' fields, in their order
-Step = tuple[Arrays, Arrays]  # the new state; what the way back needs to know
+Step = tuple[Arrays, Arrays]  # the new state; the values saved for the step backwards
 StepBack = tuple[Array, Arrays, dict[str, Array]]  # da, the old state's gradient, those of R, b_R and peepholes
 WayBack = Callable[[Array, Arrays], tuple[Array, Arrays, Weights]]  # from doutput, dstate to dx, dstate_0, dweights
 
@@ -103,7 +103,7 @@ def lstm(a: Array, w: Weights, state: Arrays, forget_bias: float = 0.0) -> Step:
 
 
 def lstm_back(dstate: Arrays, w: Weights, state: Arrays, saved: Arrays) -> StepBack:
-    """Into c_new come the next step's gradient and h_new's; from it they go to i, f, g and through f to c."""
+    """c_new receives gradients from the next step and from h_new, and passes them on to i, f, g and, through f, to c."""
     (dh_new, dc_new), (h, c), (i, f, g, o, c_new) = dstate, state, saved
     da_o = dh_new * tanh(c_new) * o * (1 - o)
     dc_new = dc_new + dh_new * o * (1 - tanh(c_new) ** 2)
@@ -117,7 +117,7 @@ def lstm_back(dstate: Arrays, w: Weights, state: Arrays, saved: Arrays) -> StepB
 
 
 def lstm_peephole(a: Array, w: Weights, state: Arrays, forget_bias: float = 0.0) -> Step:
-    """Gers and Schmidhuber 2000: the gates see the cell, i and f the old one, o the new one."""
+    """Gers and Schmidhuber 2000: the gates see the cell state; i and f see the old one, o the new one."""
     h, c = state
     s_i, s_f, s_g, s_o = np.split(a + h @ w.R.T + w.b_R, 4, axis=1)
     i = sigmoid(s_i + w.p_i * c)
@@ -130,7 +130,7 @@ def lstm_peephole(a: Array, w: Weights, state: Arrays, forget_bias: float = 0.0)
 
 
 def lstm_peephole_back(dstate: Arrays, w: Weights, state: Arrays, saved: Arrays) -> StepBack:
-    """As lstm_back, and each gate's gradient also reaches the cell that the gate saw."""
+    """As lstm_back, but each gate's gradient also reaches the cell state that the gate saw."""
     (dh_new, dc_new), (h, c), (i, f, g, o, c_new) = dstate, state, saved
     da_o = dh_new * tanh(c_new) * o * (1 - o)
     dc_new = dc_new + dh_new * o * (1 - tanh(c_new) ** 2) + da_o * w.p_o
@@ -157,7 +157,7 @@ def gru(a: Array, w: Weights, state: Arrays) -> Step:
 
 
 def gru_back(dstate: Arrays, w: Weights, state: Arrays, saved: Arrays) -> StepBack:
-    """In the gate n, a and q take different gradients: q's has passed the reset."""
+    """In gate n, a and q have different gradients: q's has passed through the reset gate."""
     (dh_new,), (h,), (r, z, n, q_n) = dstate, state, saved
     da_n = dh_new * (1 - z) * (1 - n**2)
     da_z = dh_new * (h - n) * z * (1 - z)
@@ -220,8 +220,8 @@ def unroll(
 ) -> tuple[Array, Arrays, WayBack]:
     """One layer in one direction: its output, its final state, and the way back if the steps are to be kept for it.
 
-    valid (T, B, 1) is False past each sequence's end. There the output is zero and the state is held: going forward
-    it is the final one by then, in reverse it is still the initial one.
+    valid (T, B, 1) is False past each sequence's end. There the output is zero and the state does not change: in the
+    forward direction it is already the final one, in reverse it is still the initial one.
     """
     a = x @ w.W.T + w.b
     output = np.zeros((*x.shape[:2], w.R.shape[1]), x.dtype)
@@ -248,7 +248,7 @@ def unroll(
     return output, state, way_back
 
 
-@np.errstate(all="ignore")  # NaN and infinity pass through as IEEE 754 has it; whoever compares will see them
+@np.errstate(all="ignore")  # NaN and infinity propagate as in IEEE 754; comparisons will show them
 def forward(
     cell: str,
     params: Params,
@@ -265,7 +265,7 @@ def forward(
     Args:
         cell: one of CELLS.
         params: arrays under PyTorch's names, as weight_ih_l0 (G*H, I), and p_i_l0 (H,) and so on for peepholes, with
-            _reverse added for the second direction. Absent biases are zero; weight_hh_l0 tells H.
+            _reverse added for the second direction. Absent biases are zero; H is taken from weight_hh_l0.
         x: (T, B, I).
         state: (h_0,) or (h_0, c_0), each (num_layers * directions, B, H); None is zero.
         lengths: (B,) integers from 0 to T; None is T for all.
@@ -274,8 +274,8 @@ def forward(
         numbers: forget_bias, which an LSTM adds in its forget gate; 0 unless given.
 
     Returns:
-        output (T, B, directions * H), zero past each sequence's end, and the final state, laid out as `state`: that
-        after each sequence's last valid step, so a sequence of length 0 keeps its initial one.
+        output (T, B, directions * H), zero past each sequence's end, and the final state, laid out as `state`: the
+        state after each sequence's last valid step. A sequence of length 0 keeps its initial state.
 
     Raises:
         ValueError: the cell or a parameter is unknown, a parameter is missing, a shape or a length is wrong.
@@ -329,7 +329,7 @@ def _network(
     name: str, params: Params, x: ArrayLike, state: State, lengths: ArrayLike | None,
     num_layers: int, bidirectional: bool, numbers: dict[str, float], *, keep: bool,
 ) -> tuple[Array, Arrays, list[tuple[str, WayBack]]]:  # fmt: skip
-    """Check, then run layer upon layer. The ways back, each with its suffix, are in a state's order."""
+    """Check the arguments, then run all layers. The ways back, each with its suffix, are in the order of a state's rows."""
     if name not in CELLS:
         raise ValueError(f"cell is {name!r}; it has to be one of {', '.join(CELLS)}")
     if np.ndim(x) != 3 or 0 in np.shape(x) or num_layers < 1:
@@ -358,7 +358,7 @@ def _network(
         )
     states = _states("state", state, cell, (len(suffixes), B, H), dtype)
     valid = (np.arange(T)[:, None] < ends)[:, :, None]
-    output = np.where(valid, np.asarray(x, dtype), 0)  # what x holds past an end, be it NaN, has no effect
+    output = np.where(valid, np.asarray(x, dtype), 0)  # what x holds past an end has no effect, even if it is NaN
     ways_back: list[tuple[str, WayBack]] = []
     for _ in range(num_layers):
         shapes = [(rows, output.shape[2]), (rows, H), (rows,), (rows,), *[(H,)] * cell.peepholes]
@@ -375,7 +375,7 @@ def _network(
 
 
 def _states(name: str, values: State, cell: Cell, shape: tuple[int, ...], dtype: Any) -> list[Arrays]:
-    """A state's arrays, checked, as one state (B, H) per layer and direction; None is zeros."""
+    """Check a state's arrays and split them into one state (B, H) per layer and direction; None is zeros."""
     values = [None] * len(cell.states) if values is None else values
     if len(values) != len(cell.states):
         raise ValueError(f"{name} of length {len(values)} has to be a tuple of {' and '.join(cell.states)}")
@@ -384,7 +384,7 @@ def _states(name: str, values: State, cell: Cell, shape: tuple[int, ...], dtype:
 
 
 def _array(name: str, value: ArrayLike | None, shape: tuple[int, ...], dtype: Any) -> Array:
-    """`value` in this dtype, refused if not of this shape; None is zeros."""
+    """`value` as an array of this dtype; None is zeros. Raises ValueError if its shape is another."""
     if value is None:
         return np.zeros(shape, dtype)
     if np.shape(value) != shape:

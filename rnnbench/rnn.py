@@ -28,7 +28,7 @@ class Tape:
         return int(self._native.nbytes)
 
     def __reduce__(self) -> NoReturn:
-        # it holds its RNN's kernels and buffers, and is of use to that very RNN only
+        # a tape refers to its RNN's kernels and buffers, and only that RNN can use it
         raise TypeError(
             "a tape cannot be pickled or copied; keep x and call forward again where its gradients are needed"
         )
@@ -44,8 +44,8 @@ class RNN:
     the width to which weight_hr (P, H) projects the new h, for cells that use h only in recurrent products; h and output are then
     P wide; 0 for none. numbers: the cell's run-time numbers, such as forget_bias=1.0.
 
-    Raises ValueError for an unknown cell, backend, number or size, BackendUnavailable where a library is missing, MemoryError where
-    the parameters would not fit.
+    Raises ValueError for an unknown cell, backend or number and for an invalid size, BackendUnavailable if a library is missing,
+    MemoryError if the parameters would not fit.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RNN:
         self._install(params.initialise(self.spec, seed))
 
     def __getstate__(self) -> dict[str, Any]:
-        # what copies and pickles hold; the rest is made of it
+        # what copies and pickles hold; everything else is made from it
         return {
             "spec": self.spec, "backend": self.backend, "batch_first": self.batch_first, "params": dict(self._params)
         }  # fmt: skip
@@ -98,7 +98,7 @@ class RNN:
 
     @property
     def params(self) -> Mapping[str, np.ndarray]:
-        """Name -> array, under PyTorch's names, shapes and gate order. Read-only: weights are packed at `load`."""
+        """Name -> array, under PyTorch's names, shapes and gate order. Read-only, because weights are packed at `load`."""
         return self._params
 
     def load(self, new_params: Mapping[str, Any]) -> None:
@@ -106,9 +106,9 @@ class RNN:
         self._install(params.validate(self.spec, new_params), self.network)
 
     def _install(self, arrays: dict[str, np.ndarray], before: Network | None = None) -> None:
-        """Take the parameters, in a network made from the one `before` if that knows how; None for those of a new RNN."""
+        """Use `arrays` as the parameters, in a network derived from `before` if that supports it; None for a new RNN."""
         if before is None:
-            self._identity = object()  # by which its tapes know it; a copy is another RNN
+            self._identity = object()  # tapes know their RNN by it; a copy is another RNN
         for array in arrays.values():
             array.flags.writeable = False
         self._params, self._dtype = MappingProxyType(arrays), np.dtype(self.spec.dtype)
@@ -126,8 +126,8 @@ class RNN:
 
         With backend="numba-cuda", x and state may be arrays on the device (CuPy's, PyTorch's or any other with
         `__cuda_array_interface__`), C-contiguous in the RNN's dtype; they are not copied, and if x is one, so are the results.
-        stream: Numba's, CuPy's or PyTorch's, on which work on device arrays is then only enqueued; None waits for the results. What
-        reads such a result on another stream has to be waited for before the result is dropped: its memory is the next call's.
+        stream: Numba's, CuPy's or PyTorch's; work on device arrays is enqueued there without waiting. None waits for the results.
+        If another stream reads such a result, wait for that stream before dropping the result: the next call reuses its memory.
 
         Raises ValueError for wrong shapes and lengths, TypeError for wrong dtypes and for device arrays that cannot be used.
         """
@@ -137,13 +137,13 @@ class RNN:
     def forward(
         self, x: Any, state: Any = None, lengths: Any = None, stream: Any = None
     ) -> tuple[Any, tuple[Any, ...], Tape]:
-        """Like `__call__`, and also the tape that `backward` needs. The tape may hold x itself: do not change it until then. It
-        remembers the stream.
+        """Like `__call__`, but also returns the tape that `backward` needs. The tape may hold x itself, so do not change x until
+        then. It remembers the stream.
         """
         reason = self._module.why_unsupported(self.spec, "train")
         if reason is not None:
             raise ValueError(f"the backend {self.backend} cannot train this network: {reason}")
-        # the way back is on the stream of the way here: another one, the default stream included, would not wait for it
+        # `backward` uses the stream of this pass: any other, the default stream included, would not wait for this pass
         network = self._on(stream, self.network)
         output, final, native = self._run(network, x, state, lengths, training=True)
         steps, rows = (1, 0) if self.batch_first else (0, 1)
@@ -175,10 +175,10 @@ class RNN:
     def _run(self, network: Any, x: Any, state: Any, lengths: Any, training: bool) -> tuple[Any, tuple[Any, ...], Any]:
         array = self._array("x", x)
         shape = array.shape
-        if len(shape) != 3 or shape[2] != self.spec.input_size or 0 in shape:
-            layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
-            if len(shape) != 3 or shape[2] != self.spec.input_size:
-                raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {shape}")
+        layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
+        if len(shape) != 3 or shape[2] != self.spec.input_size:
+            raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {shape}")
+        if 0 in shape:
             raise ValueError(f"x is {shape}; {layout} needs at least one step and one row")
         array = self._time_major(array)
         T, B, _ = array.shape
@@ -218,7 +218,7 @@ class RNN:
         return array
 
     def _native(self, array: Any) -> Any:
-        """The array, C-contiguous in the RNN's dtype; itself if it is that already. Raises ValueError for what that cannot hold."""
+        """The array, C-contiguous and in the RNN's dtype, copied only if necessary. Raises ValueError for numbers out of range."""
         if _on_device(array):
             return array
         if array.dtype == self._dtype:
@@ -263,14 +263,14 @@ class RNN:
 
 
 def _on_device(array: Any) -> bool:
-    """Whether it is an array on a CUDA device; __cuda_ndarray__ is Numba's mark of its own, in its simulator too."""
-    if type(array) is np.ndarray:  # looking for what is not there takes longer
+    """Whether it is an array on a CUDA device. `__cuda_ndarray__` marks Numba's own arrays, also in its simulator."""
+    if type(array) is np.ndarray:  # a shortcut, because looking for missing attributes takes longer
         return False
     return hasattr(array, "__cuda_array_interface__") or bool(getattr(array, "__cuda_ndarray__", False))
 
 
 def _check_keywords(cell: cells.Cell, numbers: Mapping[str, float]) -> None:
-    """Refuse what **numbers would hide: a misspelt argument of RNN, and a number that is called like one."""
+    """Refuse what **numbers would hide: a misspelt argument of RNN, and a cell's number with the name of an argument."""
     own = [name for name in inspect.signature(RNN).parameters if name != "numbers"]
     for name in cell.numbers:
         if name in own:
@@ -290,4 +290,4 @@ def _lengths(lengths: Any, T: int, B: int) -> np.ndarray | None:
         raise ValueError(f"lengths must have the shape ({B},), one for each row, not {array.shape}")
     if array.size and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths must lie between 0 and seq_len {T}; they span {array.min()} to {array.max()}")
-    return np.array(array, np.int64)  # a copy, for the tape keeps it
+    return np.array(array, np.int64)  # a copy, because the tape keeps it

@@ -107,8 +107,11 @@ class Pretender:
         answer = self.answers.get(question, {"status": "ok", "reason": ""})
         return answer() if callable(answer) else answer
 
+    def try_asking(self, question: str, **details: Any) -> dict[str, Any]:
+        return self.ask(question, **details)
+
     def about_case(self, question: str, case: Any) -> dict[str, Any]:
-        return self.ask(question, case=case)
+        return self.try_asking(question, case=case)
 
     def close(self) -> None:
         """There is no process to end."""

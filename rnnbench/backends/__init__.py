@@ -17,8 +17,8 @@ from .kernel_files import NoFolder
 
 
 class _Entry(NamedTuple):
-    """Where a backend is: its module below this package, or that module's `variant`; the packages that it needs; what pip
-    installs where they are missing, else the package's name.
+    """Where a backend is: a module below this package, or the object `variant` in it; the packages that it needs; and what to
+    install with pip if one is missing ("" for the package itself).
     """
 
     module: str
@@ -47,13 +47,8 @@ _MODULES = {
     "keras": _Entry("peers.keras", ("keras",), '"rnnbench[peers-keras]"'),
 }
 OWN = ("numpy", "numba-cpu")
-GPU = (
-    "numba-cuda",
-    "numba-cuda-fast",
-    "numba-cuda-tf32",
-    "numba-cuda-fp16",
-    "numba-cuda-bf16",
-)  # our own too, where there is a GPU
+# our own too, for machines with a GPU
+GPU = ("numba-cuda", "numba-cuda-fast", "numba-cuda-tf32", "numba-cuda-fp16", "numba-cuda-bf16")
 PEERS = tuple(name for name in _MODULES if name not in OWN + GPU)
 NAMES = OWN + GPU + PEERS
 
@@ -65,7 +60,7 @@ class BackendUnavailable(RuntimeError):
 def load(name: str) -> Backend:
     """The backend called `name`, imported at the first call.
 
-    Raises ValueError with the nearest name for an unknown one, BackendUnavailable where its library or device is missing.
+    Raises ValueError, with the nearest name, if the name is unknown, BackendUnavailable if its library or device is missing.
     """
     reason = why_unavailable(name)
     if reason is not None:
@@ -74,18 +69,17 @@ def load(name: str) -> Backend:
 
 
 def names() -> tuple[str, ...]:
-    """NAMES, and what other projects have registered (see `rnnbench.plugins`)."""
+    """NAMES, and the names that other projects have registered (see `rnnbench.plugins`)."""
     return (*NAMES, *plugins.names(plugins.BACKENDS))
 
 
 def why_unavailable(name: str) -> str | None:
-    """Why the backend cannot be used in this environment, in a sentence, or None if it can. Raises ValueError likewise."""
+    """Why the backend cannot be used in this environment, in a sentence, or None if it can. Raises ValueError as `load` does."""
     if not isinstance(name, str) or name not in _MODULES:
         registered = plugins.load(plugins.BACKENDS, name) if isinstance(name, str) else None
         if registered is not None:
             return _ask(cast(Backend, registered))
-        known = (*_MODULES, *plugins.names(plugins.BACKENDS))
-        raise ValueError(unknown("backend", name, known))
+        raise ValueError(unknown("backend", name, names()))
     entry = _MODULES[name]
     for package in entry.packages:
         if importlib.util.find_spec(package) is None:
@@ -94,7 +88,7 @@ def why_unavailable(name: str) -> str | None:
     try:
         backend = _import(entry)
     except Exception as error:  # Numba, for one, refuses a NumPy that is too new for it
-        if isinstance(error, NoFolder):  # which is not the library's fault
+        if isinstance(error, NoFolder):  # not the library's fault
             return f"the backend {name} cannot start: {error}"
         packages = " and ".join(entry.packages)
         return f"the backend {name} needs the package {packages}, which does not load: {type(error).__name__}: {error}"
@@ -102,9 +96,9 @@ def why_unavailable(name: str) -> str | None:
 
 
 def explain(name: str, spec: Spec, batch_size: int) -> str | None:
-    """How the backend would run a layer of `spec`, as text for people; None where it has nothing to say. Needs no device.
+    """How the backend would run a layer of `spec`, as text for people; None if it does not choose among kernels. Needs no device.
 
-    name: one of NAMES. Raises ValueError for a kernel that is forced and does not suit.
+    name: one of NAMES. Raises ValueError if a kernel is forced that cannot run the layer.
     """
     backend = _import(_MODULES[name])
     ask = getattr(backend, "explain", None)
@@ -112,7 +106,7 @@ def explain(name: str, spec: Spec, batch_size: int) -> str | None:
 
 
 def _ask(backend: Backend) -> str | None:
-    ask = getattr(backend, "why_unavailable", None)  # of a backend to which having its library is not enough
+    ask = getattr(backend, "why_unavailable", None)  # only backends that need more than their library have it
     return ask() if ask else None
 
 

@@ -1,7 +1,7 @@
-"""Where compiled kernels are kept on disk: a folder of the user's own, whose name changes whenever a kernel could.
+"""Where compiled kernels are kept on disk: in a folder of the user's own, whose name changes whenever a kernel could.
 
-Numba checks only the file that a function stands in; a kernel that calls a changed helper would return old numbers. So a backend
-names its folder by a hash of all sources that its kernels are made of and of whatever else they hang on.
+Numba checks only the file that defines a function; a kernel that calls a changed helper would return outdated numbers. So a backend
+names its folder after a hash of all sources that its kernels are made from and of everything else that they depend on.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ except ImportError:  # Windows
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
-# what unpickling a truncated or overwritten file raises
+# errors that unpickling a truncated or overwritten file raises
 DAMAGE = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError)
 
 
 class NoFolder(OSError):
-    """There is no place for compiled kernels; the message says where one was looked for."""
+    """There is no writable folder for compiled kernels; the message names those that were tried."""
 
 
 def source_digest(backend: str, package: Path = _PACKAGE) -> str:
     """Hash of the sources that end up in kernels: the backend's, the cells', and `base`, which says how inputs are arranged.
 
-    backend: the name of its folder. package: where rnnbench lies.
+    backend: the name of its folder. package: the folder of rnnbench.
     """
     digest = hashlib.sha256()
     sources = [package / "backends" / "base.py"]
@@ -46,11 +46,11 @@ def source_digest(backend: str, package: Path = _PACKAGE) -> str:
 
 
 def folder(identity: list[str]) -> Path:
-    """The folder for kernels of that identity: below RNNBENCH_CACHE_DIR, or the user's cache folder, or else a temporary one.
+    """The folder for kernels of this identity: below RNNBENCH_CACHE_DIR, or the user's cache folder, or else a temporary one.
 
-    identity: everything that the kernels hang on.
+    identity: everything that the kernels depend on.
 
-    Raises NoFolder where none of these can be written.
+    Raises NoFolder if none of these can be written.
     """
     name = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:20]
     tried = []
@@ -59,7 +59,7 @@ def folder(identity: list[str]) -> Path:
         tried.append(str(root))
         try:
             path.mkdir(parents=True, exist_ok=True)
-        except OSError:  # a home that is read-only or not there: the next place is as good
+        except OSError:  # a home that is read-only or missing: try the next place
             continue
         if os.access(path, os.W_OK):
             return path
@@ -81,10 +81,8 @@ def _roots() -> Iterator[Path]:
             user = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
         else:
             user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except (
-        RuntimeError
-    ):  # no HOME, and a user whom the system does not know, as in containers that run under any number
-        pass
+    except RuntimeError:
+        pass  # no HOME, and a user whom the system does not know, as in containers that run under an arbitrary number
     else:
         yield user / "rnnbench"
     shared = Path(tempfile.gettempdir()) / f"rnnbench-{os.environ.get('USER', 'user')}"
@@ -93,7 +91,7 @@ def _roots() -> Iterator[Path]:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether a folder among other users' can be trusted with code: made here, or this user's own, and nobody else may write."""
+    """Whether a folder in a shared place can be trusted with code: it is this user's own, and nobody else may write to it."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
@@ -107,9 +105,9 @@ def _is_private(path: Path) -> bool:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a file's lock. Windows has no flock; there the replacement of whole files has to do.
+    """Hold a lock on a file. Windows has no flock; there it has to suffice that files are replaced as a whole.
 
-    path: of the file, which is made if it is not there.
+    path: of the file, which is created if it is missing.
     """
     with open(path, "w", encoding="ascii") as file:
         if fcntl is not None:

@@ -42,7 +42,7 @@ def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> Stack:
 
 
 def _padded(h: np.ndarray, hidden_size: int) -> np.ndarray:
-    """h (B, P) in `hidden_size` columns, zeros behind it; itself where nothing is missing."""
+    """h (B, P) padded with zeros to `hidden_size` columns; h itself if it has as many."""
     missing = hidden_size - h.shape[1]
     return np.pad(h, ((0, 0), (0, missing))) if missing else h
 
@@ -57,7 +57,7 @@ class _Step:
     def run(self, buffers: dict[str, Any], like: np.ndarray) -> None:
         values = self.code(*[buffers[place.buffer][place.at] for place, _ in self.stage.code.loads])
         for (place, _), value in zip(self.stage.code.stores, values, strict=True):
-            # what depends on constants and numbers alone is no array yet
+            # a value that depends on constants and numbers alone is not an array yet
             buffers[place.buffer][place.at] = value if isinstance(value, np.ndarray) else np.full_like(like, value)
 
 
@@ -70,7 +70,7 @@ def _steps(cell: Cell, training: bool, backward: bool) -> tuple[_Step, ...]:
 
 @dataclass
 class _NumpyTape:
-    """Per step: the saved values (lists of arrays (B, H)); per state (T+1, B, H); per computed operand (T, B, H)."""
+    """saved: for each step, a list of arrays (B, H). states: (T+1, B, H) each. operands: the computed ones, (T, B, H) each."""
 
     x: np.ndarray
     lengths: np.ndarray | None
@@ -99,14 +99,14 @@ class NumpyLayer:
         ]
         self._recurrent_t = [np.ascontiguousarray(r.T) for r in self._recurrent]
         self._vectors = list(weights.vector)
-        # a NumPy scalar of the kernel's dtype: a float32 cell stays float32 whatever the number
+        # NumPy scalars of the network's dtype, so that a float32 cell stays float32
         self._numbers = [np.dtype(spec.dtype).type(spec.numbers[n]) for n in spec.cell.numbers]
 
     def with_weights(self, weights: LayerWeights) -> NumpyLayer:
         """See `stack.Layer.with_weights`."""
         return NumpyLayer(self.spec, weights, self.reverse)
 
-    @np.errstate(all="ignore")  # infinity and NaN pass through as IEEE 754 has it, silently as in the other backends
+    @np.errstate(all="ignore")  # infinity and NaN propagate as in IEEE 754, silently as in the other backends
     def forward(
         self, x: np.ndarray, state: States, lengths: np.ndarray | None, training: bool, output: np.ndarray, column: int
     ) -> _NumpyTape | None:
@@ -116,7 +116,7 @@ class NumpyLayer:
         P, H = self._weights.bias.shape
         width = self.spec.state_sizes[0]
         output = output[:, :, column : column + width]
-        # copies: a cell may hand one state on as another, and the given ones are written at the end
+        # copies: a cell may pass one state on as another, and `state` is overwritten at the end
         initial = [_padded(s, H).copy() for s in state]
         pre = self._pre_activations(x)
         steps = _steps(self.spec.step, training, False)
@@ -153,7 +153,7 @@ class NumpyLayer:
                 computed = [np.where(valid, o, 0) for o in computed]
             buffers["state"] = new
             if tape is not None:
-                # a pre-activation is a view that would keep those of all gates
+                # a pre-activation is a view, which would keep those of all gates alive
                 tape.saved[t] = [a if a.base is None else a.copy() for a in buffers["saved"]]
                 for kept, n in zip(tape.states, new, strict=True):
                     kept[t if self.reverse else t + 1] = n
@@ -162,7 +162,8 @@ class NumpyLayer:
         for s, final in zip(state, buffers["state"], strict=True):
             s[:] = final[:, : s.shape[1]]
         if tape is not None and lengths is not None:
-            for kept in tape.states:  # whatever is in the state of a row without a step, 0 times it is to be 0
+            # BPTT multiplies the states of rows without a step by 0, which must not meet a NaN
+            for kept in tape.states:
                 kept[:, lengths == 0] = 0
         return tape
 
@@ -242,6 +243,7 @@ class NumpyLayer:
     def _weight_gradients(
         self, tape: _NumpyTape, before: list[np.ndarray], dpre: np.ndarray, dvector: np.ndarray, dx: np.ndarray
     ) -> LayerWeights:
+        """The gradients of the weights; adds the input's gradient to dx."""
         T, B, P, H = dpre.shape
         flat, x = dpre.reshape(T * B, P * H), tape.x.reshape(T * B, -1)
         gradients = LayerWeights(

@@ -45,7 +45,7 @@ class Layer(Protocol):
         """The same layer with other weights. This one and its tapes stay as they are."""
 
 
-# rows are sorted if less than this share of all steps lies within their lengths
+# rows are sorted if less than this share of all steps is within the rows' lengths
 _WORTH_SORTING = 0.75
 
 
@@ -130,7 +130,7 @@ class Stack:
             x, state = order.back(x), tuple([order.back(s) for s in state])
         if not training:
             return x, state, None
-        # the network's input is the caller's and its output is returned: what is between them is kept for BPTT
+        # the caller has the network's input and output; only what is between them is kept for BPTT alone
         nbytes = sum(tape.nbytes for tape in itertools.chain(*tapes)) + sum(a.nbytes for a in inputs[1:])
         return x, state, StackTape(lengths, order, inputs, tapes, nbytes)
 

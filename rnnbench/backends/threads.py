@@ -1,4 +1,4 @@
-"""How many threads the process computes with: one number that holds for BLAS and for every backend."""
+"""How many threads the process computes with: one number for BLAS and for every backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numbers import Integral
 
 from threadpoolctl import ThreadpoolController
 
-# what users limit the threads of a process with, of OpenMP and of the libraries beneath us
+# environment variables with which users limit a process's threads: OpenMP's, and those of the libraries that we use
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _chosen: int | None = None
 _limited: tuple[int, int] | None = None  # threads and modules when BLAS was last looked for
@@ -26,13 +26,13 @@ def available_threads() -> int:
 
 
 def allowed_threads(environment: Mapping[str, str]) -> float:
-    """The least that one of VARIABLES in `environment` allows, infinity where none does. Anything but a number is no limit."""
-    # OpenMP's may be a list, "4,2", whose first number is that of the outermost level
+    """The lowest limit that VARIABLES set in `environment`, infinity if there is none. Anything but a number is no limit."""
+    # OpenMP's may be a list, "4,2", whose first number is for the outermost level
     texts = [environment.get(name, "").partition(",")[0].strip() for name in VARIABLES]
     return min([math.inf, *(int(text) for text in texts if text.isdecimal() and int(text) > 0)])
 
 
-_ALLOWED = allowed_threads(os.environ)  # libraries look once, too
+_ALLOWED = allowed_threads(os.environ)  # read once, as the libraries do
 
 
 def get_threads() -> int:
@@ -41,8 +41,8 @@ def get_threads() -> int:
 
 
 def set_threads(count: int) -> None:
-    """Compute with `count` threads from now on, in BLAS at once, in our own backends from their next call, in peers from their
-    next `prepare`.
+    """Compute with `count` threads from now on: BLAS at once, our own backends from their next call, peers from their next
+    `prepare`.
 
     Raises ValueError unless 1 <= count <= available_threads().
     """
@@ -54,10 +54,10 @@ def set_threads(count: int) -> None:
 
 
 def limit_blas() -> None:
-    """Hold BLAS to the number in force. A backend calls this in `prepare`, when its libraries are loaded.
+    """Limit BLAS to the number in force. A backend calls this in `prepare`, when its libraries are loaded.
 
-    Looking for libraries takes milliseconds, and training prepares at each step: only where a module was imported since is looked
-    again, for that is how another BLAS comes in.
+    Searching for libraries takes milliseconds, and training prepares at each step. So the search is repeated only if a module was
+    imported since, because only that can load another BLAS.
     """
     global _limited
     now = get_threads(), len(sys.modules)
@@ -68,9 +68,9 @@ def limit_blas() -> None:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Within it a call of BLAS computes on the calling thread alone.
+    """A context in which BLAS computes on the calling thread alone.
 
-    OpenBLAS's own threads go on spinning for 110 ms after a call, and a kernel of ours that runs meanwhile takes twice as long.
+    OpenBLAS's own threads keep spinning for 110 ms after a call, and a kernel of ours that runs meanwhile takes twice as long.
     """
     with _controller().limit(limits=1, user_api="blas"):
         yield
@@ -78,12 +78,12 @@ def one_blas_thread() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _controller() -> ThreadpoolController:
-    """Of the libraries that are loaded at its first use, NumPy's BLAS among them: looking for them takes milliseconds."""
+    """The controller of the libraries loaded at the first call, NumPy's BLAS included; cached, as the search takes milliseconds."""
     return ThreadpoolController()
 
 
 def blas() -> str:
-    """Name and version of the BLAS behind NumPy's products, as in "OpenBLAS 0.3.31"; "BLAS" where it cannot be seen."""
+    """Name and version of the BLAS behind NumPy's products, as in "OpenBLAS 0.3.31"; "BLAS" if it cannot be identified."""
     loaded = [library for library in ThreadpoolController().info() if library["user_api"] == "blas"]
     # SciPy may have brought another one along
     for library in sorted(loaded, key=lambda library: "numpy" not in library["filepath"])[:1]:
@@ -95,6 +95,6 @@ def blas() -> str:
 
 
 def in_words(count: int | None = None) -> str:
-    """So many threads in words, those in force if no `count` is given, as in "2 threads"."""
+    """A number of threads in words, as in "2 threads"; without `count`, the number in force."""
     count = get_threads() if count is None else count
     return f"{count} thread{'s' * (count != 1)}"

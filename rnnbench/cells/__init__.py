@@ -1,4 +1,4 @@
-"""What a cell is: equations -> graph -> derivative -> code. Knows no backend; imports only NumPy."""
+"""Cells: equations -> graph -> derivative -> code. This package knows no backend and imports no library but NumPy."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ __all__ = [
 
 
 def find(name: str | Cell) -> Cell:
-    """The built-in cell called `name`, a variant such as "lstm[clip=0.5]", the cell at "path/to/file.py:name", one that another
-    package has registered (see `rnnbench.plugins`), or a cell itself.
+    """Find a cell by its name: a built-in one, a variant such as "lstm[clip=0.5]", "path/to/file.py:name", or a name that another
+    package has registered (see `rnnbench.plugins`). A Cell is returned as it is.
 
-    Raises ValueError with the nearest name for an unknown one, CellError for a file without such a cell.
+    Raises ValueError, with the nearest name, if the name is unknown, and CellError if the file holds no such cell.
     """
     if isinstance(name, Cell):
         return name
@@ -62,9 +62,9 @@ def find(name: str | Cell) -> Cell:
         return load_file(name)
     if NAME.fullmatch(name):
         return variant(name)
-    where = plugins.target(plugins.CELLS, name)
-    if where is not None and _IN_FILE.fullmatch(where):
-        return load_file(where)
+    target = plugins.target(plugins.CELLS, name)
+    if target is not None and _IN_FILE.fullmatch(target):
+        return load_file(target)
     registered = plugins.load(plugins.CELLS, name)
     if registered is not None:
         if isinstance(registered, Cell):
@@ -79,14 +79,14 @@ def find(name: str | Cell) -> Cell:
 
 
 _IN_FILE = re.compile(r"(?P<path>.+\.py)(:(?P<name>.*))?", re.DOTALL)
-_USERS = "rnnbench_user_"  # what the modules of users' files are called, with a hash of path and text behind it
+_USERS = "rnnbench_user_"  # modules made from users' files have this name, followed by a hash of path and text
 
 
 def load_file(reference: str) -> Cell:
-    """The cell of a user's file, "path/to/file.py:name"; the name may be left out where the file holds one cell.
+    """The cell in a user's file, "path/to/file.py:name"; the name may be left out if the file holds one cell only.
 
-    name is that of the variable that holds the cell. The file runs once, and again when its text has changed.
-    Raises CellError where the file or the cell does not exist; what the file itself raises passes through.
+    `name` is the variable that holds the cell. The file runs once, and again after its text has changed.
+    Raises CellError if the file or the cell does not exist; errors raised by the file itself pass through.
     """
     match = _IN_FILE.fullmatch(reference)
     if match is None:
@@ -109,7 +109,7 @@ def load_file(reference: str) -> Cell:
 
 
 def _module_of(path: Path) -> ModuleType:
-    """The file as a module, the same one until its text changes: what is measured is what the file says now."""
+    """The file as a module; the same module until the file's text changes, so that its present text is what is measured."""
     source = path.read_bytes()
     digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()
     name = f"{_USERS}{digest[:16]}"
@@ -118,11 +118,11 @@ def _module_of(path: Path) -> ModuleType:
         module.__file__ = str(path)
         sys.modules[name] = module  # before it runs: dataclasses look up the module that they are defined in
         try:
-            # not by a loader: that one trusts a .pyc of the same size and second
+            # without an import loader, which would trust a .pyc made for a source of the same size and second
             exec(compile(source, str(path), "exec"), vars(module))
         except BaseException as error:
             del sys.modules[name]
-            if isinstance(error, SystemExit):  # it would end the command that wants the cell, with nothing checked
+            if isinstance(error, SystemExit):  # it would end the command that needs the cell, with nothing checked
                 raise CellError(
                     f"{path} ends the program while it is read for its cells (sys.exit({error.code!r})); "
                     'put that below if __name__ == "__main__"'
@@ -132,8 +132,8 @@ def _module_of(path: Path) -> ModuleType:
 
 
 def _reduced(cell: Cell) -> Any:
-    """What copies and pickles of a cell hold: as for a function the name under which its module has it, and of a file, whose module
-    no other process could import, its path.
+    """What copies and pickles of a cell hold: its name in its module, as for a function. For a cell from a user's file, whose
+    module no other process could import, they also hold the file's path.
     """
     if cell.__module__.startswith(_USERS):
         module = sys.modules[cell.__module__]
@@ -147,7 +147,7 @@ copyreg.pickle(Cell, _reduced)
 
 
 def _of_file(path: str, module: str, name: str) -> Cell:
-    """The cell that was pickled. Raises CellError where its file has changed since, OSError where there is none."""
+    """The cell that was pickled. Raises CellError if its file has changed since, OSError if the file is gone."""
     if module not in sys.modules and _module_of(Path(path)).__name__ != module:
         raise CellError(f"{path} has changed since its cell {name} was pickled")
     found: Cell = vars(sys.modules[module])[name]
@@ -155,10 +155,10 @@ def _of_file(path: str, module: str, name: str) -> Cell:
 
 
 def flops(cell: Cell, seq_len: int, batch_size: int, input_size: int, hidden_size: int, direction: str) -> int:
-    """Floating-point operations of the matrix products of one layer that reads its sequences one way (a multiply-add counts two).
+    """Floating-point operations of the matrix products of one layer that reads its sequences one way. A multiply-add counts as two.
 
-    direction: "forward" for inference, or "train" for forward and backward passes, where each product appears three times (itself,
-    the gradient of its matrix, the gradient of its operand). Pointwise work is not counted, as is the custom.
+    direction: "forward" for inference, or "train" for forward and backward passes, in which each product occurs three times:
+    itself, the gradient of its matrix and the gradient of its operand. By convention, pointwise work is not counted.
     """
     if direction not in ("forward", "train"):
         raise ValueError(f"direction must be 'forward' or 'train', not {direction!r}")

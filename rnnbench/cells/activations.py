@@ -1,9 +1,10 @@
-"""Functions that a variant of a cell may use for its gates, its candidate or its output, by name.
+"""Activation functions by name, for the gates, the candidate or the output of a variant.
 
-They are ONNX's; a name carries parameters behind colons: `leaky_relu:0.2`. Left out, they are the defaults of the ONNX operator of
-that name, as in ONNX Runtime. Three differ from it, where alpha of `affine` and `thresholded_relu` and both parameters of
-`scaled_tanh` are 0: here `affine` is the identity and `scaled_tanh` tanh, for which ONNX has no operators, and `thresholded_relu`
-cuts at 1 as ONNX's does. At a kink the derivative is that of the side below, as PyTorch and TensorFlow have it.
+They are ONNX's. Parameters follow the name after colons: `leaky_relu:0.2`. Those left out have the defaults of the ONNX operator of
+the same name, as in ONNX Runtime, with three exceptions. ONNX Runtime takes 0 for alpha of `affine` and `thresholded_relu` and for
+both parameters of `scaled_tanh`. Here `affine` is the identity and `scaled_tanh` is tanh, because ONNX has no operators of these
+names, and `thresholded_relu` has the threshold 1 of ONNX's operator. At a kink the derivative is that of the side below, as in
+PyTorch and TensorFlow.
 
 Source: the operators RNN, GRU and LSTM of ONNX 22, https://onnx.ai/onnx/operators/onnx__RNN.html
 """
@@ -38,7 +39,7 @@ def scaled_tanh(a, alpha, beta):
 
 
 def hard_sigmoid(a, alpha, beta):
-    """alpha a + beta, limited to 0 and 1."""
+    """alpha a + beta, clipped to the range from 0 to 1."""
     return minimum(maximum(alpha * a + beta, 0), 1)
 
 
@@ -54,7 +55,7 @@ def softsign(a):
 
 def softplus(a):
     """log(1 + e^a), without overflow."""
-    # |a| is written so that its derivative at 0 is -1: with relu's 0 there, the sum's is 1/2
+    # maximum(-a, a) is |a| with the derivative -1 at 0; as relu's is 0 there, the derivative of the sum is 1/2
     return relu(a) + log(1 + exp(-maximum(-a, a)))
 
 
@@ -75,7 +76,7 @@ ACTIVATIONS: dict[str, tuple[Callable, tuple[float, ...]]] = {
 
 
 def parse(text: str) -> tuple[str, tuple[float, ...]]:
-    """Name and parameters of `name` or `name:parameter:...`. Raises ValueError with the nearest name for an unknown one."""
+    """Name and parameters, defaults included, of `name` or `name:parameter:...`. Raises ValueError for anything else."""
     name, *given = text.split(":")
     if name not in ACTIVATIONS:
         raise ValueError(unknown("activation", name, ACTIVATIONS))
@@ -86,7 +87,7 @@ def parse(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def number(text: str) -> float:
-    """A finite number. Raises ValueError for anything else."""
+    """Parse a finite number. Raises ValueError for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -97,18 +98,18 @@ def number(text: str) -> float:
 
 
 def written(value: float) -> str:
-    """A number as names have it: the shortest text that gives the same number again, 3 for 3.0."""
+    """A number as it is written in names: the shortest text that gives the same number again, 3 for 3.0."""
     return repr(value).removesuffix(".0")
 
 
 def canonical(text: str) -> str:
-    """The one name of an activation, with every parameter: `leaky_relu` is `leaky_relu:0.01`."""
+    """The canonical name of an activation, with every parameter: `leaky_relu` becomes `leaky_relu:0.01`."""
     name, parameters = parse(text)
     return ":".join([name, *map(written, parameters)])
 
 
 def activation(text: str) -> Callable:
-    """The function of one value that `text` names, for use in an equation or on arrays."""
+    """The function of one argument that `text` names, for use in equations and on arrays."""
     name, parameters = parse(text)
     function = ACTIVATIONS[name][0]
     return lambda a: function(a, *parameters)

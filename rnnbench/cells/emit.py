@@ -41,7 +41,7 @@ def emit(program: Program, code: Pointwise, constant: Callable[[float], str] = p
 
 
 def compile_function(source: str, name: str, namespace: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function `name` that `source` defines, its names bound in `namespace`. Tracebacks show its lines."""
+    """Compile `source`, with `namespace` as its globals, and return its function `name`. Tracebacks show the source's lines."""
     filename = f"<rnnbench {name} {abs(hash(source)):x}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     scope = dict(namespace)
@@ -58,7 +58,7 @@ class _Writer:
         self._taken = set(OPERATIONS) | {"real"}
 
     def name(self, node: Node, wish: str) -> str:
-        """Call `node` as wished, with a number behind it where the name is taken."""
+        """Name `node` as wished, with a number appended if that name is taken."""
         name, count = wish, 1
         while name in self._taken or keyword.iskeyword(name):
             name, count = f"{wish}_{count}", count + 1
@@ -67,8 +67,8 @@ class _Writer:
         return name
 
     def lines(self, code: Pointwise) -> list[str]:
-        """An assignment for each result, each node that is used twice, has a name in the equation or holds _DEEPEST others one
-        within the other, which Python's parser would soon have enough of; the rest stays inside.
+        """Assignments for the results and for nodes that are used more than once, have a name in the equation, or would nest
+        expressions _DEEPEST levels deep, because Python's parser limits the depth. All other nodes are written inline.
         """
         results = {node: self._program.place_name(place) for place, node in code.stores}
         order = topological(results, stop=self._names)
@@ -85,7 +85,7 @@ class _Writer:
         return written
 
     def expression(self, node: Node) -> tuple[str, int]:
-        """The text of a node and its precedence; a named node is its name."""
+        """The text of a node and its precedence; the text of a named node is its name."""
         if node in self._names:
             return self._names[node], 9
         if node.op == "constant":

@@ -36,10 +36,10 @@ class CellError(ValueError):
 
 @dataclass(frozen=True)
 class Operation:
-    """A pointwise operation: how NumPy computes it, how an adjoint `d` of its result `y` reaches its arguments.
+    """A pointwise operation: how NumPy computes it, and how the adjoint `d` of its result `y` propagates to its arguments.
 
     `saved` results are kept for backpropagation through time because computing them again costs an exponential or
-    worse; all others are recomputed. `precedence` is set for what Python writes infix.
+    worse; all others are recomputed. `symbol` and `precedence` are set for what Python writes as an operator.
     """
 
     arity: int
@@ -60,8 +60,8 @@ def _no_gradient(y: Node, d: Node, *arguments: Node) -> tuple[float, ...]:
     return (0.0,) * len(arguments)
 
 
-# Where an operation has a kink, the derivative chosen: relu and abs take 0 at 0, minimum and maximum give all of it to their
-# first argument when the two are equal.
+# Derivatives at kinks: relu and abs have 0 at 0; minimum and maximum give the whole adjoint to their first argument when the two
+# are equal.
 OPERATIONS: dict[str, Operation] = {
     "add": Operation(2, np.add, lambda y, d, a, b: (d, d), symbol="+", precedence=4),
     "sub": Operation(2, np.subtract, lambda y, d, a, b: (d, -d), symbol="-", precedence=4),
@@ -106,7 +106,7 @@ class Graph:
         return self.node("constant", repr(float(value)))
 
     def lift(self, value: Any) -> Node:
-        """`value` as a node: nodes stay, numbers become constants. Raises CellError for everything else."""
+        """`value` as a node: a node is returned as it is, a number becomes a constant. Raises CellError for anything else."""
         if isinstance(value, Node):
             if value.graph is not self:
                 raise CellError("a value of another cell is used here; a cell may only use its own arguments")
@@ -119,14 +119,14 @@ class Graph:
         return self.constant(number)
 
     def number(self, value: Any) -> Node:
-        """`value` as a node that is not a comparison. Raises CellError likewise."""
+        """Like `lift`, but also raises CellError for a comparison."""
         node = self.lift(value)
         if node.op in CONDITIONS:
             raise CellError("a comparison is used as a number; use where(a < b, 1.0, 0.0)")
         return node
 
     def apply(self, op: str, *values: Any) -> Node:
-        """A pointwise operation on values, folded where the result is known without computing it."""
+        """A pointwise operation on values as a node, simplified where its result is known in advance."""
         args = [self.lift(v) if op == "where" and i == 0 else self.number(v) for i, v in enumerate(values)]
         if op == "where" and args[0].op not in CONDITIONS:
             raise CellError("the first argument of where must be a comparison such as a < b")
@@ -134,10 +134,10 @@ class Graph:
         return self.node(op, *args) if folded is None else folded
 
     def _fold(self, op: str, args: list[Node]) -> Node | None:
-        """0 + a, 1 * a, 0 * a, --a and their like, with which a derivative would otherwise be littered, and constants of constants,
-        which no backend should compute.
+        """Simplify 0 + a, 1 * a, 0 * a, --a and the like, which would litter derivatives, and operations on constants, which no
+        backend should compute. Returns None if there is nothing to simplify.
 
-        Raises CellError for a constant that is not finite.
+        Raises CellError for a division by the constant 0 and for a constant that is not finite.
         """
         a, b = args[0].value, args[1].value if len(args) > 1 else None
         if op == "where" and all(part.op == "constant" for part in args[0].args):
@@ -146,7 +146,7 @@ class Graph:
         if op == "div" and b == 0:
             raise CellError("the division is by the constant 0")
         if op not in CONDITIONS and all(arg.op == "constant" for arg in args):
-            with np.errstate(all="ignore"):  # what is not finite is refused in words
+            with np.errstate(all="ignore"):  # `lift` raises an error for a result that is not finite
                 return self.lift(float(OPERATIONS[op].compute(*(arg.value for arg in args))))
         if op == "add" and a == 0:
             return args[1]
@@ -172,12 +172,12 @@ class Graph:
 
 
 def real(value: Any) -> float | None:
-    """`value` as a float, infinite where it is too large for one; None for what is no number, as True and False are not."""
+    """`value` as a float, infinity if it is too large for one; None if it is not a number. True and False are not numbers."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
         return float(value)
-    except OverflowError:  # a whole number of Python's has no largest
+    except OverflowError:  # Python's integers have no upper bound
         return inf
 
 
@@ -215,7 +215,7 @@ class Unfinished(Symbol):
 
 
 class Node(Symbol):
-    """One value per hidden unit; see the module's docstring. Made by `Graph.node` alone."""
+    """One value per hidden unit; see the module's docstring. Only `Graph.node` makes nodes."""
 
     __slots__ = ("graph", "op", "args", "index")
 
@@ -224,12 +224,12 @@ class Node(Symbol):
 
     @property
     def inputs(self) -> tuple[Node, ...]:
-        """The nodes that this one is computed from. Behind `back` lies the operand's adjoint, not its value."""
+        """The nodes that this one is computed from. `back` has none: its argument names an operand whose value it does not use."""
         return () if self.op == "back" else tuple(a for a in self.args if isinstance(a, Node))
 
     @property
     def value(self) -> float | None:
-        """The number of a constant, None for all others."""
+        """The number of a constant; None for all other nodes."""
         return float(self.args[0]) if self.op == "constant" else None
 
     def __add__(self, other: Any) -> Node:
@@ -280,7 +280,7 @@ class Node(Symbol):
     __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
-        # containers decide by identity before they ask, so only an equation that compares values gets here
+        # containers compare by identity first, so only an equation that compares values gets here
         raise CellError("== and != between values are not supported; compare with < <= > >= inside where")
 
     def __pow__(self, other: Any) -> Node:
@@ -359,7 +359,7 @@ where: Function = _function("where", "where(condition, a, b): a where the condit
 
 
 def topological(roots: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
-    """Every node that `roots` need, arguments before users, not looking behind the nodes in `stop`."""
+    """`roots` and every node that they depend on, arguments before users. The walk ends at the nodes in `stop`, and omits them."""
     seen, order = set(stop), []
     stack = [(node, False) for node in reversed(list(roots))]
     while stack:

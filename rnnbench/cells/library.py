@@ -1,7 +1,7 @@
 """The built-in cells, one short equation each, with its source.
 
-`x.g` is the input projection W_g x + b_g, `R.g @ v` the recurrent product R_g v + b_g; all else is elementwise. Gates take the
-order of their first use, which is PyTorch's here: i, f, g, o and r, z, n.
+`x.g` is the input projection W_g x + b_g, `R.g @ v` the recurrent product R_g v + b_g; everything else is elementwise. Gates are in
+the order of their first use, which here is PyTorch's: i, f, g, o and r, z, n.
 """
 
 from __future__ import annotations

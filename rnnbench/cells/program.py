@@ -4,15 +4,16 @@ A step of the forward pass is, for each stage in turn: the recurrent products wh
 code. The backward pass runs the same stages from the last to the first: pointwise code, then the products' transposes.
 Stage 0 is pointwise code before any product; most cells have only stage 1, a GRU with the reset before has stages 1 and 2.
 
-Products and input projections meet in *pre-activations*: `x.g + R.g @ v` is one of them, so that a backend accumulates both
-into one buffer. Where they do not meet in a sum (the candidate of a GRU with the reset after), each is one of its own.
+A *pre-activation* is the sum of an input projection and a recurrent product, such as `x.g + R.g @ v`; a backend accumulates both
+into one buffer. A projection or product that is not in such a sum (the candidate of a GRU with the reset after) is a
+pre-activation by itself.
 
 Pointwise code reads and writes numbered *places* in named buffers:
 
     pre      pre-activations of this step             dpre     their adjoints
     state    states before the step                   dstate   their adjoints
     new      states after the step                    dnew     their adjoints
-    operand  operands that are no plain state         back     adjoints of all operands
+    operand  operands other than plain states         back     adjoints of all operands
     saved    values kept for later stages and BPTT    dvector  adjoints of vectors, one step's contribution
     vector   per-unit parameters                      number   run-time numbers
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -52,10 +54,10 @@ class PreActivation:
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """What recurrent matrices multiply. `pre` is the range of pre-activations that its products fill.
+    """A vector that recurrent matrices multiply. `pre` is the range of pre-activations that its products fill.
 
-    `state` is the index of the state that the operand is, or None for one that pointwise code of stage `level` computes.
-    `computed` is its index among the latter.
+    An operand is either a state, and `state` is its index, or is computed by the pointwise code of stage `level`, and `computed`
+    is its index among such operands. The other index is None.
     """
 
     node: Node
@@ -88,7 +90,7 @@ class Program:
 
     def __init__(self, cell: Cell, training: bool) -> None:
         self.cell, self.training = cell, training
-        # a variant's name has brackets; functions are called so that a stack trace is understood
+        # part of the names of emitted functions, for readable stack traces; a variant's name has brackets
         self._function = re.sub(r"\W+", "_", cell.name).strip("_")
         self._level: dict[Node, int] = {}
         for node in cell.order:
@@ -104,7 +106,7 @@ class Program:
 
     @cached_property
     def key(self) -> str:
-        """What identifies kernels made from the program: the cell's name, a hash of its mathematics, and one of the places of its
+        """Identifies kernels made from the program: the cell's name, a hash of its mathematics, and a hash of the places of its
         values, which also depend on the order of the equation's lines.
         """
         at: dict[Node | None, int] = {node: i for i, node in enumerate(self.cell.order)}
@@ -115,19 +117,22 @@ class Program:
 
     # ---- pre-activations and operands
 
-    def _pre_activations(self) -> tuple[tuple[PreActivation, ...], tuple[Operand, ...]]:
-        users: dict[Node, list[Node]] = {}
-        for node in self.cell.order:
-            for a in node.inputs:
-                users.setdefault(a, []).append(node)
+    def _partners(self) -> dict[Node, tuple[Node, Node]]:
+        """Product -> (sum, input projection), for the sums in which both are used nowhere else: these are pre-activations."""
+        uses = Counter(a for node in self.cell.order for a in node.inputs)
         results = set(self.cell.outputs)
-        partner: dict[Node, tuple[Node, Node]] = {}  # product -> (the sum, the input)
+        partner: dict[Node, tuple[Node, Node]] = {}
         for node in self.cell.order:
             if node.op == "add" and {a.op for a in node.args} == {"input", "product"}:
-                if all(len(users[a]) == 1 and a not in results for a in node.args):
+                if all(uses[a] == 1 and a not in results for a in node.args):
                     product, gate = sorted(node.args, key=lambda a: a.op == "input")
                     partner[product] = (node, gate)
-        # node.index counts in the order in which the equation makes nodes, so gates keep the order of their first use
+        return partner
+
+    def _pre_activations(self) -> tuple[tuple[PreActivation, ...], tuple[Operand, ...]]:
+        """All pre-activations, those of one operand adjacent, and the operands in the order of their levels."""
+        partner = self._partners()
+        # node.index follows the order in which the equation makes nodes, so gates keep the order of their first use
         products = sorted((n for n in self.cell.order if n.op == "product"), key=lambda n: n.index)
         operand_nodes = list(dict.fromkeys(n.args[1] for n in sorted(products, key=lambda n: self._level[n])))
         pre: list[PreActivation] = []
@@ -135,7 +140,8 @@ class Program:
         computed = 0
         for operand in operand_nodes:
             start = len(pre)
-            # those without an input projection first: then the ones with one are neighbours, and one matrix product
+            # products without an input projection come first: then those with one are adjacent, and their projections
+            # are one matrix product
             own = [n for n in products if n.args[1] is operand]
             for product in sorted(own, key=lambda n: n in partner):
                 node, gate = partner.get(product, (product, None))
@@ -245,9 +251,8 @@ class Program:
         when: dict[int, list[tuple[Place, Node]]] = {}
         for place, node in self._gradients():
             backs = [n for n in topological([node], stop=leaves) if n.op == "back"]
-            when.setdefault(min((self._operand_of[n.args[0]].level for n in backs), default=self.last), []).append(
-                (place, node)
-            )
+            level = min((self._operand_of[n.args[0]].level for n in backs), default=self.last)
+            when.setdefault(level, []).append((place, node))
         stages = []
         for level in range(self.last, -1, -1):
             stores = when.get(level, [])
@@ -260,7 +265,7 @@ class Program:
     # ---- both
 
     def place_name(self, place: Place) -> str:
-        """What the value at `place` is called in emitted code."""
+        """The name of the value at `place` in emitted code."""
         buffer, index = place
         states, vectors = self.cell.states, self.cell.vectors
         if buffer in ("pre", "dpre"):
@@ -270,28 +275,24 @@ class Program:
             return self.cell.labels.get(self.computed[index].node, f"operand_{index}")
         if buffer == "back":
             state, computed = self.operands[index].state, self.operands[index].computed
-            return (
-                f"back_{states[state]}"
-                if state is not None
-                else f"back_{self.place_name(Place('operand', computed or 0))}"
-            )
+            name = self.place_name(Place("operand", computed or 0)) if state is None else states[state]
+            return f"back_{name}"
         if buffer == "saved":
             node = self.saved[index]
-            return (
-                self.place_name(self._pre_place[node])
-                if node in self._pre_place
-                else self.cell.labels.get(node, f"saved_{index}")
-            )
+            if node in self._pre_place:
+                return self.place_name(self._pre_place[node])
+            return self.cell.labels.get(node, f"saved_{index}")
         if buffer == "number":
             return list(self.cell.numbers)[index]
-        return {
-            "state": lambda: states[index],
-            "new": lambda: f"{states[index]}_new",
-            "dnew": lambda: f"d{states[index]}_new",
-            "dstate": lambda: f"d{states[index]}",
-            "vector": lambda: f"p_{vectors[index]}",
-            "dvector": lambda: f"dp_{vectors[index]}",
-        }[buffer]()
+        form, names = {
+            "state": ("{}", states),
+            "new": ("{}_new", states),
+            "dnew": ("d{}_new", states),
+            "dstate": ("d{}", states),
+            "vector": ("p_{}", vectors),
+            "dvector": ("dp_{}", vectors),
+        }[buffer]
+        return form.format(names[index])
 
     def _pointwise(self, name: str, stores: list[tuple[Place, Node]], leaves: dict[Node, Place]) -> Pointwise:
         names = {
@@ -322,5 +323,5 @@ def _reached(roots: list[Node], leaves: dict[Node, Place]) -> list[Node]:
 
 @lru_cache(maxsize=256)
 def program(cell: Cell, training: bool) -> Program:
-    """The program of `cell`, made once."""
+    """The program of `cell`, made once and then cached."""
     return Program(cell, training)

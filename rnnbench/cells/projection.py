@@ -1,10 +1,10 @@
 """A cell whose new h passes through one more matrix, as a cell of its own.
 
-With W_r (P, H), m what the cell's equation gives for h:
+With W_r (P, H), and m for what the cell's equation gives for h:
 
     h = W_r m        instead of        h = m
 
-The matrix is a recurrent product without bias, so backends need nothing new; h is P wide and padded with zeros to H there.
+The projection is a recurrent product without bias, so backends need nothing new. They pad h, which is P wide, to H with zeros.
 
 Source: Sak, Senior, Beaufays, Long Short-Term Memory Based Recurrent Neural Network Architectures, arXiv:1402.1128.
 """
@@ -18,11 +18,11 @@ from typing import Any
 
 from .trace import Cell
 
-PROJECTION = "weight_hr"  # the gate, called as its matrix is
+PROJECTION = "weight_hr"  # the name of the projection's gate, which is also that of its matrix
 
 
 class Projected(Cell):
-    """`base` with its new h projected. Copied and pickled as its base is."""
+    """`base` with its new h projected. It is copied and pickled like its base."""
 
     def __init__(self, fn: Callable[..., Any], base: Cell) -> None:
         super().__init__(fn)
@@ -36,9 +36,9 @@ class Projected(Cell):
 def projected(cell: Cell) -> Cell:
     """`cell` with its new h projected.
 
-    Raises ValueError where h meets hidden units one by one, as in a GRU, or becomes another state, because a projected h is
-    narrower than they are; where something else, as wide as they are, is multiplied, because all recurrent matrices are as wide as
-    h; and where a gate has the projection's own name.
+    Raises ValueError if h is used elementwise, as in a GRU, or becomes another state, because a projected h is narrower than the
+    hidden units; if a recurrent matrix multiplies anything but h, because all these matrices are only as wide as h; and if a gate
+    has the projection's own name.
     """
     h = cell.graph.node("state", "h")
     elsewhere = [*cell.outputs, *(a for n in cell.order if n.op != "product" for a in n.inputs)]

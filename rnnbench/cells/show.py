@@ -14,8 +14,8 @@ DIALECTS: dict[str, Callable[[float], str]] = {"numpy": plain, "numba-cpu": plai
 def show(cell: Cell, backend: str = "numpy", hidden_size: int | None = None, input_size: int | None = None) -> str:
     """Everything that is derived from `cell`'s equation, as text.
 
-    backend: whose dialect the emitted code is written in: numpy, numba-cpu or numba-cuda. hidden_size, input_size: numbers to
-    print in the shapes instead of H and I. Raises ValueError for an unknown backend.
+    backend: numpy, numba-cpu or numba-cuda, for the dialect of the emitted code. hidden_size, input_size: numbers to print in the
+    shapes instead of H and I. Raises ValueError for an unknown backend.
     """
     if backend not in DIALECTS:
         raise ValueError(f"there is no emitted code for the backend {backend!r}; there is for {', '.join(DIALECTS)}")

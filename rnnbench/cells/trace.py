@@ -26,13 +26,13 @@ from .graph import ALLOWED, NO_NUMPY, CellError, Graph, Node, Unfinished, real, 
 
 
 class _Namespace(Unfinished):
-    """`x`, `R` or `p`: makes what `x.name` stands for and remembers the names in the order of their first use."""
+    """`x`, `R` or `p`: makes the object that `x.name` stands for and remembers the names in the order of their first use."""
 
     def __init__(self, letter: str, make: Callable[[str], Any]) -> None:
         self.__dict__.update(_letter=letter, _make=make, _names={})
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python itself asks, to copy or inspect
+        if name.startswith("__"):  # Python itself asks, to copy or inspect the object
             raise AttributeError(name)
         if name.startswith("_"):
             raise CellError(f"{self._letter}.{name}: a name after {self._letter} may not begin with an underscore")
@@ -184,12 +184,12 @@ class Cell:
 
 
 def cell(fn: Callable[..., Any] | None = None) -> Cell:
-    """Make a cell of an equation.
+    """Make a cell from an equation.
 
     fn: a function `fn(x, R, h, ...)` as the module's docstring describes. It is run once, now, on symbols.
     Raises CellError, naming the line, for an equation that cannot be a cell.
     """
-    if fn is None:  # what @cell() says
+    if fn is None:  # written as @cell()
         raise CellError("@cell is written above a function, not None: write @cell without brackets")
     if not inspect.isfunction(fn):
         raise CellError(f"@cell is written above a function, not {fn!r}")
@@ -206,14 +206,14 @@ def _source(fn: Callable[..., Any]) -> str:
 
 
 def _run(fn: Callable[..., Any], x: _Namespace, R: _Namespace, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Run the equation; returns what it returns and its local names, which make the emitted code readable."""
+    """Run the equation. Returns its result and its local variables, whose names make the emitted code readable."""
     names: dict[str, Any] = {}
 
     def keep_locals(frame: FrameType, event: str, _: Any) -> None:
         if event == "return" and frame.f_code is fn.__code__:
             names.update(frame.f_locals)
 
-    # A profiler that is at work is left alone: cProfile cannot be put back, and names are only for people
+    # An active profiler is left alone: cProfile could not be restored, and the names serve readability only
     hook = sys.getprofile() is None
     if hook:
         sys.setprofile(keep_locals)
@@ -227,11 +227,11 @@ def _run(fn: Callable[..., Any], x: _Namespace, R: _Namespace, arguments: dict[s
 
 
 def _explain(fn: Callable[..., Any], error: Exception) -> CellError:
-    """The error that an equation raised, with the line of the equation that raised it and what is allowed."""
+    """A CellError for what an equation raised, with the line of the equation that raised it and what is allowed."""
     code = fn.__code__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
     line = (frames[-1].lineno if frames else None) or code.co_firstlineno
-    source = linecache.getline(code.co_filename, line).strip()  # nothing for what exec was given
+    source = linecache.getline(code.co_filename, line).strip()  # empty for code that exec ran
     reason = str(error) if isinstance(error, CellError) else f"{type(error).__name__}: {error}"
     if isinstance(error, TypeError) and "does not support ufuncs" in reason:
         reason = NO_NUMPY

@@ -4,11 +4,11 @@
     lstm[clip=0.5,peepholes]
     gru[candidate=relu,gate=hard_sigmoid:0.2:0.5,reset=before]
 
-A variant is a cell like any other: its equation below is traced once, with the options as constants. A name says one thing in one
-way (options sorted, defaults left out, an activation's parameters written out) and stands for one object; what equals a built-in
-cell is that cell: `lstm[peepholes]` is `lstm_peephole`.
+A variant is a cell like any other: its equation below is traced once, with the options as constants. Its name is canonical (options
+sorted, defaults left out, an activation's parameters written out), and for each name there is one object. A variant that equals a
+built-in cell is that cell: `lstm[peepholes]` is `lstm_peephole`.
 
-    clip=C           what enters an activation of a gate, biases and peepholes included, is limited to +-C   ONNX's clip
+    clip=C           the input of each gate's activation, with biases and peepholes, is limited to +-C       ONNX's clip
     cell_clip=C      the new cell state is limited to +-C before anything reads it                           TF1's cell_clip
     peepholes        i and f see the old cell state, o the new one, through a vector each
     input_forget     f = 1 - i                                                                ONNX Runtime's input_forget
@@ -83,7 +83,7 @@ def _limit(bound):
 
 
 def _without(equation: Callable[..., Any], *absent: str) -> Callable[..., Any]:
-    """The equation, to be called without these arguments, for which it has defaults."""
+    """The equation with the arguments `absent`, which have defaults, removed from its signature."""
     signature = inspect.signature(equation)
     present = [q for q in signature.parameters.values() if q.name not in absent]
     present = [q if q.kind is q.KEYWORD_ONLY else q.replace(default=q.empty) for q in present]
@@ -121,7 +121,7 @@ NAME = re.compile(r"(?P<family>[^\[\]/]*)\[(?P<options>[^\[\]]*)\]")
 
 
 class Variant(Cell):
-    """A cell made from options: of the `family`, with all its `options`. Copied and pickled by its name."""
+    """A cell of a `family`, made with `options`. It is copied and pickled by its name."""
 
     def __init__(self, fn: Callable[..., Any], family: str, options: Options) -> None:
         super().__init__(fn)
@@ -171,9 +171,9 @@ def _read(name: str) -> tuple[str, Options]:
 
 
 def make(family: str, options: Mapping[str, Any]) -> Cell:
-    """The cell of a family with these options, in the form in which `options_of` gives them; the others are the defaults.
+    """The cell of a family with these options, in the form that `options_of` returns; options that are missing have their defaults.
 
-    Raises ValueError where two options exclude each other.
+    Raises ValueError if two options exclude each other.
     """
     defaults = FAMILIES[family][1]
     chosen = {name: options.get(name, default) for name, default in sorted(defaults.items())}
@@ -196,7 +196,7 @@ def _make(family: str, items: tuple[tuple[str, Any], ...]) -> Cell:
 
 
 def _value(option: str, text: str) -> Any:
-    """What an option's text means. Raises ValueError for what it may not be."""
+    """The value of an option from its text. Raises ValueError for a text that the option does not allow."""
     if option in ("peepholes", "input_forget", "coupled"):
         if text:
             raise ValueError(f"{option} is written without a value, not {option}={text}")

@@ -1,8 +1,7 @@
 """The command `rnnbench`.
 
-Exit status: 0 all is well; 1 something disagrees with the reference or failed; 2 the command was used wrongly. And as
-usual in shells: 130 after Ctrl-C or a request to terminate (SIGTERM), which a cancelled job gets; 141 when the reader of a pipe
-has gone.
+Exit status: 0 all is well; 1 something disagrees with the reference or failed; 2 the command was used wrongly; 3 a gate is
+inconclusive. And as usual in shells: 130 after Ctrl-C or SIGTERM, which a cancelled job gets; 141 if the reader of a pipe is gone.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from rnnbench.cli.values import UsageError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. argv: without the program's name; None takes the process's own."""
-    if argv is None:  # what is kept, saved and cleared away at Ctrl-C is so whoever ends the program
+    if argv is None:  # a process of our own: SIGTERM ends it like Ctrl-C, with everything saved and cleaned up
         signal.signal(signal.SIGTERM, _terminate)
         sys.unraisablehook = _again_after(sys.unraisablehook)
         for name in ("stdout", "stderr"):
@@ -41,18 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"rnnbench: {error}", file=sys.stderr)
         return 2
-    except MemoryError as error:  # of our own checks, which come before anything is done; NumPy's says a size, too
+    except MemoryError as error:  # from our own checks, before any work is done, or NumPy's, which also names a size
         print(f"rnnbench: {str(error) or 'there is not enough memory'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nrnnbench: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python flushes standard output once more at its exit; that must not fail again
+        # Python flushes standard output once more when it exits; that must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        # a full disk under standard output; what a command writes elsewhere it answers for itself
+        # the disk under standard output is full; commands handle the errors of other files themselves
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO) or error.filename is not None:
             raise
         print(f"rnnbench: the output cannot be written: {error.strerror}", file=sys.stderr)
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Do what Ctrl-C would; a job in a shell's background ignores that, and has to end all the same."""
+    """Do what Ctrl-C would do, also in a shell's background job, which ignores Ctrl-C but has to end."""
     handler = signal.getsignal(signal.SIGINT)
     _PENDING.clear()
     (handler if callable(handler) else signal.default_int_handler)(number, frame)
@@ -77,9 +76,9 @@ _PENDING: list[Any] = []  # interruptions that could not be raised where they st
 
 
 def _again_after(before: Callable[[Any], object]) -> Callable[[Any], None]:
-    """A hook for exceptions that Python cannot raise where they struck: an interruption is repeated, others go to `before`.
+    """A hook for exceptions that Python cannot raise where they occur: an interruption is repeated later, others go to `before`.
 
-    While LLVM compiles, Python runs as its callback, and while a process forks in hooks; a KeyboardInterrupt ends there.
+    Python code runs in a callback while LLVM compiles, and in hooks while a process forks; a KeyboardInterrupt is lost there.
     """
 
     def hook(unraisable: Any) -> None:
@@ -87,7 +86,7 @@ def _again_after(before: Callable[[Any], object]) -> Callable[[Any], None]:
             before(unraisable)
             return
         _PENDING.append(unraisable.exc_value)
-        later = threading.Timer(0.1, _interrupt)  # by then the callback has returned; if not, this comes round again
+        later = threading.Timer(0.1, _interrupt)  # if the callback has not returned by then, this happens again
         later.daemon = True
         later.start()
 
@@ -96,7 +95,7 @@ def _again_after(before: Callable[[Any], object]) -> Callable[[Any], None]:
 
 def _interrupt() -> None:
     """Send SIGTERM to the main thread, which counts as Ctrl-C even where that is ignored."""
-    if hasattr(signal, "pthread_kill"):  # it wakes a thread that waits, too
+    if hasattr(signal, "pthread_kill"):  # it also wakes a thread that waits
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
     else:
         _thread.interrupt_main(signal.SIGTERM)

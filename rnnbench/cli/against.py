@@ -15,11 +15,11 @@ from rnnbench.cli.values import UsageError
 
 HEAD = ["backend", "against", "dtype", "cases", "skipped", "disagree", "difference", "allowed", "used", "largest in"]
 DEFAULT_COUNT = 200
-SHOWN = 10  # disagreements told one by one
+SHOWN = 10  # disagreements that are listed one by one
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Random cases on our backends and the peers named; then a row for each pair and dtype with its largest difference."""
+    """Run random cases on our backends and the named peers; then print the largest difference of each pair and dtype."""
     ours = _ours(arguments)
     directions = DIRECTIONS if arguments.direction == "both" else (arguments.direction,)
     count = DEFAULT_COUNT if arguments.count is None else arguments.count
@@ -46,13 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
     for peer in arguments.against:
         print(f"{peer}: {words.get(peer, 'ran nothing')}")
     table = [[*HEAD], *(_row(peer, group) for (_, peer, _), group in groups.items() if group.found)]
-    ends = [row.pop() for row in table]  # sentences, which want the left
+    ends = [row.pop() for row in table]  # sentences, which are aligned left
     print("\n".join(f"{line}  {end}" for line, end in zip(columns(table, left=3), ends, strict=True)))
     return _summary(list(groups.values()), progress.done, len(cases))
 
 
 def _ours(arguments: argparse.Namespace) -> list[str]:
-    """The backends named, else our own, without those they are compared with: a backend always agrees with itself."""
+    """The named backends, else our own except those they are compared with: a backend always agrees with itself."""
     same = [name for name in arguments.backends or () if name in arguments.against]
     if same:
         raise UsageError(f"--against {same[0]} would compare {same[0]} with itself; leave it out of --backends")
@@ -76,7 +76,7 @@ def _row(peer: str, group: Group) -> list[str]:
 
 
 def _summary(groups: list[Group], done: int, asked: int) -> int:
-    """Skips by reason, disagreements one by one, and the exit status."""
+    """Print the reasons of skips and the first disagreements, and return the exit status."""
     reasons = sorted({(group.cell, reason) for group in groups for reason in group.reasons})
     for peer, reason in reasons:
         print(paint(f"skipped on {peer}: {reason}", "skipped", sys.stdout))

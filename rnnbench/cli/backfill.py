@@ -13,7 +13,7 @@ from rnnbench.cli.values import UsageError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure earlier commits, one after the other; 1 where one of them could not be measured, 130 after Ctrl-C."""
+    """Measure earlier commits, one after the other. Returns 1 if one of them could not be measured, 130 after Ctrl-C."""
     try:
         root = find_checkout(Path.cwd(), "backfill")
         results_dir = Path(arguments.results or root / "results")

@@ -13,7 +13,7 @@ from rnnbench.bench.verify import Verification
 from rnnbench.cli import against, values
 from rnnbench.cli.terminal import Progress, paint
 
-SHOWN = 20  # disagreements told one by one
+SHOWN = 20  # reasons for disagreements that are listed one by one
 HEAD = ("cell", "backend", "dtype", "cases", "error", "allowed", "used", "of")
 
 
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     named = arguments.backends or backends.OWN
     groups = list(check.cases(arguments.cells, named, arguments.dtypes, directions, seed=arguments.seed))
     progress = Progress(sum(map(len, groups)))
-    # rows are printed as they come, so a name's column is as wide as the longest one to come
+    # rows are printed as they complete, so the widths of the names' columns are set beforehand
     widths = [max(len(name), *(len(getattr(cases[0], name)) for cases in groups)) for name in HEAD[:3]]
     form = " ".join(f"{{:<{width}}}" for width in widths) + " {:>5} {:>9} {:>9} {:>6}  {}"
     print(form.format(*HEAD), flush=True)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(group: check.Group, form: str) -> str:
-    """A line of the table in this form: the case that used most of its tolerance stands for its group."""
+    """A line of the table, formatted by `form`. The case that used most of its tolerance stands for its group."""
     worst, names = group.worst, (group.cell, group.backend, group.dtype, str(len(group.found)))
     if worst is None:
         status = "failed" if group.count("failed") else "skipped"

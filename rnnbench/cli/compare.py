@@ -16,7 +16,7 @@ HIDDEN_SIZES, BATCH_SIZES, SEQ_LENS = [128], [16], [64]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare case after case, then print everything in the format asked for; after Ctrl-C, what has been measured."""
+    """Compare the backends case by case, then print all rows in the requested format; after Ctrl-C, those measured so far."""
     values.use_threads(arguments.threads)
     if arguments.task is not None:
         from rnnbench.cli import compare_task

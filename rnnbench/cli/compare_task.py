@@ -12,12 +12,12 @@ from rnnbench.cli.comparison import Columns, Row, number, ratio_of, run_cases, t
 from rnnbench.cli.values import UsageError
 
 HIDDEN_SIZES, BATCH_SIZES, SEQ_LENS = [100, 512], [32], [20]
-# what the comparison without --task takes, and the word model has nothing to do with
+# options of the comparison without --task that do not apply to the word model
 NOT_OF_TASKS = ("--input-sizes", "--lengths", "--layers", "--bidirectional", "--direction")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare case after case, then print everything in the format asked for; after Ctrl-C, what has been measured."""
+    """Compare the backends case by case, then print all rows in the requested format; after Ctrl-C, those measured so far."""
     for option in NOT_OF_TASKS:
         if getattr(arguments, option.removeprefix("--").replace("-", "_")):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""What all comparisons of backends share: case after case in turn, then rows in the format that was asked for."""
+"""What all comparisons of backends share: running the cases in turn, and printing rows in the requested format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Case = TypeVar("Case")
 
 @dataclass(frozen=True)
 class Columns:
-    """How rows are shown: as CSV the values of `keys`; as a table `title` of the first row, `head`, and `cells` of each row."""
+    """How rows are shown: in CSV the values of `keys`; in a table `title` of the first row, `head`, and `cells` of each row."""
 
     keys: Sequence[str]
     head: list[str]
@@ -33,7 +33,7 @@ def run_cases(
     shown: Columns,
     format: str,
 ) -> int:
-    """Compare case after case, then print all rows; after Ctrl-C, what has been measured. Returns the exit status."""
+    """Compare case by case, then print all rows; after Ctrl-C, those measured so far. Returns the exit status."""
     progress = Progress(len(cases))
     rows: list[Row] = []
     interrupted = False
@@ -51,7 +51,7 @@ def run_cases(
     if interrupted:
         print(f"rnnbench: interrupted after {progress.done} of {counted(len(cases), 'case')}", file=sys.stderr)
         return 130
-    if all(row["status"] == "skipped" for row in rows):  # as of a check that verified nothing
+    if all(row["status"] == "skipped" for row in rows):  # a failure, like a check that verified nothing
         print("rnnbench: nothing was timed: every backend was skipped", file=sys.stderr)
         return 1
     return 1 if any(row["status"] in ("wrong", "failed") for row in rows) else 0
@@ -85,7 +85,7 @@ def _print(rows: list[Row], shown: Columns, format: str) -> None:
 
 
 def _print_table(rows: list[Row], shown: Columns) -> None:
-    """Cases apart from each other by an empty line; what has no time says why in its place."""
+    """Print the cases, separated by empty lines; a row without a time says why."""
     lines = columns([shown.head] + [shown.cells(row) for row in rows], left=3)
     yardstick, ratios = rows[0]["backend"], any(row["ratio"] is not None for row in rows)
     meaning = f"ratio: time divided by that of {yardstick}"

@@ -14,7 +14,7 @@ FOLDERS = ("results", "html_dir")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the completion script of a shell. Cells complete by name; a file of one's own has to be typed."""
+    """Print a shell's completion script. It completes the names of built-in cells, but not cells in files."""
     parser, commands = build()
     for command in commands.values():
         for action in command._actions:

@@ -11,7 +11,7 @@ from rnnbench.tasks.batches import DataError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one of the worked programs and print each line when it is there."""
+    """Run one of the worked programs and print each line as soon as it is there."""
     values.use_threads(arguments.threads)
     program = importlib.import_module(f"rnnbench.tasks.{arguments.name.replace('-', '_')}")
     try:

@@ -18,20 +18,15 @@ from rnnbench.cli.terminal import Progress, columns, paint
 from rnnbench.cli.values import UsageError
 from rnnbench.files import replace_text, require_writable
 
-STATUS = {
-    "slower": "wrong",
-    "wrong": "wrong",
-    "missing": "skipped",
-    "inconclusive": "skipped",
-    "faster": "ok",
-}  # colours
+# verdict -> the status in whose colour it is shown
+STATUS = {"slower": "wrong", "wrong": "wrong", "missing": "skipped", "inconclusive": "skipped", "faster": "ok"}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the gate and print what it found: 0 pass, 1 regression or wrong, 3 inconclusive; GateError is wrong usage, 2."""
+    """Run the gate and print its findings. Returns 0 pass, 1 regression or wrong, 3 inconclusive; a GateError is wrong usage, 2."""
     try:
         for path in filter(None, (arguments.markdown, arguments.json)):
-            require_writable(path)  # now, and not after minutes of measuring
+            require_writable(path)  # fail now, not after minutes of measuring
         result = _gate(arguments)
         _print(result, arguments.format)
         if arguments.markdown:

@@ -12,7 +12,7 @@ from rnnbench.cli.values import UsageError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check and measure the GPU into a folder. 1 when there is none, or when something is wrong or failed."""
+    """Check and measure the GPU, with results in a folder. Returns 1 if there is no GPU, or something is wrong or failed."""
     folder = Path(arguments.folder)
     try:
         bad = gpu.run(folder, arguments.minutes, lambda part: print(f"rnnbench: {part}", file=sys.stderr, flush=True))

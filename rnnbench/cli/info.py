@@ -15,7 +15,7 @@ from rnnbench.cli.terminal import columns
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the machine, the libraries, and the backends, with the reason for those that cannot be used."""
+    """Print the machine, the libraries and the backends, with the reason for each backend that cannot be used."""
     values.use_threads(arguments.threads)
     facts = describe() | {"threads": get_threads()}
     if not arguments.no_peak:

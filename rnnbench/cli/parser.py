@@ -1,6 +1,6 @@
-"""The commands and their options. Nothing here imports what a command needs to run: `--help` has to be quick.
+"""The commands and their options. Nothing here imports what a command needs to run, because `--help` has to be quick.
 
-The docstring of a command's function is what its `--help` says.
+The docstring of the function that adds a command's options is the command's help text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CELL = "lstm, gru, ... or path/to/file.py:name for a cell of your own"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but an error is one sentence and never ends the process itself."""
+    """An ArgumentParser whose errors are one sentence and do not end the process."""
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with `message` and how to get help."""
@@ -371,14 +371,14 @@ def _threads(parser: Parser) -> None:
     )
 
 
-# name: what the program shows; it is the module of rnnbench.tasks that is called like it
+# name -> what the program shows; the name is that of a module of rnnbench.tasks
 EXAMPLES = {
     "by-hand": "two units, two steps, every number shown",
     "text-classifier": "an LSTM of four separate gates: which package of the standard library is a docstring from?",
     "dynamic-rnn": "TensorFlow 1's cells under dynamic_rnn: lengths, time- or batch-major, states as a tuple or joined",
     "unrolled": "an LSTM with a loss at every step, its state carried from chunk to chunk, against an exact floor",
 }
-# name: (what the list of commands says, the function that adds its options and describes it)
+# name -> (its line in the list of commands, the function that adds its options and whose docstring is its help)
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "info": ("the machine, the libraries, and which backends can run here", _info),
     "check": ("check backends against the reference", _check),

@@ -10,7 +10,7 @@ from rnnbench.cli.values import UsageError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show saved results; 1 when one of them is wrong or failed."""
+    """Show saved results. Returns 1 if one of them is wrong or failed."""
     return show(
         arguments.results or "results",
         arguments.machine,
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(*arguments: Any, **options: Any) -> int:
-    """`report.main`, whose arguments these are, with its errors as UsageError."""
+    """Call `report.main` with these arguments, and raise its errors as UsageError."""
     try:
         return report.main(*arguments, **options)
     except report.ReportError as error:

@@ -25,12 +25,12 @@ from rnnbench.cli.terminal import Progress, paint
 from rnnbench.cli.values import UsageError
 from rnnbench.report import MissingLibrary
 
-# A disk that is full or over its quota, a folder that may not be written.
+# The errors of a disk that is full or over its quota, and of a folder that may not be written.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run a suite and show its report. 1 when a benchmark failed or disagreed, 130 when it was interrupted."""
+    """Run a suite and show its report. Returns 1 if a benchmark failed or disagreed, 130 if it was interrupted."""
     values.use_threads(arguments.threads)
     for pattern in arguments.bench:
         try:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _alone(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
-    """`_measure` while nobody else writes there, and a sentence where the disk does not take the results."""
+    """Call `_measure` while no other run writes there. Raises UsageError if one does, or if results cannot be written."""
     folder = results_dir.absolute() / asv_machine(arguments.machine)["machine"]
     require_place(folder)
     folder = folder.resolve()
@@ -108,7 +108,7 @@ def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> in
 
 
 def _compile(planned: list[Measurement]) -> None:
-    """Compile what the suite needs before any clock runs, on all processors at once."""
+    """Compile the kernels that the suite needs, on all processors at once, before anything is timed."""
     groups = kernel_groups(case for case in map(case_of, planned) if case is not None)
     if not groups:
         return
@@ -125,13 +125,13 @@ def _compile(planned: list[Measurement]) -> None:
 
 
 def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
-    """Run the suite, telling each result as it comes. Returns the results and whether Ctrl-C ended it early."""
+    """Run the suite and print each result as it comes. Returns the results and whether Ctrl-C ended the run early."""
     progress, interrupted = Progress(len(plan)), False
     done: list[Measurement] = []
     progress.show(describe_one(plan[0][2]))
     try:
         for measurement in suite.run():
-            done.append(measurement)  # first of all: Ctrl-C may come at any moment, and this one is on disk
+            done.append(measurement)  # first of all: Ctrl-C may come at any moment, and this result is on disk
             progress.clear()
             outcome = _number(measurement) if measurement.status == "ok" else measurement.status
             outcome = paint(outcome, measurement.status, sys.stdout)
@@ -147,7 +147,7 @@ def _follow(suite: Suite, plan: list[Any]) -> tuple[list[Measurement], bool]:
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
-    """What the benchmark processes have to know. Files of cells get whole paths: those processes run elsewhere."""
+    """The environment variables of the benchmark processes. Cells' files get absolute paths: these processes run elsewhere."""
     environment = {"RNNBENCH_SUITE": arguments.suite}
     if arguments.cells:
         whole = [os.path.abspath(cell) if ".py" in cell else cell for cell in arguments.cells]

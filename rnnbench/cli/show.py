@@ -10,14 +10,14 @@ from rnnbench.params import Spec
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is derived from a cell's equation, and how the backend would run it where that is a choice."""
+    """Print what is derived from a cell's equation and, given the sizes, which kernel the backend would choose for it."""
     cell, H, B = cells.find(arguments.cell), arguments.hidden_size, arguments.batch_size
     if B and not H:
         raise UsageError("--batch-size shows a kernel's plan, which needs --hidden-size too")
     if H and B:
         try:
             plan = backends.explain(arguments.backend, Spec(cell, arguments.input_size or H, H), B)
-        except ValueError as error:  # a kernel that is forced and does not suit
+        except ValueError as error:  # a kernel is forced that cannot run the layer
             raise UsageError(str(error)) from error
         if plan is not None:
             print(f"# Plan\n\n{plan}")

@@ -1,4 +1,4 @@
-"""What the commands print with: a table, colours where they are wanted, and one line of progress that goes away."""
+"""The output of commands: tables, colours where they are wanted, and a line of progress that goes away."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-# What stands for a sign of ours where standard output cannot encode it; any other character is written as \xe9, \u2265 and so on.
+# Replacements for signs that standard output cannot encode; any other such character is written as \xe9, \u2265 and so on.
 PLAIN = {"×": "x", "µ": "u", "–": "-", "·": "."}
 COLOURS = {"ok": "32", "skipped": "33", "wrong": "31;1", "failed": "31;1"}  # by status
-SECONDS_BETWEEN_LINES = 60.0  # of a log
+SECONDS_BETWEEN_LINES = 60.0  # of progress in a log
 
 
 def paint(text: str, status: str, stream: TextIO) -> str:
@@ -24,10 +24,10 @@ def paint(text: str, status: str, stream: TextIO) -> str:
 
 
 def never_fail(stream: object) -> None:
-    """Have a text stream write something for what its encoding lacks, such as the × of a ratio in ASCII or – in Latin-1.
+    """Make a text stream replace characters that its encoding lacks, such as the × of a ratio in ASCII or – in Latin-1.
 
-    A stream that was told what to do instead (PYTHONIOENCODING=ascii:replace) stays so, as does one that is
-    not a file of Python's.
+    A stream with an error handler of its own (PYTHONIOENCODING=ascii:replace) is left as it is, and so is one that is not a
+    file of Python's.
     """
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         codecs.register_error("rnnbench.plain", _plain)
@@ -35,7 +35,7 @@ def never_fail(stream: object) -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What codecs ask for in the place of characters that cannot be encoded, and where to go on."""
+    """An error handler for codecs: the replacement for characters that cannot be encoded, and where to continue."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     written = b""
@@ -48,7 +48,7 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Rows of cells as lines with aligned columns; the first `left` columns to the left, the others to the right."""
+    """Rows of cells as lines with aligned columns: the first `left` columns on the left, the others on the right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -61,9 +61,9 @@ def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
 
 
 class Progress:
-    """How far long work has come, on standard error: in a terminal one line that rewrites itself, in a log a line now and then.
+    """The progress of long work, on standard error: in a terminal a line that rewrites itself, in a log a line now and then.
 
-    total: steps of the whole work.
+    total: the number of steps.
     """
 
     def __init__(self, total: int) -> None:
@@ -81,16 +81,16 @@ class Progress:
             print(self.count(), what, file=sys.stderr, flush=True)
 
     def step(self) -> None:
-        """One more step is done."""
+        """Count one more step as done."""
         self.done += 1
 
     def count(self) -> str:
-        """As "[ 7/84] 0:31"."""
+        """The present step and the time so far, as in "[ 7/84] 0:31"."""
         seconds = int(time.monotonic() - self.start)
         return f"[{self.done + 1:>{len(str(self.total))}}/{self.total}] {seconds // 60}:{seconds % 60:02}"
 
     def clear(self) -> None:
-        """Leave the line empty for what is printed next."""
+        """Empty the line for whatever is printed next."""
         if self.live:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()

@@ -25,11 +25,11 @@ from rnnbench.tasks.optimisers import SGD, Adam, Optimiser
 from rnnbench.tasks.training import Data, Diverged, Interrupted, Row, Training
 
 Settings = dict[str, Any]
-ABSURD = 10  # a loss so many times that of a guess among all classes is no learning any more
+ABSURD = 10  # a training has diverged if its loss is this many times that of a guess among all classes
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, print as it goes, and write what was asked for. 1 where the training diverged, 130 after Ctrl-C."""
+    """Train, print as it goes, and write the requested files. Returns 1 if the training diverged, 130 after Ctrl-C."""
     values.use_threads(arguments.threads)
     try:
         train_files.check(arguments)
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (DataError, CheckpointError) as error:
         raise UsageError(str(error)) from error
     except OSError as error:
-        if error.filename is None:  # of standard output, whose reader is gone or whose disk is full: `main` knows
+        if error.filename is None:  # standard output's reader is gone or its disk is full, which `main` handles
             raise
         raise UsageError(f"{error.filename}: {error.strerror}") from error
 
@@ -75,7 +75,7 @@ def _train(arguments: argparse.Namespace) -> int:
             )
         training.restore(arguments.resume)
     print(f"{about['text']}; {about['model']}, {arguments.backend}, {in_words()}", flush=True)
-    status = _go_on(training, arguments)
+    status = _run_training(training, arguments)
     if arguments.metrics is not None:
         metrics.write_rows(training.rows, arguments.metrics, training.columns)
     if arguments.plot is not None:
@@ -85,8 +85,8 @@ def _train(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _go_on(training: Training, arguments: argparse.Namespace) -> int:
-    """Run with a line for each row, and above the next one a bar that says how far it is."""
+def _run_training(training: Training, arguments: argparse.Namespace) -> int:
+    """Run a new or resumed training, with a line for each row and the progress below it. Returns the exit status."""
     if arguments.resume is not None and training.epoch >= arguments.epochs:
         print(
             f"{arguments.epochs} of {arguments.epochs} epochs are done; to train further, use --epochs {training.epoch + 1} or more"
@@ -101,7 +101,7 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
         progress.clear()
         try:
             print(_line(row, arguments.epochs, unit), flush=True)
-        except BrokenPipeError as error:  # nobody reads on: end as Ctrl-C does, with a checkpoint
+        except BrokenPipeError as error:  # nobody reads any more: end as after Ctrl-C, with a checkpoint
             gone.append(error)
             signal.raise_signal(signal.SIGINT)
 
@@ -141,15 +141,15 @@ def _go_on(training: Training, arguments: argparse.Namespace) -> int:
 
 
 def _loss(training: Training) -> float:
-    """Of the parameters that the training ends with: held out, where anything was."""
+    """The loss of the parameters that the training ends with, on the held-out data if there is any."""
     rows = [row for row in training.rows if row["kind"] == "epoch"]
     losses = [row["loss"] if row["held_out_loss"] is None else row["held_out_loss"] for row in rows]
-    # an early stop goes back to the best parameters
+    # an early stop restores the best parameters
     return 0.0 if not losses else min(losses) if training.stopped_early else float(losses[-1])
 
 
 def _run_options(arguments: argparse.Namespace) -> list[str]:
-    """What was chosen for this run and is not in the checkpoint."""
+    """The options chosen for this run that are not kept in the checkpoint."""
     chosen = {name: getattr(arguments, name) for name in RUN[arguments.task]}
     return [
         word
@@ -160,9 +160,9 @@ def _run_options(arguments: argparse.Namespace) -> list[str]:
 
 
 def _line(row: Row, epochs: int, unit: str) -> str:
-    """A row for people to read."""
+    """A row as text for people."""
     form: dict[str, Callable[[float], str]] = {
-        # of a model that has diverged or learnt nothing these may have 300 digits
+        # these may have 300 digits if the model has diverged or learnt nothing
         "loss": lambda value: f"{value:.4f}" if value < 1e6 else f"{value:.1e}",
         "accuracy": "{:.1%}".format,
         "perplexity": lambda value: f"{value:.1f}" if value < 1e6 else f"{value:.1e}",
@@ -181,7 +181,9 @@ def _line(row: Row, epochs: int, unit: str) -> str:
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
-    """What the training is, from the command line, the checkpoint to go on from, and the defaults; and what that one tells."""
+    """The settings of the training, from the command line, the checkpoint to resume and the defaults; and what else the checkpoint
+    says about itself.
+    """
     known, given = SETTINGS[arguments.task], vars(arguments)
     chosen = {name: given[name] for name in known if given[name] is not None}
     # a training may be resumed from another folder
@@ -200,7 +202,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
             raise UsageError(
                 f"{arguments.resume} was made with {flag} {settings.get(name)}, not {value}; leave out {flag} or --resume"
             )
-    values.cell(settings["cell"])  # its file may be gone
+    values.cell(settings["cell"])  # raises UsageError if its file is gone
     return settings, about
 
 

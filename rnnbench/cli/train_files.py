@@ -1,4 +1,4 @@
-"""The files of `rnnbench train`: what cannot be written, or must not be, is refused before any work is done for it."""
+"""The files of `rnnbench train`: those that cannot or must not be written are refused before any work is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(arguments: argparse.Namespace) -> None:
         if path is None:
             continue
         target = Path(path).resolve()
-        # the checkpoint that is gone on from may be the one that is kept up to date
+        # a training may keep the checkpoint up to date that it was resumed from
         if target in seen and (seen[target], option) != ("--resume", "--save"):
             raise UsageError(f"{seen[target]} and {option} are both {path}; give each a file of its own")
         seen[target] = option
@@ -46,10 +46,10 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _check_unnamed(arguments: argparse.Namespace) -> None:
-    """Refuse to begin where the checkpoint could not be left that nobody has named: Ctrl-C would lose the training."""
+    """Without --save, refuse to begin if Ctrl-C could not write the checkpoint, because the training would be lost."""
     path = arguments.resume or free_name(arguments.task)
     if arguments.resume is not None and not os.path.isfile(path):
-        return  # reading it says so
+        return  # reading it will raise an error
     try:
         require_writable(path)
     except OSError as error:
@@ -60,7 +60,7 @@ def _check_unnamed(arguments: argparse.Namespace) -> None:
 
 
 def free_name(task: str) -> str:
-    """rnnbench-<task>.npz, rnnbench-<task>-2.npz, ... : what no file has yet; an earlier checkpoint is not written over.
+    """The first of rnnbench-<task>.npz, rnnbench-<task>-2.npz, ... that does not exist: no earlier checkpoint is overwritten.
 
     task: of `rnnbench train`.
     """

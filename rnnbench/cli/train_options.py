@@ -1,4 +1,4 @@
-"""The options of `rnnbench train`. What makes a training what it is has its default in SETTINGS, and a checkpoint keeps it."""
+"""The options of `rnnbench train`. Those that define a training have their defaults in SETTINGS and are kept in its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rnnbench import backends
 from rnnbench.cli import values
 
-# the values of a task's options where neither the command line nor a checkpoint gives one
+# the defaults of a task's options, for those that neither the command line nor a checkpoint gives
 _COMMON: dict[str, Any] = {"cell": "lstm", "dtype": "float32", "seed": 0, "patience": None}
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": _COMMON
@@ -20,7 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # the language model's original steps: one sentence each, plain gradient descent
 ORIGINAL_WORDS = {"batch_size": 1, "learning_rate": 0.005, "clip": None}
 EPOCHS = {"digits": 60, "words": 10}
-# what may be chosen anew when a training goes on, and is the default where nothing is said; --epochs are the checkpoint's then
+# options that may be chosen anew when a training is resumed, with their defaults; --epochs then defaults to the checkpoint's
 _RUN: dict[str, Any] = {"backend": "numba-cpu", "threads": None, "metrics": None, "plot": None}
 RUN: dict[str, dict[str, Any]] = {
     "digits": _RUN | {"every": 20},

@@ -1,4 +1,4 @@
-"""Values on the command line: what they may be, and a sentence that says what would work for those that may not."""
+"""Parsers of values on the command line. For one that is not allowed, a sentence says what would work."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _parts(what: str, text: str) -> list[str]:
     if not parts:
         raise UsageError(f"at least one {what} is needed, separated by commas; got {text!r}")
     for k, part in enumerate(parts):
-        if part in parts[:k]:  # left out, it would be missing from the results without a word
+        if part in parts[:k]:  # an error, because it would be missing from the results if it were silently left out
             raise UsageError(f"{what} {part} is named twice; leave one of the two out")
     return parts
 
@@ -96,14 +96,14 @@ def fraction(what: str, example: float) -> Callable[[str], float]:
 
 
 def machine(text: str) -> str:
-    """What to call a machine: the name of a folder in the results' folder, and never a path out of it or below it."""
+    """A machine's name, which becomes that of a folder in the results' folder and so must not be a path."""
     if text.strip() in ("", ".", "..") or set(text) & set("/\\\0"):
         raise UsageError(f"--machine must be a folder's name, such as my-desk, without / or \\; got {text!r}")
     return text
 
 
 def cell(text: str) -> str:
-    """A cell's name, or "path/to/file.py:name"; the cell is found now, so that later uses cannot fail."""
+    """A cell's name, or "path/to/file.py:name". The cell is looked up at once, so that later uses cannot fail."""
     try:
         cells.find(text)
     except ValueError as error:  # CellError is one
@@ -157,7 +157,7 @@ def own_backend(text: str) -> str:
 
 
 def use_threads(count: int | None) -> None:
-    """Compute with `count` threads from now on, in every backend; None leaves it at all there are."""
+    """Compute with `count` threads from now on, in every backend; None changes nothing."""
     if count is None:
         return
     from rnnbench.backends.threads import set_threads

@@ -53,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # `layouts` alone is used by backends, which may not load what uses them
+    # on demand, because backends import `layouts`, and the other modules import `RNN`, which needs the backends
     if name in __all__:
         return getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,11 +14,11 @@ from .layouts import NamedArrays, forget_bias_in_biases
 
 
 class InteropError(ValueError):
-    """Something that the other side cannot express, or a file that holds something else; the message says what would work."""
+    """The other format cannot express something, or a file does not hold what it should; the message says what would work."""
 
 
 def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **options: Any) -> RNN:
-    """An RNN of `cell` with these parameters, from whose shapes and dtype its sizes follow.
+    """An RNN of `cell` with these parameters, whose shapes and dtype determine its sizes and dtype.
 
     arrays: under PyTorch's names. backend: of the RNN. options: `num_layers`, `bidirectional`, `batch_first`, `reverse` and the
     cell's numbers.
@@ -42,7 +42,7 @@ def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **option
             backend=backend,
             **options,
         )
-    except ValueError as error:  # whose sentence names the option and what would work
+    except ValueError as error:  # its message names the option and what would work
         raise InteropError(str(error)) from error
     try:
         rnn.load(arrays)
@@ -52,16 +52,16 @@ def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **option
 
 
 def spec_of(rnn: RNN) -> Spec:
-    """What the network is, for a converter that writes it. Raises TypeError for anything but an RNN."""
+    """The spec of a network that is to be converted. Raises TypeError for anything but an RNN."""
     if not isinstance(rnn, RNN):
         raise TypeError(f"the first argument must be the rnnbench.RNN to write or convert; got {type(rnn).__name__}")
     return rnn.spec
 
 
 def with_forget_bias(rnn: RNN) -> NamedArrays:
-    """The parameters, with the run-time forget_bias added to the forget gate's bias, for formats that have no other.
+    """The parameters, with the run-time forget_bias added to the forget gate's bias, for formats without such a number.
 
-    Raises InteropError where there is a forget_bias and no bias to add it to.
+    Raises InteropError if there is a forget_bias but no bias to add it to.
     """
     spec = rnn.spec
     if spec.numbers.get("forget_bias") and not spec.bias:
@@ -71,7 +71,10 @@ def with_forget_bias(rnn: RNN) -> NamedArrays:
 
 
 def refuse(options: Mapping[str, Any], defaults: Mapping[str, Any], there: str, known: Sequence[str] = ()) -> None:
-    """Raise InteropError for the first option of a cell, not among `known`, that differs from its default: `there` lacks it."""
+    """Raise InteropError for the first of a cell's options that is not among `known` and differs from its default.
+
+    options, defaults: name -> value, where `defaults` has every name. there: the format that lacks the option, for the message.
+    """
     for name, value in options.items():
         if name not in known and value != defaults[name]:
             written = name if value is True else f"{name}={value}"

@@ -1,8 +1,8 @@
-"""Keras 3's LSTM, GRU and SimpleRNN, alone, in `Bidirectional`, or several as layers of one network. `batch_first` both ways.
+"""Keras 3's LSTM, GRU and SimpleRNN, alone, in `Bidirectional`, or several as layers of one network.
 
-Two things belong to the layer and not to its weights: a layer with `go_backwards` gives its outputs in the order in which it
-computes them, the last step's first, while an RNN with `reverse` gives each at its own step; and `return_sequences` chooses among
-outputs, all of which an RNN always gives.
+Keras' layers are batch-major, and so are the RNNs made from them (`batch_first`). Two properties of a layer are not converted: a
+layer with `go_backwards` returns its outputs in the order in which it computes them, the last step's first, while an RNN with
+`reverse` returns each at its own step; and `return_sequences` chooses among the outputs, all of which an RNN always returns.
 
 Source: https://keras.io/api/layers/recurrent_layers/
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from keras.layers import Layer
 
 CLASSES = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "rnn"}
-# Keras' name of an activation, with the parameters that the name stands for there, and ours
+# Keras' name of an activation -> ours, with the parameters that Keras' name stands for
 ACTIVATIONS = {
     "elu": "elu:1",
     "hard_sigmoid": f"hard_sigmoid:{1 / 6!r}:0.5",
@@ -45,7 +45,7 @@ ARGUMENTS = {
 
 
 def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> RNN:
-    """An RNN with the parameters of a built Keras layer, or of several of one kind, the first one lowest.
+    """An RNN with the parameters of a built Keras layer, or of several of one kind, the lowest first.
 
     Activations, `use_bias`, `reset_after`, `go_backwards`, `Bidirectional` and the dtype are kept; backend: of the RNN.
     Raises InteropError for other layers, activations that only Keras has, dropout, a merge_mode other than "concat", and weights
@@ -68,14 +68,14 @@ def from_keras(layers: Layer | Sequence[Layer], backend: str = "numba-cpu") -> R
             weights = [convert_to_numpy(weight.value) for weight in part.weights]
             try:
                 arrays |= arrays_from(cell, weights, suffix)
-            except ValueError as error:  # of a layer whose weights are not as its class makes them
+            except ValueError as error:  # the weights' shapes are not those that the layer's class makes
                 raise InteropError(f"the layer {part.name} does not convert: {error}") from error
     options = {"num_layers": len(stack), "bidirectional": bidirectional, "reverse": reverse, "batch_first": True}
     return network(cell, arrays, backend, **options)
 
 
 def _describe(layer: Layer) -> tuple[Cell, int, bool, bool]:
-    """The cell of a layer, its units, whether it reads both ways, and whether backwards only."""
+    """The cell of a layer, its units, whether it reads both ways, and whether it only reads backwards."""
     if type(layer).__name__ == "Bidirectional":
         if layer.merge_mode != "concat":
             raise InteropError(
@@ -161,7 +161,7 @@ def to_keras(rnn: RNN, **options: Any) -> list[Layer]:
 
 
 def _keras() -> Any:
-    """Keras. Raises InteropError where what it computes with is missing: TensorFlow, unless KERAS_BACKEND says otherwise."""
+    """Import Keras. Raises InteropError if the library it computes with is missing: TensorFlow, or what KERAS_BACKEND names."""
     try:
         import keras
     except ModuleNotFoundError as error:

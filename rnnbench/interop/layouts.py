@@ -8,7 +8,7 @@ ONNX call c and TensorFlow j, n what Keras and ONNX call h, z what TensorFlow ca
 A gate that ONNX stores but a cell lacks (the forget gate where it is 1 - i) is stored as zeros and dropped on the way back.
 Where the others have one bias, ours are added on the way out, and come back as `bias_ih` with a zero `bias_hh`.
 
-On the way back the arrays' shapes are checked first, so that errors name a cut or swapped array as the other library does.
+On the way back the arrays' shapes are checked first, so that errors name a truncated or swapped array as the other library does.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def why_not_in_torch(spec: Spec) -> str | None:
 
 
 def forget_bias_in_biases(spec: Spec, params: Mapping[str, np.ndarray]) -> tuple[Spec, NamedArrays]:
-    """The same network with its forget_bias added to the biases, which a network without biases then has: for libraries that have
-    no such number.
+    """The same network with its forget_bias added to the biases, for libraries that have no such number. A network without biases
+    gets them if there is a forget_bias to add.
 
     Returns its spec, with a forget_bias of 0, and its params.
     """
@@ -73,7 +73,7 @@ def forget_bias_in_biases(spec: Spec, params: Mapping[str, np.ndarray]) -> tuple
 
 
 def family(cell: Cell) -> str:
-    """ "lstm", "gru" or "rnn": whose gates the cell has. Raises ValueError for another cell, which no other library stores."""
+    """The family that has the cell's gates: "lstm", "gru" or "rnn". Raises ValueError for a cell that no library stores."""
     for name, gates in KERAS.items():
         if set(cell.input_gates) | set(cell.recurrent_gates) <= set(gates):
             return name
@@ -83,7 +83,7 @@ def family(cell: Cell) -> str:
 
 
 def resets_after(cell: Cell) -> bool:
-    """Whether all recurrent products are of plain states: for a GRU, that the reset gate comes after the product."""
+    """Whether all recurrent products are of plain states. In a GRU this means that the reset gate comes after the product."""
     return all(node.args[1].op == "state" for node in cell.order if node.op == "product")
 
 
@@ -165,7 +165,7 @@ def from_onnx(cell: Cell, arrays: Mapping[str, np.ndarray], layer: int = 0) -> N
     return params
 
 
-# ---- TensorFlow 1: kernel ([x; h], G*H) and bias; a GRU's candidate stands apart, and with the reset after in two halves
+# ---- TensorFlow 1: kernel ([x; h], G*H) and bias; a GRU's candidate is separate, and in two halves if the reset comes after
 
 GATES, CANDIDATE = "gates", "candidate"
 INPUT_SIDE, RECURRENT_SIDE = "candidate/input_projection", "candidate/hidden_projection"
@@ -204,8 +204,8 @@ def from_tf1(
 ) -> NamedArrays:
     """The reverse of `to_tf1`: the variables of a TensorFlow 1 cell under our names with `suffix`.
 
-    arrays: name -> array, as `to_tf1` names them. suffix: of our names. called: name -> what the user calls it, where that is
-    another. Raises ValueError, with that name and both shapes, for an array that does not fit the others.
+    arrays: name -> array, as `to_tf1` names them. suffix: of our names. called: name -> the user's name for it, where that
+    differs. Raises ValueError, with the user's name and both shapes, for an array that does not fit the others.
     """
     order = _tf1_order(cell)
     _check_shapes(arrays, _tf1_axes(cell, len(order), "projection/kernel" in arrays), called)
@@ -243,7 +243,7 @@ def _tf1_order(cell: Cell) -> list[str]:
 
 
 def _tf1_axes(cell: Cell, gates: int, projection: bool) -> dict[str, tuple[str, ...]]:
-    """The sizes of the variables, as `_check_shapes` reads them."""
+    """The axes of the variables, for `_check_shapes`."""
     axes: dict[str, tuple[str, ...]] = {f"w_{vector}_diag": ("H",) for vector in cell.vectors}
     if family(cell) != "gru":
         recurrent = "P" if projection else "H"
@@ -270,8 +270,8 @@ def _check_shapes(
 ) -> None:
     """Raise ValueError for the first array that does not fit the others, with its shape and the expected one.
 
-    axes: name -> the size of each axis, a sum of such as "4H", "I" or "2". called: other names for the sentence. A size is what
-    most of the axes that determine it say, so that the others are not judged by one array that is cut.
+    axes: name -> the size of each axis, a sum of terms such as "4H", "I" or "2". called: other names for the message. The value of
+    a letter is the one that most axes agree on, so that a single truncated array does not make the others look wrong.
     """
     present = {name: (arrays[name].shape, sizes) for name, sizes in axes.items() if name in arrays}
     pairs = [
@@ -297,12 +297,12 @@ def _fits(length: int, total: tuple[int, dict[str, int]]) -> bool:
     rest, unknown = total
     if not unknown:
         return length == rest
-    # what no axis has told is a whole number from 1
+    # a letter that no axis determines may be any whole number from 1
     return length >= rest + sum(unknown.values()) and (length - rest) % math.gcd(*unknown.values()) == 0
 
 
 def _sum(size: str, known: Mapping[str, int]) -> tuple[int, dict[str, int]]:
-    """What is known of a sum such as "I+4H", and the letters that are not, with their factors."""
+    """The known part of a sum such as "I+4H", and its unknown letters with their factors."""
     rest, unknown = 0, dict[str, int]()
     for term in size.split("+"):
         letter = term.lstrip("0123456789")
@@ -323,7 +323,7 @@ def _written(rest: int, unknown: Mapping[str, int]) -> str:
 
 
 def _gates(cell: Cell, name: str) -> tuple[str, ...]:
-    """The gates of which a parameter has blocks: of the input's projection or of the recurrent product."""
+    """The gates whose blocks a parameter holds: those of the input projection or those of the recurrent product."""
     return cell.input_gates if "_ih" in name else cell.recurrent_gates
 
 
@@ -336,7 +336,7 @@ def _in(cell: Cell, name: str, array: np.ndarray, order: Sequence[str]) -> np.nd
 
 
 def _reorder(array: np.ndarray, present: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """The blocks of the first axis, `present` by name, in the order `wanted`; zeros for one that is not there."""
+    """Reorder the blocks of the first axis, one for each gate in `present`, as in `wanted`; a gate that is not there gets zeros."""
     blocks = dict(zip(present, np.split(array, len(present)), strict=True))
     zero = np.zeros_like(next(iter(blocks.values())))
     return np.ascontiguousarray(np.concatenate([blocks.get(gate, zero) for gate in wanted]))

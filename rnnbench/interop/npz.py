@@ -1,4 +1,4 @@
-"""A network as one `.npz` file: its arrays under their own names, and what it is as a line of JSON. Nothing is pickled."""
+"""A network as one `.npz` file: its arrays under their own names, and its description as a line of JSON. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..files import replace_file
 from ..rnn import RNN
 from .common import InteropError, network, spec_of
 
-ABOUT = "rnnbench"  # the entry that says what the others are; no parameter is called so
+ABOUT = "rnnbench"  # the entry that describes the network; no parameter has this name
 VERSION = 1
 _DAMAGE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 def save_npz(rnn: RNN, path: str | os.PathLike[str]) -> None:
-    """Write the network to `path`, whole or not at all. `load_npz` gives an RNN with the same bits."""
+    """Write the network to `path`, whole or not at all. `load_npz` restores it bit for bit."""
     spec = spec_of(rnn)
     about = {
         "version": VERSION,
@@ -41,7 +41,8 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
     """The network that `save_npz` wrote to `path`.
 
     backend: of the RNN. cell: the cell itself if it is user-defined, because the file holds only its name and a hash.
-    Raises InteropError for a file that is damaged, pickled, not by `save_npz` or made with other equations; OSError for no file.
+    Raises InteropError for a file that is damaged, pickled, not written by `save_npz` or made with other equations; OSError if
+    there is no file.
     """
     arrays = read_arrays(path)
     try:
@@ -70,7 +71,8 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Every array of an .npz file, by name. Raises InteropError if it is damaged or holds other things, OSError if missing."""
-    with open(os.fspath(path), "rb") as file:  # what is no file at all is the caller's OSError; a number is no path
+    # open raises OSError for a missing file; fspath rejects numbers, which open would take as file descriptors
+    with open(os.fspath(path), "rb") as file:
         if not zipfile.is_zipfile(file):
             raise InteropError(f"{path} is not an .npz file, or the end of it is missing")
         file.seek(0)

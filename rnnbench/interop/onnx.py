@@ -35,15 +35,19 @@ ROLES = {
 }
 TO_ONNX = {name: name.title().replace("_", "") for name in ACTIVATIONS}
 FROM_ONNX = {theirs.lower(): name for name, theirs in TO_ONNX.items()}  # ONNX Runtime ignores case
-# how many of its parameters a node has to give: left out, they are 0 in ONNX Runtime 1.31, and not here or in ONNX's operators
+# how many of its parameters a node must give: ONNX Runtime 1.31 takes 0 for those left out, rnnbench and ONNX's operators do not
 EXPLICIT = {"affine": 1, "scaled_tanh": 2, "thresholded_relu": 1}
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-# the oldest that have today's meaning of the three operators, so that most runtimes load them
+# the oldest versions in which the three operators have today's meaning, so that most runtimes load the models
 OPSET, IR_VERSION = 14, 7
 
 
 class _Node(NamedTuple):
-    """A recurrent node: its name or that of its first output, its attributes, and those of its inputs that are constants."""
+    """A recurrent node.
+
+    name: its own, or that of its first output. given: the roles of all inputs that it has, of INPUTS. constants: role -> array, for
+    the inputs that are constants of the model.
+    """
 
     name: str
     operator: str
@@ -55,11 +59,12 @@ class _Node(NamedTuple):
 def load_onnx(path: str | os.PathLike[str], backend: str = "numba-cpu") -> dict[str, RNN]:
     """Node's name -> RNN of one layer, for every RNN, GRU and LSTM node in the main graph of the model at `path`.
 
-    A node without a name is named after its first output. Weights have to be constants of the model; lengths and initial states
-    are arguments of an RNN's call: `load_onnx_states` gives those that are constants. Our state is (directions, B, H) also for a
-    node with layout=1, and our output is (T, B, directions * H) where ONNX has (T, directions, B, H). backend: of the RNNs.
+    A node without a name is named after its first output. Weights must be constants of the model; lengths and initial states are
+    arguments of an RNN's call, and `load_onnx_states` returns the states that are constants. Our state is (directions, B, H) also
+    for a node with layout=1, and our output is (T, B, directions * H) where ONNX has (T, directions, B, H). backend: of the RNNs.
 
-    Raises InteropError for anything but an ONNX model with such a node, and for nodes that do not convert; OSError for no file.
+    Raises InteropError for anything but an ONNX model with such a node, and for nodes that do not convert; OSError if there is no
+    file.
     """
     found = {}
     for node in _nodes(path):
@@ -71,8 +76,8 @@ def load_onnx(path: str | os.PathLike[str], backend: str = "numba-cpu") -> dict[
 
 
 def load_onnx_states(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarray, ...]]:
-    """Node's name -> its initial state as a call of the RNN takes it, where the model holds it as constants; zeros for one of two
-    states that is not given. Raises as `load_onnx`.
+    """Node's name -> its initial state, as a call of the RNN takes it, for nodes whose initial states are constants of the model.
+    If an LSTM node gives only one of its two states, the other is zero. Raises the same errors as `load_onnx`.
     """
     states = {}
     for node in _nodes(path):
@@ -99,7 +104,7 @@ def save_onnx(rnn: RNN, path: str | os.PathLike[str], initial_state: bool = Fals
     shapes, with any seq_len and batch_size. initial_state: whether the model also has the inputs "h_0" and perhaps "c_0"; without
     them they are zero. A forget_bias is added to the biases. ONNX Runtime runs float32 only; the reference evaluator runs both.
 
-    Raises InteropError for what ONNX cannot express: projections, cell_clip, coupled, users' cells.
+    Raises InteropError for what ONNX cannot express: projections, cell_clip, coupled gates, user-defined cells.
     """
     import onnx
 
@@ -155,7 +160,7 @@ def _network(node: _Node, backend: str) -> RNN:
         raise InteropError(f"the node {node.name} has direction={direction!r}, expected one of {', '.join(DIRECTIONS)}")
     directions = 2 if direction == "bidirectional" else 1
     try:
-        # one without any axis is refused where the shapes are compared
+        # an array without axes is rejected below, where the shapes are compared
         found = tuple(node.constants[name].shape[0] for name in ("W", "R") if node.constants[name].ndim)
         if any(number != directions for number in found):
             raise ValueError(f"W and R have {found} directions, but direction is {direction!r}")
@@ -177,7 +182,7 @@ def _network(node: _Node, backend: str) -> RNN:
 
 
 def _cell(node: _Node, directions: int) -> Cell:
-    """The cell that the node's attributes and inputs name."""
+    """The cell that the node's attributes and inputs describe."""
     attributes = node.attributes
     options = [f"{role}={act}" for role, act in zip(ROLES[node.operator], _activations(node, directions), strict=True)]
     if "clip" in attributes:
@@ -192,9 +197,9 @@ def _cell(node: _Node, directions: int) -> Cell:
 
 
 def _activations(node: _Node, directions: int) -> list[str]:
-    """Our names of the activations of a direction, with parameters.
+    """Our names of the activations of one direction, with parameters.
 
-    Raises ValueError where the directions' differ, and for a parameter left to a default that runtimes disagree on.
+    Raises ValueError if the directions differ, and for a parameter left to a default on which runtimes disagree.
     """
     defaults = [*ROLES[node.operator].values()] * directions
     names = [_text(name) for name in node.attributes.get("activations", defaults)]
@@ -209,7 +214,7 @@ def _activations(node: _Node, directions: int) -> list[str]:
             raise ValueError(unknown("activation", theirs, TO_ONNX.values()))
         name = FROM_ONNX[theirs.lower()]
         parameters = list(ACTIVATIONS[name][1])
-        # as ONNX Runtime: an activation takes the next of the values only if it has such a parameter
+        # as in ONNX Runtime, an activation takes the next of the values only if it has that parameter
         for position, (letter, values) in zip(
             range(len(parameters)), (("alpha", alphas), ("beta", betas)), strict=False
         ):
@@ -236,7 +241,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _shortest(value: float) -> float:
-    """The number of fewest digits that is the same float32."""
+    """The number with the fewest digits that is the same float32."""
     return float(str(np.float32(value)))
 
 
@@ -273,9 +278,8 @@ def _model(rnn: RNN, initial_state: bool) -> onnx.ModelProto:
             inputs.pop()
         outputs = [f"y_l{k}", *(f"{state}_n_l{k}" for state in states)]
         nodes.append(helper.make_node(operator, inputs, outputs, name=f"{operator}_l{k}", hidden_size=H, **attributes))
-        major = (
-            [2, 0, 1, 3] if rnn.batch_first and k == L - 1 else [0, 2, 1, 3]
-        )  # (T, D, B, H) to (B, T, D, H) or (T, B, D, H)
+        # (T, D, B, H) to (B, T, D, H) or (T, B, D, H)
+        major = [2, 0, 1, 3] if rnn.batch_first and k == L - 1 else [0, 2, 1, 3]
         add("Transpose", [f"y_l{k}"], [f"y_l{k}_major"], perm=major)
         x = "output" if k == L - 1 else f"x_l{k + 1}"
         add("Reshape", [f"y_l{k}_major", "joined"], [x])
@@ -301,7 +305,7 @@ def _model(rnn: RNN, initial_state: bool) -> onnx.ModelProto:
 
 
 def _node_of(rnn: RNN) -> tuple[str, dict[str, Any]]:
-    """The operator and its attributes, but hidden_size."""
+    """The operator and its attributes, except hidden_size."""
     spec = rnn.spec
     try:
         family, options = options_of(spec.cell)
@@ -329,7 +333,7 @@ def _node_of(rnn: RNN) -> tuple[str, dict[str, Any]]:
 
 
 def _float32(name: str, value: float, dtype: str) -> float:
-    """The number, if a float32 says it as exactly as a network of this dtype uses it. Raises InteropError otherwise."""
+    """`value`, if storing it as a float32 changes nothing for a network of this dtype. Raises InteropError otherwise."""
     if dtype != "float32" and _shortest(value) != value:
         raise InteropError(
             f"ONNX keeps {name} as a float32, which cannot hold {value!r}; make the RNN with dtype='float32'"

@@ -37,7 +37,7 @@ VARIABLES = {
     ),
     COUPLED: ("W_0", "B"),  # the variables of one shard, which is the default
 }
-# what there is with use_peepholes (all ending in _diag) and with num_proj
+# variables that exist only with use_peepholes (all ending in _diag) or with num_proj
 OPTIONAL = {
     "LSTMCell": ("projection/kernel", "w_i_diag", "w_f_diag", "w_o_diag"),
     COUPLED: ("W_P_0", "W_F_diag", "W_O_diag"),
@@ -45,7 +45,7 @@ OPTIONAL = {
 OF_COUPLED = {
     "W_0": "kernel", "B": "bias", "W_F_diag": "w_f_diag", "W_O_diag": "w_o_diag", "W_P_0": "projection/kernel"
 }  # fmt: skip
-FORGET_BIAS = 1.0  # of the LSTM cells, unless their constructor is told another
+FORGET_BIAS = 1.0  # the default of the LSTM cells' constructors
 
 
 class TF1Cell(NamedTuple):
@@ -70,12 +70,13 @@ def from_tf1(
 ) -> RNN:
     """An RNN of one layer with the variables of a TensorFlow 1 cell.
 
-    cell_name: the class, one of `VARIABLES`. arrays: name -> array; a common scope and ":0" may be there, as in
+    cell_name: the class, one of `VARIABLES`. arrays: name -> array; names may have a common scope and end in ":0", as in
     "rnn/lstm_cell/kernel:0". Peepholes and a projection are recognised by their variables. forget_bias, activation, cell_clip: the
     cell's constructor arguments; None for a forget bias of 1 and no clip. batch_first: True for a model whose input is not
     time_major. backend: of the RNN.
 
-    Raises InteropError for another cell, for variables that are missing, unknown or misshapen, and for options a cell lacks.
+    Raises InteropError for an unknown cell, for variables that are missing, unknown or misshapen, and for options that the cell
+    lacks.
     """
     if cell_name not in VARIABLES:
         raise InteropError(f"there is no conversion for the cell {cell_name!r}, only for {', '.join(VARIABLES)}")
@@ -90,7 +91,7 @@ def from_tf1(
         ours = OF_COUPLED if cell_name == COUPLED else {name: name for name in variables}
         called = {here: there for there, here in ours.items()}
         params = layouts.from_tf1(cell, {ours[name]: array for name, array in variables.items()}, called=called)
-    except ValueError as error:  # of shapes that do not fit each other, or an activation there is not
+    except ValueError as error:  # shapes that do not fit each other, or an unknown activation
         raise InteropError(f"the variables do not fit {cell_name} with these options: {error}") from error
     numbers = {"forget_bias": FORGET_BIAS if forget_bias is None else forget_bias} if is_lstm else {}
     return network(cell, params, backend, batch_first=batch_first, **numbers)
@@ -99,8 +100,8 @@ def from_tf1(
 def to_tf1(rnn: RNN) -> TF1Cell:
     """The TensorFlow 1 cell that computes what `rnn`, a network of one layer in one direction, does.
 
-    Both biases are added, because TensorFlow has one; an RNN that came from there comes back bit for bit. An RNN without biases
-    gets zeros. Raises InteropError for what TensorFlow 1 has no cell for.
+    The two biases are added up, because TensorFlow has one; an RNN that came from there goes back bit for bit. An RNN without
+    biases gets zeros. Raises InteropError for what no TensorFlow 1 cell computes.
     """
     spec = spec_of(rnn)
     if spec.num_layers > 1 or spec.bidirectional or spec.reverse:
@@ -140,9 +141,9 @@ def join_state(state: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 
 
 def split_state(joined: np.ndarray, hidden_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The reverse of `join_state`: (h, c) of [c, h], whose c is hidden_size wide and whose h is the rest.
+    """The reverse of `join_state`: (h, c) from [c, h], of which c is hidden_size wide and h is the rest.
 
-    joined: (..., 2H), or (..., H + P) with a projection. Raises InteropError where nothing is left for h.
+    joined: (..., 2H), or (..., H + P) with a projection. Raises InteropError if nothing is left for h.
     """
     if joined.shape[-1] <= hidden_size:
         raise InteropError(f"the joined state is {joined.shape}; c alone is {hidden_size} wide, and h comes after it")
@@ -169,7 +170,7 @@ def _cell(cell_name: str, peepholes: bool, activation: str, cell_clip: float | N
 
 
 def _variables(cell_name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The cell's variables under their names below the scope, which is one and the same for all of them."""
+    """The cell's variables under their names below the scope. Raises InteropError if the scopes differ or a variable is missing."""
     known = (*VARIABLES[cell_name], *OPTIONAL.get(cell_name, ()))
     found: dict[str, np.ndarray] = {}
     scopes = set()

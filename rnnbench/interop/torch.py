@@ -1,4 +1,4 @@
-"""PyTorch's recurrent layers: our names, shapes and order of gates are theirs, so arrays pass as they are.
+"""PyTorch's recurrent layers: our names, shapes and order of gates are theirs, so arrays need no conversion.
 
 Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html and its neighbours RNN, GRU and the cells.
 """
@@ -90,13 +90,13 @@ def to_torch(rnn: RNN) -> torch.nn.Module:
 
 
 def _refuse_reparametrised(module: torch.nn.Module) -> None:
-    """Raise InteropError for a parameter that the module computes from others, as after weight_norm, spectral_norm and pruning."""
+    """Raise InteropError if the module computes a parameter from others, as after weight_norm, spectral_norm or pruning."""
     from torch.nn.utils import parametrize
 
     cures = {}
     if parametrize.is_parametrized(module):
         cures = {name: "parametrize.remove_parametrizations" for name in module.parametrizations}
-    # PyTorch's older functions tell it by nothing but the endings of the names
+    # PyTorch's older functions can only be recognised by the endings of the names
     for full, _ in module.named_parameters(recurse=False):
         name, _, ending = full.rpartition("_")
         if ending == "g":
@@ -116,6 +116,6 @@ def _array(parameter: torch.Tensor) -> np.ndarray:
             'the module is on the device "meta", which holds no data; create it on the CPU, as with '
             'module.to_empty(device="cpu"), and load its weights'
         )
-    if str(parameter.dtype) not in ("torch.float32", "torch.float64"):  # NumPy has no bfloat16 to say it later
+    if str(parameter.dtype) not in ("torch.float32", "torch.float64"):  # checked here: NumPy has no bfloat16
         raise InteropError(f"the module holds {parameter.dtype}; convert it with module.float() or module.double()")
     return parameter.detach().cpu().numpy()

@@ -27,17 +27,14 @@ of machines, and the best results; if there are more than six runs, only the new
 cannot be used are named in `Results.problems` and in every output.
 
 **The tidy frame** has one row per measurement and the columns of `report.COLUMNS`, whose meanings and units are in
-`report.MEANINGS`. `metric` is "time" (seconds per call),
-"steps_per_second" (seq_len * batch_size / time), "gflops", "percent_of_peak", "workspace_bytes",
-"training_workspace_bytes", "tape_bytes", "peak_bytes", "empty_process_bytes",
-"compile_seconds", "first_call_seconds", "import_seconds" or "verification" (one
-row per verified case, its value the relative error). `status` is "ok",
+`report.MEANINGS`. `metric` is one of the keys of `report.UNITS`, such as "time" (seconds per call), "steps_per_second"
+(seq_len * batch_size / time) or "verification" (one row per verified case, with the relative error as its value). `status` is "ok",
 "wrong" (it disagrees with the reference, whether timed or not), "failed", "skipped" or "unverified" (a number without a
 verification record). `lower` and `upper` are the bounds of asv's 99% confidence interval of the median; `n` counts its samples.
 
 **Verification records** are lines of JSON in `<machine>/<first 8 of the commit>-rnnbench.jsonl` beside asv's files.
 A line whose "record" is "machine" separates one run from the next; a later run's record of a case replaces an earlier
-one, and within one run the worst status counts. A case's percent of peak is of the peak in the machine record before its own.
+one, and within one run the worst status counts. A case's percent of peak refers to the peak in the machine record before its own.
 A line whose "record" is "unmeasured" says why a benchmark has no number for some parameters although their case may be verified.
 """
 

@@ -68,7 +68,7 @@ UNITS = {
 }
 # Costs that a program pays once; they belong neither to a case nor to a whole program.
 START_UP = ("compile_seconds", "first_call_seconds")
-# Other projects' implementations, with which ours are compared. The same as in rnnbench.backends, which a report does not load.
+# Other projects' implementations, with which ours are compared: as in rnnbench.backends, which a report does not load.
 PEERS = (
     *("torch", "torch-cuda", "torch-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16"),
     *("onnxruntime", "jax", "keras"),

@@ -63,6 +63,7 @@ def read(results_dir: str | Path = "results", machine: str | None = None, commit
 
 
 def _nothing(root: Path, problems: list[str]) -> str:
+    """The sentence for a folder without any usable result."""
     why = f" ({len(problems)} unusable: {problems[0].rstrip('.')})" if problems else ""
     return f"There is no rnnbench result to show in {root}{why}: run `make bench` (or `rnnbench run`) first."
 

@@ -39,7 +39,7 @@ def read(path: Path, problems: list[str]) -> Records:
         return Records()
     records, bad = Records(), []
     this_run: dict[Key, dict[str, Any]] = {}
-    runs: dict[Key, dict[str, Any]] = {}  # the machine record before the one of each case
+    runs: dict[Key, dict[str, Any]] = {}  # for each case, the machine record that precedes its own
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -54,13 +54,14 @@ def read(path: Path, problems: list[str]) -> Records:
             records.unmeasured[record["benchmark"], frozenset(record["params"].items())] = record["reason"]
         else:
             key = tuple(record[name] for name in CASE)
-            # Several processes verify the same case in one run: one of them being wrong must not be forgotten.
+            # Several processes may verify the same case in one run; if one of them finds it wrong, that counts.
             if key not in this_run or _rank(record) >= _rank(this_run[key]):
                 this_run[key] = record
                 runs[key] = records.machine
     records.cases.update(this_run)
     for key, record in records.cases.items():
-        # A later run of other cases has its own peak, which does not apply here. Records without a run of their own get the last.
+        # A later run of other cases has its own peak, which does not apply here. Cases without a machine record before them get
+        # the last one.
         record["peak"] = _peak(record, runs[key] or records.machine)
     records.several = any(run and run is not records.machine for run in runs.values())
     if bad:

@@ -82,7 +82,7 @@ def _literal(text: str) -> Any:
 def _row(
     name: str, names: list[str], values: list[Any], value: Any, stats: dict[str, Any], record: Records
 ) -> dict[str, Any]:
-    """One measurement of the benchmark `name` as a row; `names` of its parameters with their `values`."""
+    """One measurement of the benchmark `name` as a row. `names` and `values` are those of its parameters."""
     metric, direction = _metric(name)
     row: dict[str, Any] = dict(zip(names, values, strict=True))
     verified, cased = None, "hidden_size" in row
@@ -93,11 +93,8 @@ def _row(
             raise ValueError(f"a size among {values} is not a whole number")
         verified = record.cases.get(tuple(row.get(part) for part in CASE))
     missing = "nothing to compile, or not available here" if metric == "compile_seconds" else UNKNOWN
-    row.update(
-        _outcome(
-            value, verified, record.unmeasured.get((name, frozenset(zip(names, values, strict=True))), missing), cased
-        )
-    )
+    missing = record.unmeasured.get((name, frozenset(zip(names, values, strict=True))), missing)
+    row.update(_outcome(value, verified, missing, cased))
     measured = isinstance(value, int | float) and math.isfinite(value)
     low, high = (stats.get("ci_99_a"), stats.get("ci_99_b")) if measured else (None, None)
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):

@@ -45,9 +45,8 @@ def _letter(size: str) -> str:
 
 def _slope(line: pd.DataFrame, over: str) -> dict[str, float]:
     x = np.log(line[over].to_numpy(dtype=float))
-    weights = (x - x.mean()) / (
-        (x - x.mean()) ** 2
-    ).sum()  # the slope is this weighted sum of the logarithms of the times
+    # the slope is the sum of the logarithms of the times with these weights
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     value, lower, upper = (np.log(line[name].to_numpy(dtype=float)) for name in ("value", "lower", "upper"))
     return {
         "exponent": float(weights @ value),

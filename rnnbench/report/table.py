@@ -198,13 +198,11 @@ def _programs_table(rows: pd.DataFrame, run: str) -> Iterable[Table]:
     wide = views.programs(rows)
     if wide.empty:
         return
-    rates = wide.index.get_level_values("measure").str.contains("per second")
-    signed = wide.where(
-        pd.Series(rates, index=wide.index), -wide, axis=0
-    )  # higher is better for rates, lower for times
+    is_rate = pd.Series(wide.index.get_level_values("measure").str.contains("per second"), index=wide.index)
+    signed = wide.where(is_rate, -wide, axis=0)  # higher is better for rates, lower for times
     best = signed.eq(signed.max(axis=1), axis=0) & (wide.count(axis=1) > 1).to_numpy()[:, None]
     caption = "from end to end, each program at its own sizes"
-    shown = wide.map(si).where(pd.Series(rates, index=wide.index), wide.map(seconds), axis=0)
+    shown = wide.map(si).where(is_rate, wide.map(seconds), axis=0)
     yield text_table(run, "programs", "Programs", caption, shown, best)
 
 

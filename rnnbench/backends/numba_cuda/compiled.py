@@ -27,13 +27,13 @@ from .maths import SIMULATED
 
 
 def kernel(*made_from: object, fast: bool = False, threads: int = 0, blocks: int = 1) -> Callable[..., Any]:
-    """The decorator of a kernel.
+    """A decorator that makes a kernel of a function.
 
-    made_from: everything that it is made from, besides the source text: `repr` must be different for different values, and the same
-    in every process. fast: its mathematics, see `maths`. threads: in a block; 0 for any number. blocks: that must fit on a
-    multiprocessor at once; the compiler limits a thread's registers accordingly.
+    made_from: everything that the kernel is made from, besides the source text; `repr` must be different for different values, and
+    the same in every process. fast: its mathematics, see `maths`. threads: in a block; 0 for any number. blocks: how many must fit
+    on a multiprocessor at once; the compiler limits a thread's registers accordingly.
     """
-    if SIMULATED:  # has no launch bounds, and compiles nothing
+    if SIMULATED:  # the simulator has no launch bounds, and compiles nothing
         return cuda.jit(fastmath=fast)
     # By default nvJitLink would optimise, in whatever version is installed. So NVVM does, as in the tests that count registers.
     options: dict[str, Any] = {"fastmath": fast, "lto": False}
@@ -73,11 +73,11 @@ def launch(
 
 
 def _prepare(kind: Any, value: Any, stream: Any, retr: Any, prepared: list[Any]) -> None:
-    """Replaces numba-cuda's own: append to `prepared` what the driver gets for an argument: an integer, a boolean, an array on the
-    device, or a tuple of these. An array becomes two pointers that are not used here, its size, itemsize, address, shape and
-    strides. They are looked up once per array: a step passes a dozen arrays, and takes less time than looking them up does.
+    """Append to `prepared` what the driver gets for an argument: an integer, a boolean, an array on the device or a tuple of these.
+    Replaces a method of numba-cuda, whose arguments kind, stream and retr are not needed for these types.
 
-    kind, stream, retr: Numba's, for callers that may pass other kinds of arguments.
+    An array becomes two pointers that are not used here, its size, itemsize, address, shape and strides. These are looked up once
+    per array: a step passes a dozen arrays, and takes less time than looking them up does.
     """
     if isinstance(value, tuple):
         for part in value:
@@ -106,7 +106,7 @@ def folder(capability: tuple[int, int]) -> Path:
             kernel_files.source_digest("numba_cuda"),
             numba.__version__,
             numba_cuda.__version__,
-            # NVVM and the linker, which assembles, come with the toolkit's packages, in whatever version
+            # NVVM and the linker, which assembles, come with the toolkit's packages, whose versions vary
             *(f"{name} {_version(name)}" for name in ("nvidia-nvvm", "nvidia-nvjitlink", "cuda-core")),
             f"CUDA {cuda.runtime.get_version()} for {capability}",
         ]

@@ -19,9 +19,9 @@ from .plan import Device
 OLDEST = (7, 5)  # Turing, the oldest that CUDA 13 compiles for
 SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=32, simulated=True)
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
-_OLDEST_COMPILER = (0, 30)  # numba-cuda, whose cache, launch bounds and linker are used as in that version
-_NEED_ROW_STACK = tuple(f"numba-cuda 0.30.{patch}" for patch in range(5))  # which NumPy 2.5 removed
-# A refused cooperative launch: the driver's name for it, and what cuda.core says that asks before it launches.
+_OLDEST_COMPILER = (0, 30)  # of numba-cuda: we use the cache, launch bounds and linker of this version
+_NEED_ROW_STACK = tuple(f"numba-cuda 0.30.{patch}" for patch in range(5))  # row_stack is gone from NumPy 2.5
+# Words from the two messages about a refused cooperative launch: the driver's, and that of cuda.core, which checks beforehand.
 _TOO_LARGE = ("COOPERATIVE_LAUNCH_TOO_LARGE", "exceeds the limit")
 
 
@@ -57,7 +57,7 @@ def why_unavailable(name: str) -> str | None:
         return f"the backend {name} needs NumPy below 2.5: with {np.__version__} {version()} compiles nothing"
     driver, toolkit = _driver_version(), cuda.runtime.get_version()
     if driver < toolkit:
-        # of another major version the bindings and the linker are others, too, and come with an extra of numba-cuda
+        # another major version also needs other bindings and another linker, which come with an extra of numba-cuda
         others = "" if driver[0] == toolkit[0] else f"'numba-cuda[cu{driver[0]}]' "
         return (
             f"the backend {name} compiles with CUDA {_dotted(toolkit)}, and the driver here runs no newer than {_dotted(driver)}: "
@@ -152,15 +152,14 @@ def _short_of(what: str, needed: int) -> MemoryError:
 
 
 def is_native(array: object) -> bool:
-    """Whether it is a Numba array on the device (or on the simulated one)."""
+    """Whether `array` is a Numba array on the device (or on the simulated one)."""
     return bool(getattr(array, "__cuda_ndarray__", False))
 
 
 def stream_of(stream: Any) -> tuple[int, Any]:
-    """A key that identifies a stream, and Numba's stream for it. stream: Numba's, PyTorch's (`cuda_stream`), CuPy's (`ptr`), or an
-    address.
+    """A key that identifies a stream, and the stream as Numba's.
 
-    Raises TypeError for anything else.
+    stream: Numba's, PyTorch's (`cuda_stream`), CuPy's (`ptr`), or an address. Raises TypeError for anything else.
     """
     if hasattr(stream, "auto_synchronize"):
         return id(stream), stream

@@ -1,7 +1,7 @@
 """The large products after BPTT's time loop: gradients of the parameters and of the input, over all steps at once.
 
-They are written directly into arrays with the parameters' names and shapes: neighbouring pre-activations whose gates are neighbours
-too are one product, and the products of a recurrent gate that appears several times are summed.
+They are written directly into arrays with the parameters' names and shapes. Adjacent pre-activations whose gates are adjacent too
+are one product, and the products of a recurrent gate that appears several times are summed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Gradients:
         return gates
 
     def _where(self, state: int | None, computed: int | None, T: int, B: int) -> tuple[int, int]:
-        """(row, column) of values, as (slots * B, (S + C) * H), where an operand's T * B rows start."""
+        """(row, column) in `values`, taken as (slots * B, (S + C) * H), at which an operand's T * B rows start."""
         H = self.spec.hidden_size
         first = in_training(T - 1 if self.reverse else 0, T, self.reverse)
         if state is not None:
@@ -108,7 +108,7 @@ class Gradients:
 
 
 def _gate_spans(gates: Sequence[int | None]) -> list[tuple[int, int, int]]:
-    """(block, gate, count) for each span of neighbouring blocks whose gates are neighbours."""
+    """(block, gate, count) for each span of adjacent blocks whose gates are adjacent, too."""
     spans: list[tuple[int, int, int]] = []
     for block, gate in enumerate(gates):
         if gate is None:

@@ -27,9 +27,9 @@ BACKWARD = ("state", "new", "saved", "vector", "number", "dnew", "back", "dpre",
 class Item(NamedTuple):
     """The pointwise code of one stage, for one item.
 
-    places: what the code reads. load, run: device functions (b, inputs, first, now, row, unit, H): `load` sets inputs[first + i] to
-    what is at place i, and `run` computes with these and stores. b: Forward or Backward. inputs: an array with `size` elements for
-    an item.
+    places: what the code reads. load, run: device functions (b, inputs, first, now, row, unit, H), where b is Forward or Backward
+    and `inputs` an array with `size` elements for an item: `load` sets inputs[first + i] to what is at place i, and `run` computes
+    with these and stores.
     """
 
     places: tuple[Place, ...]
@@ -90,9 +90,8 @@ def forward_item(program: Program, stage: int, dtype: str, fast: bool) -> Item:
 
 
 def backward_item(program: Program, stage: int, dtype: str, fast: bool, given: tuple[Place, ...] = ()) -> Item:
-    """The pointwise code of backward stage `stage`.
-
-    dtype, fast: which mathematics, see maths.py. given: places that `load` leaves out, because the kernel sets their inputs.
+    """The pointwise code of backward stage `stage`, see `forward_item`; without loads of the places that are `given`, because the
+    kernel sets these inputs itself.
     """
     stages = program.backward
     code, is_first, is_last = stages[stage].code, stage == 0, stage == len(stages) - 1

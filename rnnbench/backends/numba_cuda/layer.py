@@ -25,7 +25,7 @@ from .weights import pack
 
 @dataclass
 class Tape:
-    """What BPTT needs of a layer's forward pass: its input x (T, B, I), lengths, values and saved as in `buffers`."""
+    """What BPTT needs from a layer's forward pass: its input x (T, B, I), lengths, and values and saved as in `buffers`."""
 
     x: Any
     lengths: Any
@@ -34,15 +34,15 @@ class Tape:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of values and saved; the input is another's."""
+        """Bytes of values and saved; the input belongs to the caller or to the layer below."""
         return int(self.values.nbytes + self.saved.nbytes)
 
 
 class DeviceLayer:
     """Layer `row // D`, direction `row % D` of a network.
 
-    queue: where its weights go. spec: the network. weights: on the host. reverse: whether it reads from the sequences' ends.
-    forced: the kernel to use, "" for the plan's own.
+    queue: uploads its weights. spec: the network. weights: on the host. reverse: whether it reads from the sequences' ends.
+    forced: the kernel to use, "" for the plan's choice.
     """
 
     def __init__(self, queue: Queue, spec: Spec, weights: LayerWeights, reverse: bool, row: int, forced: str) -> None:
@@ -110,7 +110,7 @@ class DeviceLayer:
         return self.row % self.spec.num_directions * self.spec.state_sizes[0]
 
     def _project(self, queue: Queue, x: Any, pre: Any) -> None:
-        """pre = input projections and biases of all steps at once; the bias alone for a pre-activation without an input."""
+        """Enqueue pre = input projections and biases, for all steps at once; the bias alone where there is no input projection."""
         (T, B, I), H = x.shape, self.spec.hidden_size
         rows = x.reshape(T * B, I), _records(queue, pre)
         for has_input, run in itertools.groupby(range(self._blocks), lambda p: self._program.pre[p].input is not None):
@@ -122,7 +122,7 @@ class DeviceLayer:
             )  # fmt: skip
 
     def _persist(self, queue: Queue, made: Plan, buffers: Any, program: Program, backward: bool, T: int) -> None:
-        """The whole time loop in one launch."""
+        """Enqueue the whole time loop in one launch."""
         tile = made.back if backward else made.tile
         assert tile is not None
         kernel = persistent(program, backward, tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
@@ -132,7 +132,7 @@ class DeviceLayer:
             queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
 
     def _multiply(self, queue: Queue, segment: Segment, now: Now, values: Any, pre: Any, B: int) -> None:
-        """The segment's products of one step, as tiled products."""
+        """Enqueue the segment's recurrent products for one step, as tiled products."""
         H = self.spec.hidden_size
         for product in segment.products:
             slot = now.new if product.at_new else now.prev
@@ -143,13 +143,14 @@ class DeviceLayer:
             )  # fmt: skip
 
     def _put_states(self, queue: Queue, state: tuple[Any, ...] | None, values: Any, slot: int) -> None:
-        """Copy the given states into their slot: H columns, of which those past the state's width are 0."""
+        """Enqueue a copy of the states into their slot, in H columns each, with zeros past a state's width; None is zeros."""
         (_, B, _, H), target, widths = values.shape, _records(queue, values), self.spec.state_sizes
         given = _rows(state, widths) if state is not None else (target,) * len(widths)
         filled = widths if state is not None else (0,) * len(widths)
         queue.each(put_states(len(widths)), B * H, given, self.row * B, filled, target, slot * B, B, H)
 
     def _get_states(self, queue: Queue, values: Any, slot: int, final: tuple[Any, ...]) -> None:
+        """Enqueue the reverse of `_put_states`: a copy of the states in a slot into this layer's row of `final`."""
         (_, B, _, H), widths = values.shape, self.spec.state_sizes
         source, states = _records(queue, values), _rows(final, widths)
         queue.each(get_states(len(widths)), B * H, source, slot * B, states, self.row * B, widths, B, H)
@@ -159,7 +160,8 @@ class DeviceLayer:
     def _weights(self, queue: Queue, form: str, backward: bool) -> Any:
         """The recurrent weights packed for a kernel and for the forward or backward pass, uploaded once.
 
-        held: (products * H, H), see `persistent`. tiles: for each operand a matrix that its row of values, or of dpre, multiplies.
+        form "held": (products * H, H), see `persistent`. form "tiles": for each operand, a matrix by which rows of `values`, or
+        backwards of `dpre`, are multiplied.
         """
         key = form, backward
         if key not in self._packed:
@@ -208,6 +210,7 @@ class DeviceLayer:
         return gradients.of_parameters(dpre, dvector, tape.x, tape.values)
 
     def _multiply_back(self, queue: Queue, segment: Segment, now: Now, dpre: Any, back: Any, B: int) -> None:
+        """Enqueue the segment's transposed products for one step, as tiled products."""
         H = self.spec.hidden_size
         for product in segment.products:
             queue.multiply(

@@ -1,4 +1,4 @@
-"""A caching allocator for device memory: what one call drops is what the next one needs.
+"""A caching allocator for device memory, because what one call drops is what the next one needs.
 
 A training call takes a dozen arrays, and the previous call has just dropped as many of the same sizes. Numba would ask the driver
 for each, and free the others later by cuMemFree, which waits for the whole device, between the launches of some call. So dropped
@@ -46,8 +46,8 @@ class Block(NamedTuple):
 
 
 class _Lease:
-    """A block that is lent. The array on it and all views refer to it as the owner of their memory, so it ends with the last of
-    them. Garbage collection may do that in any thread, between any two lines, so what runs then must not wait for a lock.
+    """A block that is lent. The array on it and all its views refer to the lease as the owner of their memory, so it ends with the
+    last of them. Garbage collection may end it in any thread, between any two lines, so what runs then must not wait for a lock.
     """
 
     __slots__ = ("block", "lender")
@@ -57,7 +57,7 @@ class _Lease:
 
     def __del__(self) -> None:
         lender = self.lender()
-        if lender is not None:  # else the queue is gone, and the block is freed, too
+        if lender is not None:  # otherwise the queue is gone, and the block is freed, too
             lender._take_back(self.block)
 
 

@@ -1,4 +1,4 @@
-"""Layers and directions on the device: how they are connected, arrays from other libraries, streams."""
+"""Layers and directions on the device: their connections, arrays of other libraries, streams."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DeviceNetwork:
     `__cuda_array_interface__`.
 
     spec, params: the network and its parameters. fast: the mode of mathematics. stored: the dtype that recurrent weights are stored
-    in. tensor_cores: whether these compute tiled products. kernel: one for every layer, "" for the plan's choice.
+    in. tensor_cores: whether tensor cores compute tiled products. kernel: the kernel for every layer, "" for the plan's choice.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class DeviceNetwork:
             self.layers[layer].append(DeviceLayer(self._queue, spec, weights, spec.reads_backwards(d), row, kernel))
 
     def put(self, array: Any) -> Any:
-        """A copy of a host array on the device; a device array itself, wrapped.
+        """A copy of a host array on the device. A device array is not copied, only wrapped.
 
-        Raises TypeError for a device array of another dtype or layout: converting it would be a copy that nobody asked for.
+        Raises TypeError for a device array of another dtype or layout, because converting it would be a copy that nobody asked for.
         """
         if isinstance(array, np.ndarray):
             return self._queue.upload(array)
@@ -73,10 +73,11 @@ class DeviceNetwork:
         return native.copy_to_host()
 
     def on_stream(self, stream: Any) -> DeviceNetwork:
-        """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address. Calls enqueue their work
-        without waiting for it, except for the first call of a size, which uploads weights and allocates memory; the caller waits
-        for the stream. When a result is dropped, the next call reuses its memory: if yet another stream reads it, wait for that
-        stream first.
+        """This network with its work on `stream`: Numba's, PyTorch's, CuPy's, or a stream's address.
+
+        Calls enqueue their work without waiting for it, except for the first call of a size, which uploads weights and allocates
+        memory. It is up to the caller to wait for the stream. When a result is dropped, the next call reuses its memory; if yet
+        another stream reads the result, wait for that stream first.
         """
         name, own = device.stream_of(stream)
         if name not in self._on_streams:
@@ -88,13 +89,13 @@ class DeviceNetwork:
 
     @property
     def workspace_bytes(self) -> int:
-        """Bytes on the device kept for the next run, besides weights, results and tapes: buffers, and dropped blocks."""
+        """Bytes on the device that are kept for the next run: buffers and dropped blocks, but no weights, results and tapes."""
         return sum(int(buffer.nbytes) for buffer in self._queue.buffers.values()) + self._queue.memory.nbytes
 
     def forward(
         self, x: Any, state: States | None, lengths: np.ndarray | None, training: bool
     ) -> tuple[Any, States, Tape | None]:
-        """See `Network.forward`. Raises MemoryError, with what was needed and available; the network stays usable."""
+        """See `Network.forward`. Raises MemoryError, saying what was needed and available; the network stays usable."""
         spec, queue, (T, B, I) = self.spec, self._queue, x.shape
         with self._lock:
             ends = queue.lengths(T, B) if lengths is None else queue.upload(lengths)

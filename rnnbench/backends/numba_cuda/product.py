@@ -1,9 +1,9 @@
 """C = A B, tiled, for any shape: the large products around the time loop and the recurrent product of the `step` kernel.
 
 A block computes a tile of C. Tiles of A and B pass through shared memory, side by side; while a block multiplies one pair, its
-threads fetch the next into registers, where they keep their sums as well. `arithmetic` says how they multiply. With 8 x 8 sums per
-thread there are 64 multiply-adds and 10 loads for each k, of which a multiprocessor issues 4 and 1 at a time. With 4 x 4 sums and
-single loads there would be 16 and 8, and shared memory would limit the rate to a half.
+threads fetch the next into registers, where they keep their sums as well. `arithmetic` defines how they multiply. With 8 x 8 sums
+per thread there are 64 multiply-adds and 10 loads for each k, and a multiprocessor issues 4 and 1 of them at a time. With 4 x 4
+sums and single loads there would be 16 and 8, and shared memory would halve the rate.
 """
 
 from __future__ import annotations
@@ -35,11 +35,8 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
     bias[column of c], or ADD, which adds to c. part: the depth of a slice; slice s has its own sums, `rows` * s further down in c.
     tile, dtype, fast, stored (the dtype of b, see `weights`): what the kernel is compiled for.
     """
-    real, widen, (gap, held_size, stage, accumulate, place) = (
-        REAL[dtype],
-        reading(stored).widen,
-        arithmetic(tile, dtype),
-    )
+    real, widen = REAL[dtype], reading(stored).widen
+    gap, held_size, stage, accumulate, place = arithmetic(tile, dtype)
     M, N, K, threads, sums_size, zero = tile.rows, tile.columns, tile.depth, tile.threads, tile.sums, real(0)
     right = M + gap
     shape = K, right + N
@@ -48,7 +45,7 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
 
     @cuda.jit(device=True)
     def of_a(thread, i):
-        """(row, k) within the tile of A of the i-th element that a thread fetches: neighbouring threads fetch neighbours."""
+        """(row, k) within the tile of A of the i-th element that a thread fetches; adjacent threads fetch adjacent elements."""
         if transposed:
             return thread % M, thread // M + i * (threads // M)
         return thread // K + i * (threads // K), thread % K
@@ -60,7 +57,7 @@ def product(tile: ProductTile, transposed: bool, dtype: str, fast: bool, stored:
 
     @cuda.jit(device=True)
     def fetch(thread, a, a_at, b, b_at, row, rows, column, columns, k, end, next_a, next_b):
-        # past the last row and column the last one is read again, for sums that are not written
+        # past the last row or column the last one is read again, for sums that are never written
         for i in range(count_a):
             r, d = of_a(thread, i)
             r, d = min(row + r, rows - 1), k + d

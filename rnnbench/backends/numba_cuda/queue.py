@@ -27,8 +27,8 @@ warnings.filterwarnings("ignore", message=r"Grid size \d+ will likely result in 
 
 @dataclass(frozen=True)
 class Queue:
-    """Launches on `stream` (0: the device's default stream). dtype, fast: of every kernel. stored: the dtype of recurrent weights.
-    tensor_cores: whether they compute matrix products, in TensorFloat-32. waits: whether `finish` waits.
+    """Launches on `stream` (0 is the device's default stream). dtype, fast: of every kernel. stored: the dtype of recurrent
+    weights. tensor_cores: whether these compute matrix products, in TensorFloat-32. waits: whether `finish` waits.
     """
 
     device: Device
@@ -41,7 +41,8 @@ class Queue:
     buffers: dict[str, Any] = field(default_factory=dict)
     full: dict[tuple[int, int], Any] = field(default_factory=dict)
     memory: Blocks = field(default_factory=Blocks)
-    # name -> shape -> an array of that shape on the buffer of that name; the id of such an array -> shape -> it in that shape
+    # views: name of a buffer -> shape -> the buffer as an array of that shape; shaped: id of such an array -> shape -> the array
+    # reshaped
     views: dict[str, dict[tuple[int, ...], Any]] = field(default_factory=dict)
     shaped: dict[int, dict[tuple[int, ...], Any]] = field(default_factory=dict)
 
@@ -52,19 +53,19 @@ class Queue:
     # ---- memory
 
     def empty(self, *shape: int) -> Any:
-        """Uninitialised memory on the device. Raises MemoryError, with what was needed and available."""
+        """An uninitialised array on the device. Raises MemoryError, saying what was needed and available."""
         needed = math.prod(shape) * np.dtype(self.dtype).itemsize
         with device.memory_errors(f"arrays of shape {shape}", needed):
             return self.memory.empty(shape, self.dtype, self.waits)
 
     def zeros(self, *shape: int) -> Any:
-        """Likewise, filled with zeros."""
+        """Like `empty`, but filled with zeros."""
         array = self.empty(*shape)
         self.each(fill, array.size, array.reshape(array.size), 0)
         return array
 
     def buffer(self, name: str, *shape: int) -> Any:
-        """Memory that is kept under a name for the next call, and grows: for data that no caller sees."""
+        """An array in memory that is kept under a name for the next call and grows as needed, for data that no caller sees."""
         views = self.views.setdefault(name, {})
         if shape not in views:
             size = math.prod(shape)
@@ -94,11 +95,11 @@ class Queue:
         return array if array.ndim == 1 else self.reshaped(array, array.size)
 
     def upload(self, array: np.ndarray) -> Any:
-        """A copy on the device, complete before what is enqueued next; never empty, because Numba has no empty device arrays."""
+        """A copy on the device, complete before what this queue runs next; never empty, as Numba has no empty device arrays."""
         return self._upload(array, kept=False)
 
     def upload_for_all(self, array: np.ndarray) -> Any:
-        """Likewise, but to keep, and complete before what any stream enqueues next: a copy is ordered only in its own stream."""
+        """Like `upload`, but to be kept, and complete before what any stream runs next; a copy is ordered in its stream only."""
         copy = self._upload(array, kept=True)
         cuda.synchronize()
         return copy
@@ -108,12 +109,12 @@ class Queue:
             array = np.zeros([max(1, n) for n in array.shape], array.dtype)
         array = np.ascontiguousarray(array)
         with device.memory_errors(f"an array of shape {array.shape}", array.nbytes):
-            # kept permanently, so it needs no reusable block
+            # what is kept permanently needs no reusable block
             to = None if kept or SIMULATED else self.memory.empty(array.shape, array.dtype, self.waits)
             return cuda.to_device(array, stream=self.stream, to=to)
 
     def lengths(self, seq_len: int, batch_size: int) -> Any:
-        """`batch_size` times `seq_len`, on the device; kept for the next call of these sizes."""
+        """Full lengths: `batch_size` times the number `seq_len`, on the device; kept for the next call of these sizes."""
         if self.full.get((seq_len, batch_size)) is None:
             self.full.clear()
             self.full[seq_len, batch_size] = self.upload(np.full(batch_size, seq_len, np.int64))
@@ -134,8 +135,8 @@ class Queue:
         self, a: Any, b: Any, c: Any, rows: int, columns: int, depth: int, a_at: At = (0, 0), b_at: At = (0, 0),
         c_at: At = (0, 0), bias: Any = None, start: int = FROM_ZERO, transposed: bool = False, stored: str = "",
     ) -> None:  # fmt: skip
-        """Enqueue a matrix product; the arguments are those of `product.product` and its kernel. stored: "" for their dtype.
-        transposed: not with FROM_BIAS.
+        """Enqueue a matrix product. The arguments are those of `product.product` and its kernel. stored: "" for the queue's dtype.
+        transposed: cannot be combined with FROM_BIAS.
         """
         tile = product_tile(rows, columns, depth, transposed, self.dtype, self.tensor_cores, self.device)
         kernel = product(tile, transposed, self.dtype, self.fast, stored or self.dtype)
@@ -155,7 +156,7 @@ class Queue:
                 FROM_ZERO,
             )
         self.launch(
-            kernel, (down, across, count), (tile.threads,),  # the first dimension of a grid may be the largest
+            kernel, (down, across, count), (tile.threads,),  # a grid may be largest in its first dimension
             a, a_at, b, b_at, target, target_at, bias, begin, rows, columns, depth, part,
         )  # fmt: skip
         if count > 1:

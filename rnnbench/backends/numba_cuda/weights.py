@@ -1,4 +1,4 @@
-"""Recurrent weights in the dtype that they are stored in: rounded on the host, widened where a kernel reads them.
+"""Recurrent weights in the dtype that they are stored in: rounded on the host, widened when a kernel reads them.
 
 float16 and bfloat16 are storage for float32: a weight is rounded once, to the nearest 16-bit number, ties to even, and widened
 exactly before it is multiplied. Products, sums, states and gradients are float32. An array holds the bits as uint16; in a thread's
@@ -54,10 +54,10 @@ def _bfloat16(weights: np.ndarray) -> np.ndarray:
 
 
 class Reading(NamedTuple):
-    """How a kernel reads stored weights. word: the type of a thread's registers, of which each holds `per_word` weights.
+    """How a kernel reads stored weights. word: the type of a thread's registers, each of which holds `per_word` weights.
 
     Device functions: widen(weight) -> real; put(held, i, weight) and take(held, i) -> real, for weight i of `held`: a local array
-    of words and, where they hold two, SHIFT in shared memory. An even i is put before the odd one that shares its word.
+    of words and, if a word holds two weights, SHIFT in shared memory. An even i is put before the odd one that shares its word.
 
     `take` reads the shift count from SHIFT: with a constant, the compiler would widen all weights before the time loop, and keep
     them in as many registers as float32 takes.

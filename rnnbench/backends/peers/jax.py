@@ -1,14 +1,14 @@
 """JAX: any cell's emitted code on `jax.numpy`, one `lax.scan` per layer and direction, compiled by XLA for the CPU.
 
-JAX has no recurrent layers of its own; this is what its users write, the input products of all steps before the scan. One
+JAX has no recurrent layers of its own; this is what its users write, with the input products of all steps before the scan. One
 `jax.jit` holds the whole network. Gradients are JAX's own of the forward pass (`jax.vjp`), not those that we derive, so the
 two check each other; the function that `jax.vjp` returns is a pytree of arrays, and that is the tape.
 
-Nothing is donated. Under the protocol weights, x and initial states are used again in the next call, and a tape and what
-goes into `backward` may be used again too; what XLA could reuse, the carry of a scan, it updates in place by itself.
+No buffers are donated. Under the protocol, weights, x and initial states are used again in the next call, and a tape and the
+arguments of `backward` may be used again too; the carry of a scan, which XLA could reuse, it updates in place by itself.
 
 XLA's pool of threads is made when JAX starts, as large as the environment variable NPROC says. So the first `prepare`
-decides: later ones refuse another number of threads, and so do all of them where somebody else has started JAX with one.
+decides: later ones refuse another number of threads, and so does the first if other code has started JAX with another one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ...params import Spec
 from .. import threads
 from ..base import States
 
-# Ties as in our own derivatives, where all of the adjoint goes to the first argument; JAX would halve it. NaN wins.
+# At ties minimum and maximum give the whole adjoint to the first argument, as our own derivatives do; JAX would halve it. NaN wins.
 NAMESPACE = {
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
@@ -54,7 +54,7 @@ def describe() -> str:
 
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:
-    """None, as JAX runs every cell; or that its pool of threads cannot be changed to the number in force."""
+    """None, because JAX runs every cell, or a sentence if its pool of threads cannot be changed to the number in force."""
     return _why_fixed()
 
 
@@ -67,15 +67,15 @@ def _why_fixed() -> str | None:
 
 def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> JaxNetwork:
     """The network with these parameters; see `base.Backend.prepare`. Starts JAX with the number of threads in force, and
-    raises RuntimeError where it runs with another one.
+    raises RuntimeError if JAX already runs with another one.
     """
     start()
     return JaxNetwork(spec, params)
 
 
 def start() -> None:
-    """Start JAX's CPU client with as many threads as are in force. It reads NPROC then, and never again. Raises RuntimeError
-    where it runs with another number.
+    """Start JAX's CPU client with the number of threads in force. It reads NPROC then, and never again. Raises RuntimeError
+    if it already runs with another number.
     """
     global _pool
     if _pool is None:
@@ -87,7 +87,7 @@ def start() -> None:
             os.environ.pop("NPROC")
             if before is not None:
                 os.environ["NPROC"] = before
-        # somebody else may have started it before us: Linux names the threads of XLA's pool, elsewhere it is not seen
+        # other code may have started it before us: on Linux the threads of XLA's pool can be counted by name, elsewhere not
         names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
         _pool = names.count("tf_XLAEigen") or threads.get_threads()
     reason = _why_fixed()
@@ -96,9 +96,7 @@ def start() -> None:
 
 
 def precision(dtype: str) -> Any:
-    """The context in which JAX computes with `dtype`. It truncates float64 unless told otherwise; nobody else's setting is
-    changed.
-    """
+    """A context in which JAX computes with `dtype`. By default it truncates float64; the setting of other code is not changed."""
     return jax.enable_x64(dtype == "float64")
 
 
@@ -136,7 +134,7 @@ class JaxNetwork:
             compile_function(emit(self._program, stage.code), stage.code.name, NAMESPACE)
             for stage in self._program.forward
         ]
-        # a NumPy scalar of the network's dtype: Python's floats would do in JAX too, but not round the same way
+        # NumPy scalars of the network's dtype; JAX would take Python's floats too, but round them differently
         self._numbers = [np.dtype(spec.dtype).type(spec.numbers[name]) for name in spec.cell.numbers]
         self._infer, self._record = jax.jit(self._network), jax.jit(self._network_and_pullback)
         self._pull_back = jax.jit(self._gradients)
@@ -151,7 +149,7 @@ class JaxNetwork:
             return jnp.array(array, copy=True, device=self._device)
 
     def get(self, native: jax.Array) -> np.ndarray:
-        """A copy as NumPy's; JAX's own memory may not be written to."""
+        """A copy as a NumPy array; JAX's own memory is read-only."""
         return np.array(native)
 
     def forward(
@@ -287,7 +285,7 @@ class JaxNetwork:
             values = code(*[buffers[place.buffer][place.at] for place, _ in stage.code.loads])
             for (place, _), stored in zip(stage.code.stores, values, strict=True):
                 buffers[place.buffer][place.at] = stored
-        # what depends on constants and numbers alone is no array yet
+        # a value that depends on constants and numbers alone is not an array yet
         new = tuple(jnp.broadcast_to(n, s.shape).astype(s.dtype) for n, s in zip(buffers["new"], state, strict=True))
         if valid is None:
             return new, new[0]

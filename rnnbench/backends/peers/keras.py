@@ -2,11 +2,11 @@
 
 The layers are called without state of their own (`stateless_call`), so on JAX one `jax.jit` holds the whole network and
 `jax.vjp` is its training; PyTorch runs them step by step, under `torch.inference_mode` or with its autograd. A bidirectional
-layer is what `keras.layers.Bidirectional` makes of it: two layers, of which the second goes backwards, and their outputs joined.
+layer is two layers whose outputs are joined and of which the second goes backwards, as in `keras.layers.Bidirectional`.
 
-Keras is batch-major: `put` and `get` swap the first two axes of everything, outside the timing, and `get` also takes a
-gradient from Keras's arrangement of the weights. Lengths become its mask, under which states are held; the output past a
-row's end repeats the last one there, and is set to zero here.
+Keras is batch-major: `put` and `get` swap the first two axes of everything, outside the timing, and `get` also converts
+gradients from Keras's arrangement of the weights. Lengths become a mask, under which Keras holds the states; past a row's end
+Keras repeats the last output, and we set it to zero.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def describe() -> str:
 
 
 def why_unavailable() -> str | None:
-    """That Keras runs on a back end with which this peer cannot train, in a sentence; None if it does not."""
+    """Why this peer cannot train on the back end that Keras runs on, in a sentence; None if it can."""
     if BACKEND in ("jax", "torch"):
         return None
     return f"the backend keras runs on jax or torch, but Keras is set to {BACKEND}: set KERAS_BACKEND"
@@ -77,8 +77,8 @@ def why_unsupported(spec: Spec, direction: str) -> str | None:
 
 
 def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> KerasNetwork:
-    """The layers with these parameters; see `base.Backend.prepare`. Sets the back end's number of threads, which on JAX
-    raises RuntimeError where it has started with another one.
+    """The layers with these parameters; see `base.Backend.prepare`. Sets the back end's number of threads; raises RuntimeError
+    if that is JAX and has already started with another number.
     """
     if BACKEND == "jax":
         jax_peer.start()
@@ -88,7 +88,7 @@ def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> KerasNetwork:
 
 
 class Gradient(NamedTuple):
-    """A parameter's gradient while it is in Keras's arrangement: the gradients of all weights of its layer."""
+    """A parameter's gradient, still in Keras's arrangement: the gradients of all weights of its layer."""
 
     name: str
     suffix: str
@@ -98,7 +98,7 @@ class Gradient(NamedTuple):
 @dataclass
 class KerasTape:
     """What differentiation keeps. pullback: JAX's function. leaves: PyTorch's (weights, x, states). nbytes: see `base.Tape`;
-    0 on PyTorch, which does not tell.
+    0 on PyTorch, which does not report it.
     """
 
     output: Any
@@ -132,11 +132,11 @@ class KerasNetwork:
                 self.weights.append([self.native(array) for array in to_keras(whole, arrays, suffix)])
 
     def scope(self) -> Any:
-        """The settings under which Keras makes layers, runs them and makes arrays; nobody else's are changed."""
+        """A context in which Keras makes layers, runs them and makes arrays; the settings of other code are not changed."""
         return jax_peer.precision(self.spec.dtype) if BACKEND == "jax" else keras.device("cpu")
 
     def native(self, array: np.ndarray) -> Any:
-        """A copy of an array as the back end's, on the CPU."""
+        """A copy as an array of the back end, on the CPU."""
         raise NotImplementedError
 
     def put(self, array: np.ndarray) -> Any:
@@ -150,13 +150,12 @@ class KerasNetwork:
             return np.ascontiguousarray(np.swapaxes(self.to_numpy(native), 0, 1))
         arrays = from_keras(self.spec.cell, [self.to_numpy(w) for w in native.weights], native.suffix)
         if native.name.startswith("bias_hh") and native.weights[2].ndim == 1:
-            return arrays[
-                native.name.replace("bias_hh", "bias_ih")
-            ]  # both biases are in the one, whose gradient is theirs
+            # Keras has one bias, the sum of ours, so its gradient is that of both
+            return arrays[native.name.replace("bias_hh", "bias_ih")]
         return arrays[native.name]
 
     def to_numpy(self, native: Any) -> np.ndarray:
-        """A copy as NumPy's."""
+        """A copy as a NumPy array."""
         raise NotImplementedError
 
     def run(self, weights: Any, x: Any, state: Any, lengths: Any) -> tuple[Any, States]:

@@ -1,14 +1,14 @@
 """ONNX Runtime: a model of one RNN, LSTM or GRU node for each layer, in a prepared session with bound inputs and outputs.
 
-There is no backward pass and no float64: the types are declared, and the CPU's kernels say that they are not implemented.
+There is no backward pass, and no float64: the operators declare it, but the CPU's kernels report that it is not implemented.
 
-ONNX does not say what a row of length 0 gives. ONNX Runtime leaves zeros and ignores the initial state, so `forward` copies the
-initial state into the final one of such rows.
+ONNX does not define the result of a row of length 0. ONNX Runtime leaves zeros and ignores the initial state, so `forward` copies
+the initial state into the final one of such rows.
 
-Its threads spin between the parts of a run, and for some 40 ms after it, as ONNX Runtime comes. That is its fastest: an LSTM of 128
-units with one row took 0.8 ms, 1.1 to 1.2 ms without (`session.intra_op.allow_spinning=0`) and 1.8 ms where they stop with the run
-(`session.force_spinning_stop=1`), on two cores. Whoever times something else next has to wait until they sleep, as `bench.measure`
-does.
+By default its threads spin between the parts of a run, and for some 40 ms after it. That is fastest: on two cores, an LSTM of 128
+units with one row took 0.8 ms, against 1.1 to 1.2 ms without spinning (`session.intra_op.allow_spinning=0`) and 1.8 ms if the
+threads stop with the run (`session.force_spinning_stop=1`). Before anything else is timed, they have to fall asleep, for which
+`bench.measure` waits.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
     BUILT_IN["gru"]: ("GRU", {"linear_before_reset": 1}),
     BUILT_IN["gru_reset_before"]: ("GRU", {"linear_before_reset": 0}),
 }
-OPSET, IR_VERSION = 22, 10  # what ONNX Runtime has read since its release 1.20
+OPSET, IR_VERSION = 22, 10  # versions that ONNX Runtime reads since its release 1.20
 
 
 def describe() -> str:
@@ -63,7 +63,7 @@ def prepare(spec: Spec, params: Mapping[str, np.ndarray]) -> OnnxRuntimeNetwork:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads.get_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is raised, and need not be printed as well
+    options.log_severity_level = 4  # failures are raised and need not be printed as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     content = _model(spec, params).SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -110,7 +110,7 @@ def _value(name: str, *shape: int | None) -> onnx.ValueInfoProto:
 
 
 class OnnxRuntimeNetwork:
-    """See `base.Network`. Native arrays are NumPy's; results lie in buffers that the next `forward` fills anew."""
+    """See `base.Network`. Native arrays are NumPy's; results are in buffers that the next `forward` overwrites."""
 
     def __init__(self, spec: Spec, session: Any) -> None:
         self.spec, self._session = spec, session
@@ -172,5 +172,5 @@ class OnnxRuntimeNetwork:
         bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
     def backward(self, tape: Any, doutput: Any, dstate: States | None) -> dict[str, Any]:
-        """Raises RuntimeError: `why_unsupported` has said so."""
+        """Raises RuntimeError, as `why_unsupported` has announced."""
         raise RuntimeError("ONNX Runtime has no backward direction")

@@ -4,15 +4,15 @@ Our names, shapes and orders are PyTorch's, so nothing is rearranged. Inference 
 autograd. Sequences of different lengths are packed, which is PyTorch's way, and rows of length 0, which it refuses, are taken out
 and put back.
 
-What makes it fast on a CPU is oneDNN, which runs the LSTM in float32, forward and backward, where sequences are as long as each
-other; it is PyTorch's default, and without it an LSTM of 128 units took 3 times as long, its training 4 to 6 times (two cores).
-The other layers, float64 and packed sequences are a loop over ATen's operations. `torch.no_grad` instead of
+On a CPU it is fast thanks to oneDNN, which runs the LSTM in float32, forward and backward, if all sequences have the same length.
+This is PyTorch's default; without it an LSTM of 128 units took 3 times as long, and its training 4 to 6 times (two cores). The
+other layers, float64 and packed sequences run as a loop over ATen's operations. `torch.no_grad` instead of
 `torch.inference_mode`, a traced and frozen module, or freeing the graph in `backward` made no difference that could be told from
 noise.
 
-On CUDA four backends say in their names how they round: cuDNN multiplies in TensorFloat-32 unless it is told not to, and that is
-2^-11 and not 2^-24 (`CUDA_TF32`); in `CUDA_FP16` and `CUDA_BF16` everything that has a dtype has 16 bits: parameters, inputs,
-states, results and gradients, which are converted where arrays go in and come out.
+On CUDA there are four backends, which differ in how they round. By default cuDNN multiplies in TensorFloat-32, which rounds to
+2^-11 instead of 2^-24: `CUDA_TF32` allows it, `CUDA` does not. In `CUDA_FP16` and `CUDA_BF16` everything that has a dtype has 16
+bits: parameters, inputs, states, results and gradients. They are converted as arrays go in and come out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..base import States
 
 
 class _Precision(NamedTuple):
-    """How a backend's name ends, what it says of itself, and the dtype of its tensors where that is not the spec's."""
+    """The end of a backend's name, its description in words, and the dtype of its tensors if that is not the spec's."""
 
     suffix: str
     words: str
@@ -61,7 +61,7 @@ class TorchBackend:
         return self.precision == "tf32"
 
     def dtype(self, spec: Spec) -> torch.dtype:
-        """Of all tensors."""
+        """The dtype of all tensors of a network."""
         return _PRECISIONS[self.precision].narrow or getattr(torch, spec.dtype)
 
     def describe(self) -> str:
@@ -108,8 +108,8 @@ class TorchTape:
     spent: bool = False
 
     def results(self) -> tuple[torch.Tensor, States]:
-        """Output and final states with a graph to go back through, which autograd frees on the way, as it does in training: to
-        keep it costs cuDNN a copy. Whoever comes again waits for a second forward pass.
+        """Output and final states with a graph for one backward pass. Autograd frees the graph during that pass, as in training,
+        because keeping it costs cuDNN a copy. So each further backward pass waits for another forward pass.
         """
         if self.spent:
             return self.network.record(self.x, self.state, self.lengths)
@@ -118,7 +118,7 @@ class TorchTape:
 
     @property
     def nbytes(self) -> int:
-        """What autograd saves, besides parameters, inputs and results: counted when asked, in a second forward pass."""
+        """Bytes that autograd saves besides parameters, inputs and results; counted on demand, in a second forward pass."""
         saved: dict[int, torch.UntypedStorage] = {}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -162,13 +162,13 @@ class TorchNetwork:
         return torch.tensor(array, device=self._backend.device, dtype=self._backend.dtype(self.spec))
 
     def get(self, native: torch.Tensor) -> np.ndarray:
-        """The tensor's memory as an array of the spec's dtype, copied where it is not the host's or of another precision."""
+        """The tensor as an array of the spec's dtype; shares the tensor's memory if that is on the host and of the same dtype."""
         return native.detach().cpu().to(getattr(torch, self.spec.dtype)).numpy()
 
     def forward(
         self, x: torch.Tensor, state: States | None, lengths: np.ndarray | None, training: bool
     ) -> tuple[torch.Tensor, States, TorchTape | None]:
-        """See `Network.forward`. CUDA is waited for."""
+        """See `Network.forward`. Waits for CUDA."""
         if state is None:
             rows = self.spec.num_layers * self.spec.num_directions
             state = tuple(x.new_zeros((rows, x.shape[1], size)) for size in self.spec.state_sizes)
@@ -183,8 +183,8 @@ class TorchNetwork:
         return output, final, TorchTape(self, x, state, lengths, output, final)
 
     def record(self, x: torch.Tensor, state: States, lengths: np.ndarray | None) -> tuple[torch.Tensor, States]:
-        """Output and final states of leaves x and state, with a graph to go back through. CUDA is waited for."""
-        self.module.train(True)  # cuDNN only keeps what its backward pass reads when it is told
+        """Output and final states of the leaves x and state, with an autograd graph. Waits for CUDA."""
+        self.module.train(True)  # cuDNN keeps what its backward pass reads only in this mode
         with self._settings():
             return self.run(x, state, lengths)
 
@@ -243,7 +243,7 @@ class TorchNetwork:
 
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
-        """On CUDA: the precision of this variant while it runs, and a wait for the device at the end."""
+        """On CUDA, a context with the backend's precision that waits for the device at its end; does nothing on the CPU."""
         if self._backend.device == "cpu":
             yield
             return

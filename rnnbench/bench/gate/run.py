@@ -15,7 +15,7 @@ from rnnbench.bench.gate.outcome import Outcome, Result, slow_to_compile
 from rnnbench.bench.gate.pairs import Timings, Workers
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.verdict import BATCHES, judge
-from rnnbench.bench.gate.workers import Worker, WorkerDied, last_core, workers
+from rnnbench.bench.gate.workers import Worker, last_core, workers
 from rnnbench.bench.lock import Locked, Taken, only_one
 
 Tell = Callable[[str], None]
@@ -110,10 +110,7 @@ class _FirstCalls:
         if answer["status"] == "ok":
             answer |= worker.about_case("prepare", case)
         if answer["status"] == "ok":
-            try:
-                answer |= worker.ask("bytes")
-            except WorkerDied as error:
-                answer |= {"status": "failed", "reason": f"its process died: {error}", "died": True}
+            answer |= worker.try_asking("bytes")
         return answer
 
     def stop(self) -> None:
@@ -126,7 +123,7 @@ class _FirstCalls:
 def time_cases(
     result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell = lambda what: None
 ) -> None:
-    """Take batches for the outcomes that are inconclusive, until they are settled. The arguments are those of `compare`."""
+    """Take batches for the inconclusive outcomes until they are settled or time is up. The arguments are those of `compare`."""
     taken: dict[Case, list[Timings]] = {}
     pending = [outcome for outcome in result.outcomes if outcome.verdict == "inconclusive"]
     core, chance = last_core(), random.Random(0)

@@ -97,12 +97,16 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def about_case(self, question: str, case: Case) -> dict[str, Any]:
-        """`ask` about a case. If the side's code raised an error, or the worker died, the answer has status "failed"."""
+    def try_asking(self, question: str, **details: Any) -> dict[str, Any]:
+        """`ask`, but if the worker dies, the answer has status "failed", the reason, and "died"."""
         try:
-            return self.ask(question, case=asdict(case))
+            return self.ask(question, **details)
         except WorkerDied as error:
             return {"status": "failed", "reason": f"its process died: {error}", "died": True}
+
+    def about_case(self, question: str, case: Case) -> dict[str, Any]:
+        """`try_asking` about a case. If the side's code raised an error, the answer has status "failed", too."""
+        return self.try_asking(question, case=asdict(case))
 
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
