@@ -25,7 +25,7 @@ from ptx_machine import launch
 from ptx_memory import DeviceMemory, Wrong
 from ptx_text import Kernel, read
 
-from rnnbench.backends.numba_cuda import VARIABLE, compiled, device, persistent
+from rnnbench.backends.numba_cuda import VARIABLE, compiled, device, held_product, persistent
 from rnnbench.backends.numba_cuda.sequence import nothing
 from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
@@ -94,8 +94,8 @@ def result(kernel: str, multiprocessors: int = FEW, network: str = "", **case: A
     return {"status": "wrong" if wrong else "ok", "reason": ", ".join(wrong), "launched": LAUNCHED}
 
 
-def without(barrier: str) -> Callable[[], None]:
-    return lambda: setattr(persistent, barrier, nothing)
+def without(module: Any, barrier: str) -> Callable[[], None]:
+    return lambda: setattr(module, barrier, nothing)
 
 
 def without_the_last_stride() -> None:
@@ -110,8 +110,8 @@ def without_the_last_stride() -> None:
 
 
 FAULTS = {
-    "no grid barrier": without("_grid_barrier"),
-    "no block barrier": without("_block_barrier"),
+    "no grid barrier": without(persistent, "_grid_barrier"),
+    "no block barrier": without(held_product, "block_barrier"),
     "no last stride": without_the_last_stride,
 }
 

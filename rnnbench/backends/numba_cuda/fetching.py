@@ -22,8 +22,8 @@ REGISTERS = 65536  # per multiprocessor, of 4 bytes each
 OTHERS = 64  # registers that a thread needs beside weights, sums and what it fetches
 
 
-def is_early(products: list[Product], tile: Tile, weight: Reading) -> bool:
-    """Whether a thread has registers enough to fetch a chunk while the one before it is multiplied."""
+def is_early(products: list[Product], tile: Tile, weight: Reading, inputs: int = 0) -> bool:
+    """Whether a thread has registers enough to fetch a chunk while the one before it is multiplied, and to hold so many inputs."""
     held = weight.word.bitwidth * -(
         -sum(tile.held(product.outs, product.depth) for product in products) // weight.per_word
     )
@@ -31,7 +31,7 @@ def is_early(products: list[Product], tile: Tile, weight: Reading) -> bool:
     beside = max(
         [(tile.sums(p.outs) + tile.turns(p.depth) * (2 if tile.across else 1)) * tile.rows for p in products], default=0
     )
-    return (held + 8 * tile.itemsize * beside) // 32 + OTHERS <= min(255, REGISTERS // tile.threads)
+    return (held + 8 * tile.itemsize * (beside + inputs)) // 32 + OTHERS <= min(255, REGISTERS // tile.threads)
 
 
 def fetches(
