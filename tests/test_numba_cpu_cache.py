@@ -5,6 +5,7 @@ Each test has a cache folder of its own, and what it compiles is as small as it 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ from typing import Any
 import kernels
 import numpy as np
 import pytest
+from numba.core import caching
 
 from rnnbench.backends import kernel_files
+from rnnbench.backends.numba_cpu import cache
 
 PACKAGE = Path(kernel_files.__file__).parents[1]
 
@@ -279,6 +282,18 @@ def test_processes_that_save_at_once_keep_both_kernels(tmp_path: Path) -> None:
     children = [twice.start("7", a, b), twice.start("0.25", b, a)]
     assert [kernels.finish(child).split("\n")[0] for child in children] == ["[14]", "[0.5]"]
     assert kernels.finish(twice.start("7 0.25")) == "[14, 0.5]\n0\n"
+
+
+def test_a_kernel_that_a_full_disk_does_not_take_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, sig: Any, data: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def twice(x: int) -> int:
+        return x + x
+
+    monkeypatch.setattr(caching.FunctionCache, "save_overload", full)
+    with pytest.warns(RuntimeWarning, match="a compiled kernel could not be kept in .*No space left on device"):
+        assert cache.cached_njit()(twice)(7) == 14
 
 
 def test_damaged_files_are_replaced(tmp_path: Path) -> None:

@@ -50,8 +50,12 @@ class _SharedCache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Save a compiled kernel while no other process does."""
-        with kernel_files.exclusive(folder() / "lock"):
-            super().save_overload(sig, data)
+        try:
+            with kernel_files.exclusive(folder() / "lock"):
+                super().save_overload(sig, data)
+        except OSError as error:  # the kernel in hand works all the same
+            reason = f"a compiled kernel could not be kept in {folder()}: {error}"
+            warnings.warn(reason, RuntimeWarning, stacklevel=2)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """A saved kernel, or None if there is none or its file is damaged; it is then compiled and saved again."""
