@@ -89,6 +89,19 @@ def test_a_library_that_does_not_load_is_a_sentence(monkeypatch, error):
     RNN("lstm", 2, 2, backend="numpy")
 
 
+def test_a_library_that_does_not_load_when_it_is_asked_is_a_sentence(monkeypatch):
+    """Numba with NUMBA_NUM_THREADS=0, which numba-cuda imports when it looks for a device."""
+
+    def refuse():
+        raise ValueError("Number of threads specified must be > 0.")
+
+    asked = types.SimpleNamespace(why_unavailable=refuse)
+    monkeypatch.setattr(backends, "_import", lambda entry: asked)
+    assert backends.why_unavailable("numba-cuda") == (
+        "the backend numba-cuda needs the package numba, which does not load: ValueError: Number of threads specified must be > 0."
+    )
+
+
 def test_a_user_without_a_home_keeps_kernels_in_the_temporary_folder(monkeypatch, tmp_path):
     def no_home():
         raise RuntimeError("Could not determine home directory.")

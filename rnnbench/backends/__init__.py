@@ -86,13 +86,12 @@ def why_unavailable(name: str) -> str | None:
             install = entry.install or package
             return f"the backend {name} needs the package {package}, which is not installed: pip install {install}"
     try:
-        backend = _import(entry)
-    except Exception as error:  # Numba, for one, refuses a NumPy that is too new for it
+        return _ask(_import(entry))
+    except Exception as error:  # Numba, for one, refuses a NumPy that is too new for it, and NUMBA_NUM_THREADS=0
         if isinstance(error, NoFolder):  # not the library's fault
             return f"the backend {name} cannot start: {error}"
         packages = " and ".join(entry.packages)
         return f"the backend {name} needs the package {packages}, which does not load: {type(error).__name__}: {error}"
-    return _ask(backend)
 
 
 def explain(name: str, spec: Spec, batch_size: int) -> str | None:
