@@ -20,24 +20,31 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], obje
     `filename` is the path that was given.
     """
     target = _target(path)
-    special = _is_special(target)
-    unfinished = target if special else target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        if _is_special(target):
+            with open(target, "wb") as file:
+                write(file)
+        else:
+            _replace(target, unfinished, write)
+    except OSError as error:
+        # an open file that the disk has no room for does not say its name
+        if error.errno and error.filename in (None, str(unfinished)):
+            error.filename = str(path)
+            del error.filename2  # nobody knows the other name; None would be printed
+        raise
+
+
+def _replace(target: Path, unfinished: Path, write: Callable[[IO[bytes]], object]) -> None:
     try:
         with open(unfinished, "wb") as file:
             write(file)
             file.flush()
-            if not special:
-                os.fsync(file.fileno())
-        if not special:
-            os.replace(unfinished, target)
-    except BaseException as error:
-        if not special:
-            with contextlib.suppress(OSError):  # a folder that cannot be written holds none, and says so again
-                unfinished.unlink(missing_ok=True)
-        # an open file that the disk has no room for does not say its name
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(unfinished)):
-            error.filename = str(path)
-            del error.filename2  # nobody knows the other name; None would be printed
+            os.fsync(file.fileno())
+        os.replace(unfinished, target)
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder that cannot be written holds none, and says so again
+            unfinished.unlink(missing_ok=True)
         raise
 
 

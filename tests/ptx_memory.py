@@ -39,8 +39,9 @@ class Accesses:
     """The last write and the last read of each grain: by which lane, and when."""
 
     def __init__(self, grains: int) -> None:
-        self.writer, self.write_block, self.write_grid = (np.full(grains, -1, np.int32) for _ in range(3))
-        self.reader, self.read_block, self.read_grid = (np.full(grains, -1, np.int32) for _ in range(3))
+        # zeros, which take no memory until they are written; the clock begins at 1
+        self.writer, self.write_block, self.write_grid = (np.zeros(grains, np.int32) for _ in range(3))
+        self.reader, self.read_block, self.read_grid = (np.zeros(grains, np.int32) for _ in range(3))
         # whether the last reader had company: of its block since that block's barrier, of other blocks since the grid's
         self.several, self.spread = np.zeros(grains, bool), np.zeros(grains, bool)
 
@@ -83,12 +84,12 @@ def _unordered(
 
 
 class Space:
-    """`size` bytes, full of NaN, whose addresses start at `base`. Those that may be accessed are `valid`, those written `known`."""
+    """`size` bytes whose addresses start at `base`. Those that may be accessed are `valid`, those written `known`."""
 
-    def __init__(self, name: str, size: int, valid: bool = True) -> None:
+    def __init__(self, name: str, size: int) -> None:
         self.name, self.base = name, 0
-        self.bytes = np.full(size, 0xFF, np.uint8)
-        self.valid, self.known = np.full(size, valid), np.zeros(size, bool)
+        self.bytes = np.zeros(size, np.uint8)
+        self.valid, self.known = np.ones(size, bool), np.zeros(size, bool)
         self.accesses = Accesses(-(-size // GRAIN))
 
     def load(self, at: np.ndarray, dtype: Any, lanes: np.ndarray, clock: Clock) -> np.ndarray:
@@ -137,7 +138,8 @@ class DeviceMemory(Space):
     BORDER = 256  # bytes: allocations start at multiples, as a driver's do, and are as far apart at least
 
     def __init__(self, size: int) -> None:
-        super().__init__("global", size + self.BORDER, valid=False)
+        super().__init__("global", size + self.BORDER)
+        self.valid = np.zeros_like(self.known)
         self.base = self.bytes.ctypes.data
         self._next = -self.base % self.BORDER
         self._free: dict[int, list[int]] = {}

@@ -22,7 +22,6 @@ pytest.importorskip("cuda.bindings.nvjitlink", reason="the package cuda-bindings
 
 from rnnbench import cells  # noqa: E402
 from rnnbench.backends.numba_cuda import plan  # noqa: E402
-from rnnbench.cells import program  # noqa: E402
 from rnnbench.params import Spec  # noqa: E402
 
 PROGRAM = Path(__file__).resolve().with_name("run_ptx.py")
@@ -96,7 +95,7 @@ def test_the_kernels_of_an_h200(folder: Path, cell: str, hidden_size: int, batch
     sizes = {"seq_len": 2, "batch_size": batch_size, "hidden_size": hidden_size, "lengths": "full"}
     case = LAYER | sizes | {"cell": cell, "multiprocessors": plan.H200.multiprocessors}
     made = plan.plan(Spec(cells.find(cell), 3, hidden_size), batch_size, plan.H200, "float32")
-    assert made.kernel == "grid" and made.blocks[0] * made.blocks[1] > 100, program
+    assert made.kernel == "grid" and made.blocks[0] * made.blocks[1] > 100
     all_right(folder, [case])
 
 

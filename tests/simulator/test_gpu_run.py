@@ -134,15 +134,21 @@ def test_a_grid_that_hangs_is_left_out_of_what_comes_after(
     monkeypatch.setattr(gpu, "MANY_BLOCKS", many)
     monkeypatch.setattr(gpu, "verify", verify)
     monkeypatch.setattr(gpu, "sanitized", lambda tool, seconds, kernels: (True, str(kernels)))
-    monkeypatch.setattr(gpu, "ceilings", lambda barrier: told.append(barrier) or {})
+    # without a barrier, as where that was not measured
+    figures = {"multiply_add_float32_gflops": 1.0, "copy_in_l2_gbytes_per_s": 1.0, "launch_us": 5.0}
+    monkeypatch.setattr(gpu, "ceilings", lambda barrier: told.append(barrier) or figures)
     monkeypatch.setattr(gpu.startup, "compile_kernels", lambda groups, until: told.append(groups) or iter(()))
     # the grid takes what is large, and two of the 12 cases are so
     kernels = {2: "grid", 3: "block"}
-    planned = lambda self, spec, batch_size: plan.Plan(kernels[batch_size], "")  # noqa: E731
+    planned = lambda self, spec, batch_size: plan.Plan(self.kernel or kernels[batch_size], "", blocks=(1, 1))  # noqa: E731
     monkeypatch.setattr(type(backends.load("numba-cuda")), "planned", planned)
-    monkeypatch.setattr(
-        gpu.compare, "compare", lambda case, *_, **__: told.append((case.batch_size, os.environ.get(gpu.KERNEL))) or []
-    )
+
+    def compare(case: Case, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        told.append((case.batch_size, os.environ.get(gpu.KERNEL)))
+        sizes = {"cell": "lstm", "lengths": "full", "seq_len": 2, "batch_size": case.batch_size, "hidden_size": 3}
+        return [{"backend": "numba-cuda", "seconds": 1.0, "status": "ok", "direction": case.direction} | sizes]
+
+    monkeypatch.setattr(gpu.compare, "compare", compare)
     assert gpu.run(tmp_path, 5, print) == 1
     first = ["block", "grid", "step"] + ["grid"] * (smallest == "ok")
     assert asked[: len(first)] == first and set(asked[len(first) :]) == {"block", "step"}
@@ -151,6 +157,12 @@ def test_a_grid_that_hangs_is_left_out_of_what_comes_after(
     assert sorted(set(compared)) == [(2, "step"), (3, None)]
     report = (tmp_path / "report.md").read_text()
     assert "grid failed at first contact and was left out" in report and "('block', 'step')" in report
+    floors = {
+        row["batch_size"]: float(row["floor_us"])
+        for row in rows(tmp_path / "compare.csv")
+        if row["direction"] == "forward"
+    }
+    assert floors["2"] == 2 * 5.0, "the launches of step, not the grid's barrier"
 
 
 def test_a_case_that_loses_its_process_costs_that_case(

@@ -6,7 +6,8 @@ numba-cuda-tf32, computes tiled products on tensor cores (`arithmetic`).
 Start with `plan`, which decides how a layer runs, and `buffers`, the legend of what kernels read and write. Numba is imported by
 the modules that run kernels, not here: a plan can be shown without it.
 
-Everything here is tested in Numba's simulator and compiled for real devices; it has not been timed on one yet.
+Everything here is tested in Numba's simulator, compiled for real devices, and run as PTX by a machine of the tests; it has not
+run on a GPU yet.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A step's input projections and, backwards, its part of the tape are read only once per sequence, so each step would wait for memory.
 A prefetch takes no register and changes no value, and nothing waits for it.
-
-No function here uses the `cuda` module, see items.py.
 """
 
 from __future__ import annotations

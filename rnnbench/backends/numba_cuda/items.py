@@ -4,9 +4,6 @@ An `Item` first loads everything that its code reads into an array, which a kern
 stores. Between the two a kernel computes the products: the loads are under way meanwhile, and the sums go into that array directly.
 The emitted text is straight-line code, and all indices are constants. `forward_item` and `backward_item` add what all cells share:
 the ends of ragged rows, the output, and the output's gradient.
-
-No function here uses the `cuda` module: Numba's simulator replaces the global `cuda` of a kernel's module while the kernel runs.
-For device functions of other modules each thread would do so, all at the same time.
 """
 
 from __future__ import annotations
