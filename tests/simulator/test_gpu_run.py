@@ -301,7 +301,7 @@ def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
 def test_a_ceiling_of_work_that_was_not_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "_seconds", lambda launch, launches: 1.0)
     for measure in (
-        lambda: ceilings._copy_rate(8, 1),
+        lambda: ceilings._copy_rate(8, 1, 3),
         lambda: ceilings._multiply_add_rate("float32", 1, 1),
         lambda: ceilings._product_rate("float32", 4),
     ):

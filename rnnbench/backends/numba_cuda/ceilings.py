@@ -26,18 +26,28 @@ _CHAINS, _ROUNDS = (
 )  # independent sums of a thread, enough to hide their latency; multiply-adds of each in an unrolled loop
 
 
-@kernel()
-def _copy(source, target):
+@cuda.jit(device=True)
+def _copy_part(source, target, first, end):
     stride = cuda.gridsize(1)
-    i = cuda.grid(1)
+    i = first + cuda.grid(1)
     # four loads in flight at once: with one, the memory would wait for the threads
-    while i + 3 * stride < source.shape[0]:
+    while i + 3 * stride < end:
         a, b, c, d = source[i], source[i + stride], source[i + 2 * stride], source[i + 3 * stride]
         target[i], target[i + stride], target[i + 2 * stride], target[i + 3 * stride] = a, b, c, d
         i += 4 * stride
-    while i < source.shape[0]:
+    while i < end:
         target[i] = source[i]
         i += stride
+
+
+@kernel()
+def _copy(source, target, times):
+    """Copies all elements `times` times, each time by other threads: those that read one before would find it in their L1 cache."""
+    count = source.shape[0]
+    for n in range(times):
+        first = n * (count // times)
+        _copy_part(source, target, first, count)
+        _copy_part(source, target, 0, first)
 
 
 @lru_cache(maxsize=2)
@@ -86,13 +96,13 @@ def measure(barrier: bool) -> dict[str, float]:
     """
     simulated = device.SIMULATED
     blocks = device.current().multiprocessors
-    found = {
-        "copy_gbytes_per_s": _copy_rate(2**6 if simulated else 2**28, 4 if simulated else 8 * blocks),
-        "copy_in_l2_gbytes_per_s": _copy_rate(2**6 if simulated else 2**20, 4 if simulated else 8 * blocks),
-    }
+    wide = 4 if simulated else 8 * blocks
+    found = {"copy_gbytes_per_s": _copy_rate(2**6 if simulated else 2**28, wide, 1)}
+    # 8 MiB in all, and so often that the launch takes no share of the time
+    found["copy_in_l2_gbytes_per_s"] = _copy_rate(2**6 if simulated else 2**20, wide, 3 if simulated else 256)
     size = 8 if simulated else 4096
     for dtype in ("float32", "float64"):
-        found[f"multiply_add_{dtype}_gflops"] = _multiply_add_rate(dtype, 2 if simulated else 512, 8 * blocks)
+        found[f"multiply_add_{dtype}_gflops"] = _multiply_add_rate(dtype, 2 if simulated else 512, wide)
         found[f"product_{dtype}_gflops"] = _product_rate(dtype, size)
     if device.has_tf32():
         found["product_tf32_gflops"] = _product_rate("float32", size, tensor_cores=True)
@@ -113,13 +123,13 @@ def measure(barrier: bool) -> dict[str, float]:
     return found
 
 
-def _copy_rate(count: int, blocks: int) -> float:
-    """GB/s, counting both bytes read and bytes written."""
+def _copy_rate(count: int, blocks: int, times: int) -> float:
+    """GB/s of copies of `count` numbers in a launch, counting both bytes read and bytes written."""
     source, target = (cuda.to_device(np.full(count, value, np.float32)) for value in (1, 0))
-    seconds = _seconds(lambda: _copy[blocks, 2 if device.SIMULATED else 256](source, target), _launches())
+    seconds = _seconds(lambda: _copy[blocks, 2 if device.SIMULATED else 256](source, target, times), _launches())
     if not (target.copy_to_host() == 1).all():
         raise RuntimeError("the copy that was timed did not copy")
-    return 2 * source.nbytes / seconds / 1e9
+    return 2 * source.nbytes * times / seconds / 1e9
 
 
 def _multiply_add_rate(dtype: str, count: int, blocks: int) -> float:
