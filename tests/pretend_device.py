@@ -80,13 +80,18 @@ def launch(stream: Any, config: Any, kernel: Any, *arguments: Any) -> None:
     assert given == wanted, f"{kernel.name} takes parameters of {wanted} bytes and was given {given}"
     most = re.search(r"\.maxntid (\d+)", found[2])
     assert np.prod(config.block) <= (int(most[1]) if most else 1024), (kernel.name, config.block)
+    assert config.cluster == (1, 1, 1) or 1 < config.cluster[0] <= 8 and config.cluster[1:] == (1, 1), config.cluster
     assert config.grid[0] < 2**31 and max(config.grid[1:], default=1) < 2**16, (kernel.name, config.grid)
     LAUNCHED[kernel.name] = LAUNCHED.get(kernel.name, 0) + 1
 
 
-def configured(grid: Any, block: Any, shmem_size: int, **cooperative: bool) -> Any:
-    """In place of cuda.core's, which asks the driver. cooperative: under the name it has in the installed version."""
-    return SimpleNamespace(grid=grid, block=block, cooperative=any(cooperative.values()))
+def configured(
+    grid: Any, block: Any, shmem_size: int, cluster: tuple[int, int, int] = (1, 1, 1), **cooperative: bool
+) -> Any:
+    """In place of cuda.core's, which asks the driver. grid: of clusters. cooperative: under the name it has in the installed
+    version.
+    """
+    return SimpleNamespace(grid=grid, cluster=cluster, block=block, cooperative=any(cooperative.values()))
 
 
 def pretend(context: Context | None = None, launch: Any = launch, move: Any = move) -> Context:

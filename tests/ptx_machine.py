@@ -26,21 +26,31 @@ Lanes = np.ndarray
 
 
 def launch(
-    kernel: Kernel, memory: DeviceMemory, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[int]
-) -> None:
-    """Run a kernel to its end. arguments: the bits of each parameter. Raises Wrong, with the instruction."""
-    _Run(kernel, memory, grid, block, arguments).run()
+    kernel: Kernel, memory: DeviceMemory, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[int],
+    cluster: int = 1,
+) -> None:  # fmt: skip
+    """Run a kernel to its end. grid, block: blocks in the grid and threads in a block. arguments: the bits of each parameter.
+    cluster: how many blocks in a row, along the grid's first dimension, are a cluster. Raises Wrong, with the instruction.
+    """
+    _Run(kernel, memory, grid, block, arguments, cluster).run()
 
 
 class _Run:
     def __init__(
-        self, kernel: Kernel, memory: DeviceMemory, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[int]
-    ) -> None:
+        self, kernel: Kernel, memory: DeviceMemory, grid: tuple[int, ...], block: tuple[int, ...], arguments: list[int],
+        cluster: int,
+    ) -> None:  # fmt: skip
         grid, block = ((*size, 1, 1)[:3] for size in (grid, block))
         blocks, threads = int(np.prod(grid)), int(np.prod(block))
         self.kernel, self.count = kernel, blocks * threads
-        self.clock = Clock(blocks, threads)
+        if grid[0] % cluster:
+            raise Wrong(f"{grid[0]} blocks are no whole number of clusters of {cluster}")
         self.everyone = np.arange(self.count)
+        self.clock = Clock(blocks, threads)
+        # Blocks of a cluster exchange in global memory. Where there are clusters a block's own barrier orders nothing there:
+        # stricter than the device is, and what kernels keep to.
+        self.cluster = self.everyone // (threads * cluster)
+        self.clusters = Clock(blocks // cluster, threads * cluster) if cluster > 1 else self.clock
         thread, self.block = self.everyone % threads, self.everyone // threads
         self.warp = self.block * -(-threads // WARP) + thread // WARP
         self.special = {"%laneid": thread % WARP}
@@ -64,12 +74,14 @@ class _Run:
             "local": Space("local", self.count * _rounded(kernel.local_bytes)),
         }
         self.at = np.zeros(self.count, np.int64)
-        self.waits, self.waits_for_all = np.zeros(self.count, bool), np.zeros(self.count, bool)
+        self.waits, self.waits_for_cluster, self.waits_for_all = (np.zeros(self.count, bool) for _ in range(3))
+        self.arrived = np.zeros(self.count, bool)  # at the cluster's barrier
 
     def run(self) -> None:
         with np.errstate(all="ignore"):
             while True:
-                ready = np.where(self.waits | self.waits_for_all, _DONE, self.at)
+                waits = self.waits | self.waits_for_cluster | self.waits_for_all
+                ready = np.where(waits, _DONE, self.at)
                 first = int(ready.min())
                 if first < _DONE:
                     self._run_together(np.flatnonzero(ready == first), first)
@@ -94,20 +106,28 @@ class _Run:
 
     def _open_barriers(self) -> bool:
         """Where every lane has ended or waits: let those pass whose barrier is complete. Returns whether any waited."""
-        waiting = np.unique(self.block[self.waits])
-        for block in waiting:
-            of_block = self.block == block
-            if not self.waits[of_block].all() or np.unique(self.at[of_block]).size > 1:
-                raise Wrong("some threads of a block wait at a barrier, and others never come there")
-            self.clock.blocks[block] += 1
-        self.waits[:] = False
-        if waiting.size or not self.waits_for_all.any():
-            return bool(waiting.size)
+        if self._open(self.waits, self.block, self.clock, "block"):
+            return True
+        if self._open(self.waits_for_cluster, self.cluster, self.clusters, "cluster"):
+            return True
+        if not self.waits_for_all.any():
+            return False
         if not self.waits_for_all.all() or np.unique(self.at).size > 1:
             raise Wrong("some threads wait at the grid's barrier, and others never come there")
         self.clock.all_met()
         self.waits_for_all[:] = False
         return True
+
+    def _open(self, waits: np.ndarray, group: np.ndarray, clock: Clock, name: str) -> bool:
+        """Let those pass who wait for their group. Returns whether any did."""
+        waiting = np.unique(group[waits])
+        for one in waiting:
+            own = group == one
+            if not waits[own].all() or np.unique(self.at[own]).size > 1:
+                raise Wrong(f"some threads of a {name} wait at a barrier, and others never come there")
+            clock.blocks[one] += 1
+        waits[:] = False
+        return bool(waiting.size)
 
     # ---- one instruction
 
@@ -129,8 +149,10 @@ class _Run:
             case "ret" | "exit":
                 self.at[lanes] = _DONE
                 return False
-            case "bar" | "barrier":
+            case "bar":
                 return self._wait(lanes, now, self.waits)
+            case "barrier":
+                return self._meet_cluster(step, lanes, now)
             case "call":
                 return self._call(step, lanes, now)
             case "ld":
@@ -153,6 +175,18 @@ class _Run:
         self.at[lanes], where[lanes] = now + 1, True
         return False
 
+    def _meet_cluster(self, step: Instruction, lanes: Lanes, now: int) -> bool:
+        """The two halves of a cluster's barrier, of which the first releases and the second acquires unless they say otherwise."""
+        if step.kinds == ("cluster", "arrive"):
+            self.arrived[lanes] = True
+            return True
+        if step.kinds != ("cluster", "wait"):
+            raise Wrong("a barrier that this machine does not have")
+        if not self.arrived[lanes].all():
+            raise Wrong("waits at a cluster's barrier without having arrived there")
+        self.arrived[lanes] = False
+        return self._wait(lanes, now, self.waits_for_cluster)
+
     def _call(self, step: Instruction, lanes: Lanes, now: int) -> bool:
         """The functions of the device's runtime that make the grid's barrier."""
         result, function = step.operands[0].strip("()"), step.operands[1]
@@ -170,7 +204,7 @@ class _Run:
             self._set(targets[0], value, lanes)
             return
         for target, place in zip(targets, self._places(step, step.operands[1], len(targets), lanes), strict=True):
-            self._set(target, self.spaces[space].load(place, TYPES[kind], lanes, self.clock), lanes)
+            self._set(target, self.spaces[space].load(place, TYPES[kind], lanes, self._clock(space)), lanes)
 
     def _store(self, step: Instruction, lanes: Lanes) -> None:
         space, kind, sources = self._space(step), step.kinds[-1], _elements(step.operands[1])
@@ -178,7 +212,7 @@ class _Run:
             self.parameters[_symbol(step.operands[0])] = self._get(sources[0], kind, lanes)
             return
         for source, place in zip(sources, self._places(step, step.operands[0], len(sources), lanes), strict=True):
-            self.spaces[space].store(place, self._for_each(source, kind, lanes), lanes, self.clock)
+            self.spaces[space].store(place, self._for_each(source, kind, lanes), lanes, self._clock(space))
 
     def _places(self, step: Instruction, operand: str, count: int, lanes: Lanes) -> list[np.ndarray]:
         """Where each of `count` neighbouring elements is in a space, in which blocks and lanes have parts of their own."""
@@ -229,6 +263,9 @@ class _Run:
         else:
             parts = np.stack([self._for_each(name, f"b{bits}", lanes) for name in names], axis=1)
             self._set(to, parts.view(whole)[:, 0], lanes)
+
+    def _clock(self, space: str) -> Clock:
+        return self.clusters if space == "global" else self.clock
 
     # ---- operands
 

@@ -25,7 +25,7 @@ from ptx_machine import launch
 from ptx_memory import DeviceMemory, Wrong
 from ptx_text import Kernel, read
 
-from rnnbench.backends.numba_cuda import VARIABLE, compiled, device, held_product, persistent
+from rnnbench.backends.numba_cuda import VARIABLE, barriers, compiled, device, held_product
 from rnnbench.backends.numba_cuda.sequence import nothing
 from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
@@ -73,7 +73,9 @@ def run(stream: Any, config: Any, kernel: Any, *arguments: Any) -> None:
     if text not in READ:
         READ[text] = read(text)
     try:
-        launch(READ[text], MEMORY, tuple(config.grid), tuple(config.block), [bits(argument) for argument in arguments])
+        grid = tuple(count * each for count, each in zip(config.grid, config.cluster, strict=True))
+        given = [bits(argument) for argument in arguments]
+        launch(READ[text], MEMORY, grid, tuple(config.block), given, config.cluster[0])
     except Wrong as error:
         raise Wrong(f"{kernel.name}: {error}") from error
 
@@ -94,8 +96,8 @@ def result(kernel: str, multiprocessors: int = FEW, network: str = "", **case: A
     return {"status": "wrong" if wrong else "ok", "reason": ", ".join(wrong), "launched": LAUNCHED}
 
 
-def without(module: Any, barrier: str) -> Callable[[], None]:
-    return lambda: setattr(module, barrier, nothing)
+def without(whose: str) -> Callable[[], None]:
+    return lambda: barriers.BARRIERS.update({whose: nothing})
 
 
 def without_the_last_stride() -> None:
@@ -110,8 +112,9 @@ def without_the_last_stride() -> None:
 
 
 FAULTS = {
-    "no grid barrier": without(persistent, "_grid_barrier"),
-    "no block barrier": without(held_product, "block_barrier"),
+    "no grid barrier": without("grid"),
+    "no cluster barrier": without("cluster"),
+    "no block barrier": lambda: setattr(held_product, "block_barrier", nothing),
     "no last stride": without_the_last_stride,
 }
 

@@ -9,11 +9,12 @@ from rnnbench.backends.numba_cuda import plan
 from rnnbench.backends.numba_cuda.floor import floor_us
 from rnnbench.bench.cases import Case
 
-DEVICE = plan.Device("a device", 4)
+DEVICE = plan.Device("a device", 4, cluster=2)
 CEILINGS = {
     "multiply_add_float32_gflops": 1e-3,  # one FLOP a microsecond
     "copy_in_l2_gbytes_per_s": 1e-3,  # one byte
     "launch_us": 1e4,
+    "cluster_barrier_us": 1e3,
     "grid_barrier_us_1_blocks": 10.0,
     "grid_barrier_us_3_blocks": 1e5,
     "grid_barrier_us_8_blocks": 1e6,
@@ -43,6 +44,12 @@ def test_a_grid_meets_and_exchanges() -> None:
     with pytest.raises(KeyError, match="grid_barrier"):
         made = plan.plan(Case("lstm", "", hidden_size=12).spec, 1, DEVICE, "float32", "grid")
         floor_us(Case("lstm", "", hidden_size=12).spec, 1, False, made, DEVICE, 1.0, missing)
+
+
+def test_a_cluster_meets_and_exchanges_by_itself() -> None:
+    products = 2 * 3 * 3 * 12 * 2 + 2 * 3 * 3 * 12 * 12  # two clusters of two blocks: all multiprocessors are busy
+    read = 2 * 3 * 12 * 4 * 2  # by each block of a row's cluster
+    assert floor("gru_reset_before", "cluster", 12, 3) == pytest.approx(products + read + 2 * 1e3)
 
 
 def test_training_comes_back() -> None:

@@ -166,8 +166,12 @@ def spec(cell: str = "lstm", hidden_size: int = 512, dtype: str = "float32") -> 
         ("gru", 1024, 1, "grid"),
         ("lstm", 1024, 128, "grid"),
         ("lstm", 1024, 129, "step"),
-        ("lstm", 256, 256, "grid"),
-        ("lstm", 256, 257, "step"),
+        ("lstm", 86, 1, "cluster"),
+        ("lstm", 256, 2048, "cluster"),
+        ("lstm", 256, 2049, "step"),
+        ("lstm", 257, 256, "grid"),
+        ("lstm", 257, 257, "step"),
+        ("rnn_tanh", 512, 16, "cluster"),
         ("lstm", 1500, 4, "step"),
         ("rnn_tanh", 128, 16, "block"),
     ],
@@ -179,16 +183,19 @@ def test_the_plan_on_an_h200(cell: str, hidden_size: int, batch_size: int, kerne
         assert made.blocks[0] * made.tile.units >= hidden_size and made.blocks[1] * made.rows >= batch_size
         assert made.tile.units * made.tile.slices <= 512
         assert made.held * made.tile.itemsize <= plan.HELD_BYTES and made.shared_bytes <= plan.SHARED_BYTES
-        if kernel == "grid":
+        if kernel in ("cluster", "grid"):
             assert made.blocks[0] * made.blocks[1] <= plan.H200.multiprocessors
+        if kernel == "cluster":
+            assert 1 < made.blocks[0] <= 8
 
 
 @pytest.mark.parametrize("stored", ["float16", "bfloat16"])
 @pytest.mark.parametrize(
     ("cell", "hidden_size", "float32", "kernel"),
     [
-        ("lstm", 128, "grid", "block"),
-        ("lstm", 129, "grid", "grid"),
+        ("lstm", 128, "cluster", "block"),
+        ("lstm", 129, "cluster", "cluster"),
+        ("lstm", 352, "grid", "cluster"),
         ("lstm", 1452, "step", "grid"),
         ("gru", 1638, "step", "grid"),
     ],
@@ -219,7 +226,7 @@ def test_show_tells_what_weights_are_stored_in(capsys: pytest.CaptureFixture[str
 def test_every_weight_is_held_once() -> None:
     """The slices of a depth are even parts of it, and so are the chunks that are staged."""
     for depth, slices, across in itertools.product((1, 5, 64, 100, 2048), (1, 3, 64, 85), (False, True)):
-        tile = plan.Tile(2, 4, slices, 4, 4096, True, across)
+        tile = plan.Tile(2, 4, slices, 4, 4096, "grid", across)
         cuts = 4 * slices if across else slices
         assert tile.each(depth) * cuts >= depth > (tile.each(depth) - 1) * cuts
         assert tile.held(1, depth) == tile.each(depth) * (4 if across else 1)
@@ -268,6 +275,13 @@ def test_where_those_sums_or_their_weights_do_not_fit_it_sums_one(hidden_size: i
     [
         ("block", 512, 4, "each of 512 threads would hold 2048 weights; 64 in float32 fit"),
         ("block", 600, 4, "a block has 512 threads, fewer than the 600 hidden units"),
+        ("cluster", 257, 4, "each of 495 threads would hold 72 weights; 64 in float32 fit"),
+        (
+            "cluster,block",
+            512,
+            4,
+            "not cluster: each of 512 threads would hold 256 weights; 64 in float32 fit; not block: each of",
+        ),
         ("grid", 512, 129, "129 rows a block are more than 128"),
         ("grid", 4096, 1, "would hold"),
     ],
@@ -279,6 +293,26 @@ def test_a_forced_kernel_that_does_not_suit_says_why(
         plan.plan(spec(hidden_size=hidden_size), batch_size, plan.H200, "float32", kernel)
     what = f"the kernel {kernel!r} cannot run lstm with hidden_size {hidden_size}, batch_size {batch_size}, float32: "
     assert str(error.value).startswith(what) and words in str(error.value)
+
+
+def test_a_device_without_clusters_runs_the_others() -> None:
+    older = plan.Device("an A100", 108)
+    assert plan.plan(spec(hidden_size=128), 4, older, "float32").kernel == "grid"
+    with pytest.raises(
+        plan.Unsuitable, match="an A100 has no clusters of blocks, which compute capability 9.0 brought"
+    ):
+        plan.plan(spec(hidden_size=128), 4, older, "float32", "cluster")
+
+
+def test_several_kernels_may_be_allowed() -> None:
+    for allowed, kernel in (
+        ("block,grid,step", "grid"),
+        ("step, grid", "step"),
+        ("block,cluster,grid,step", "cluster"),
+    ):
+        assert plan.plan(spec(hidden_size=128), 4, plan.H200, "float32", allowed).kernel == kernel
+    with pytest.raises(ValueError, match="gird"):
+        plan.plan(spec(hidden_size=128), 4, plan.H200, "float32", "block,gird")
 
 
 def test_show_tells_the_plan_and_why(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,8 +51,16 @@ LAYERS = (
     ("gru_reset_before", "float16", 256, 4, "grid"),
     ("lstm", "bfloat16", 1408, 4, "grid"),
     ("lstm", "float16", 1408, 4, "grid"),
+    ("lstm", "float32", 256, 16, "cluster"),
+    ("lstm", "float32", 256, 128, "cluster"),
+    ("gru_reset_before", "float32", 256, 64, "cluster"),
+    ("rnn_tanh", "float32", 512, 64, "cluster"),
+    ("lstm", "float32", 128, 128, "cluster"),
 )
-DEFAULT = {(LAYERS[0], "inference"), (LAYERS[1], "backward"), (LAYERS[10], "backward"), (LAYERS[11], "inference")}
+DEFAULT = {
+    (LAYERS[0], "inference"), (LAYERS[1], "backward"), (LAYERS[10], "backward"), (LAYERS[11], "inference"),
+    (LAYERS[16], "training"),
+}  # fmt: skip
 PERSISTENT = [
     pytest.param(
         layer, way, marks=() if (layer, way) in DEFAULT else pytest.mark.full, id="-".join(map(str, (*layer, way)))
@@ -136,7 +144,7 @@ def test_a_persistent_kernel_keeps_its_weights_in_registers(layer: Any, directio
     hidden_size = layer[2]
     assert ".local" not in text, "an array whose indices are no constants lies in local memory"
     assert (".f64" in text) == (layer[1] == "float64")
-    assert ("cudaCG" in text) == (layer[4] == "grid")
+    assert ("cudaCG" in text) == (layer[4] == "grid") and ("barrier.cluster" in text) == (layer[4] == "cluster")
     assert "prefetch.global.L2 [" in text, "each step waits for memory"
     used = assembled(text)
     threads = int(re.findall(r"\.maxntid (\d+)", text)[0])

@@ -57,7 +57,8 @@ def all_right(folder: Path, cases: list[dict[str, Any]]) -> None:
 def test_every_kernel_of_a_network(folder: Path) -> None:
     """The reset before the product needs two products and two barriers a step."""
     rnn = LAYER | {"cell": "rnn_tanh", "num_layers": 2, "direction": "forward"}
-    cases = [LAYER | {"cell": "gru_reset_before"}, rnn | {"kernel": "block"}, rnn | {"kernel": "step"}]
+    cases = [LAYER | {"cell": "gru_reset_before", "kernel": kernel} for kernel in ("cluster", "grid")]
+    cases += [rnn | {"kernel": "block"}, rnn | {"kernel": "step"}]
     all_right(folder, cases)
 
 
@@ -80,22 +81,32 @@ def test_every_mode_on_every_kernel(folder: Path, mode: str) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("kernel", plan.KERNELS)
 def test_layers_directions_projection_and_users_cells(folder: Path, kernel: str) -> None:
-    names = ["projection", "reverse", "three_stages", "slstm"] + ["no_product"] * (kernel != "grid")
+    names = ["projection", "reverse", "three_stages", "slstm"] + ["no_product"] * (kernel in ("block", "step"))
     found = run(folder, [{"kernel": kernel, "network": name} for name in names])
     assert [(result["status"], result["reason"]) for result in found] == [("ok", "")] * len(names)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("cell", "hidden_size", "batch_size"),
-    [("lstm", 512, 8), ("lstm", 1024, 4), ("gru", 768, 16), ("gru_reset_before", 512, 4), ("rnn_tanh", 1024, 64)],
+    ("cell", "hidden_size", "batch_size", "kernel"),
+    [
+        ("lstm", 512, 8, "grid"),
+        ("lstm", 1024, 4, "grid"),
+        ("gru", 768, 16, "grid"),
+        ("gru_reset_before", 512, 4, "grid"),
+        ("rnn_tanh", 1024, 64, "grid"),
+        ("lstm", 128, 16, "cluster"),
+        ("lstm", 256, 40, "cluster"),
+        ("gru_reset_before", 256, 16, "cluster"),
+        ("rnn_tanh", 512, 16, "cluster"),
+    ],
 )
-def test_the_kernels_of_an_h200(folder: Path, cell: str, hidden_size: int, batch_size: int) -> None:
+def test_the_kernels_of_an_h200(folder: Path, cell: str, hidden_size: int, batch_size: int, kernel: str) -> None:
     """As they would be launched there: up to 132 blocks of 512 threads."""
     sizes = {"seq_len": 2, "batch_size": batch_size, "hidden_size": hidden_size, "lengths": "full"}
-    case = LAYER | sizes | {"cell": cell, "multiprocessors": plan.H200.multiprocessors}
+    case = LAYER | sizes | {"cell": cell, "kernel": kernel, "multiprocessors": plan.H200.multiprocessors}
     made = plan.plan(Spec(cells.find(cell), 3, hidden_size), batch_size, plan.H200, "float32")
-    assert made.kernel == "grid" and made.blocks[0] * made.blocks[1] > 100
+    assert made.kernel == kernel and made.blocks[0] * made.blocks[1] > 100
     all_right(folder, [case])
 
 
@@ -103,6 +114,7 @@ def test_the_kernels_of_an_h200(folder: Path, cell: str, hidden_size: int, batch
     ("fault", "kernel", "message"),
     [
         ("no grid barrier", "grid", "reads global memory that another thread writes, with no barrier between: a race"),
+        pytest.param("no cluster barrier", "cluster", "global memory that another thread", marks=pytest.mark.full),
         pytest.param("no block barrier", "block", "memory that another thread", marks=pytest.mark.full),
         ("no last stride", "step", "takes parameters of [8, 8"),
     ],

@@ -63,9 +63,9 @@ class Arrays:
         first = at - self.memory.base
         return self.memory.bytes[first : first + 4 * self.size].view(np.float32)
 
-    def run(self, body: str, blocks: int = 1, threads: int = 8, number: int = 0) -> Any:
+    def run(self, body: str, blocks: int = 1, threads: int = 8, number: int = 0, cluster: int = 1) -> Any:
         """The second array after a kernel has run."""
-        launch(kernel(body), self.memory, (blocks,), (threads,), [*self.at, number])
+        launch(kernel(body), self.memory, (blocks,), (threads,), [*self.at, number], cluster)
         return self.array(self.at[1])
 
 
@@ -146,6 +146,32 @@ def test_blocks_exchange_numbers_at_the_grids_barrier_and_race_at_their_own() ->
     assert Arrays(16).run(GRID.format(MEET), blocks=2)[0] == 2
     with pytest.raises(Wrong, match="reads global memory that another thread writes"):
         Arrays(16).run(GRID.format("bar.sync 0;"), blocks=2)
+
+
+CLUSTER = "barrier.cluster.arrive; barrier.cluster.wait;"
+
+
+def test_blocks_of_a_cluster_exchange_numbers_at_its_barrier_and_race_with_others() -> None:
+    """Thread 0 of the first block reads what the second block wrote: of its cluster, or of the next."""
+    assert Arrays(32).run(GRID.format(CLUSTER), blocks=4, cluster=2)[0] == 2
+    for cluster, barrier in ((1, CLUSTER), (2, ""), (2, "bar.sync 0;"), (2, "barrier.cluster.arrive;")):
+        with pytest.raises(Wrong, match="a race"):
+            Arrays(32).run(GRID.format(barrier), blocks=4, cluster=cluster)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("barrier.cluster.wait;", "without having arrived there"),
+        ("barrier.cluster.arrive.relaxed;", "a barrier that this machine does not have"),
+        (f"setp.ne.s32 %p1, %r1, 0; @%p1 bra $END; {CLUSTER} $END:", "threads of a cluster wait at a barrier"),
+    ],
+)
+def test_a_wrong_use_of_a_clusters_barrier_is_found(body: str, message: str) -> None:
+    with pytest.raises(Wrong, match=message):
+        Arrays(16).run(body, blocks=2, cluster=2)
+    with pytest.raises(Wrong, match="3 blocks are no whole number of clusters of 2"):
+        Arrays(32).run("", blocks=3, cluster=2)
 
 
 def test_many_readers_are_remembered() -> None:

@@ -34,9 +34,12 @@ from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification, verify
 
 KERNEL = "RNNBENCH_CUDA_KERNEL"
-KERNELS: tuple[str, ...] = ("block", "grid", "step")
-# The smallest shapes give `grid` a single block. This one gives 128, which meet at its barrier: the first thing that may hang.
-MANY_BLOCKS: dict[str, Any] = {"seq_len": 20, "batch_size": 8, "input_size": 64, "hidden_size": 512}
+KERNELS: tuple[str, ...] = ("block", "cluster", "grid", "step")
+_MANY: dict[str, Any] = {"seq_len": 20, "batch_size": 8, "input_size": 64}
+# What a kernel is given that is not small. The smallest shapes give `cluster` and `grid` a single block; these give 8 clusters of 8
+# blocks, and 128 blocks, which meet at the barriers: the first things that may hang.
+LARGE = {kernel: _MANY | {"hidden_size": H} for kernel, H in zip(KERNELS, (64, 128, 512, 512), strict=True)}
+MEETING = ("cluster", "grid")  # the kernels whose blocks wait for each other
 # The yardstick first: cuDNN in IEEE float32.
 COMPARED = (
     "torch-cuda", "numba-cuda", "torch-cuda-tf32", "numba-cuda-tf32", "torch-cuda-fp16", "torch-cuda-bf16", *STORED,
@@ -88,14 +91,12 @@ def run(folder: Path, minutes: float, say: Say) -> int:
     if not any(v.ok for v in results.verifications):
         say("no kernel gives correct results, so nothing else was run")
         return results.bad
-    kernels = KERNELS
-    if _has_failed("grid", results.verifications):
-        kernels = tuple(kernel for kernel in KERNELS if kernel != "grid")
-        results.notes.append(
-            "grid failed at first contact and was left out: cases that the plan gives it in any mode ran on step"
-        )
+    kernels = tuple(kernel for kernel in KERNELS if not _has_failed(kernel, results.verifications))
+    for kernel in KERNELS:
+        if kernel not in kernels:
+            results.notes.append(f"{kernel} failed at first contact and was left out: its cases ran on other kernels")
     say("ceilings")
-    _measure_ceilings(results, "grid" in kernels)
+    _measure_ceilings(results, [kernel for kernel in MEETING if kernel in kernels])
     say("compiling")
     results.notes += compiled(share(COMPILE_UNTIL), kernels)
     say("conformance")
@@ -119,10 +120,10 @@ def _touch(results: Results) -> None:
                 results.write()
 
 
-def _measure_ceilings(results: Results, barrier: bool) -> None:
+def _measure_ceilings(results: Results, meeting: list[str]) -> None:
     with Isolated(ceilings) as measured:
         try:
-            results.ceilings = measured(barrier, seconds=CEILINGS_SECONDS)
+            results.ceilings = measured(meeting, seconds=CEILINGS_SECONDS)
         except Exception as error:  # the rest is useful without them
             results.notes.append(f"the ceilings were not measured: {_told(error)}")
     results.write()
@@ -171,7 +172,7 @@ def _floor_us(row: dict[str, Any], case: Case, kernels: tuple[str, ...], ceiling
         return None
     backend: Any = backends.load("numba-cuda")
     spec, flops = case.on("numba-cuda").spec, case.flops / case.seq_len
-    with _allowing(kernels, case):
+    with _allowing(kernels):
         floor: float = backend.floor_us(spec, case.batch_size, case.direction == "train", flops, ceilings)
     return floor
 
@@ -186,33 +187,22 @@ def verified(kernel: str, case: Case) -> Verification:
 
 
 def compared(case: Case, kernels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of `compare` for all of COMPARED that can run here.
-
-    case: to compare on. kernels: those that may run; where the plan chooses another, `step` is used.
-    """
+    """The rows of `compare` for all of COMPARED that can run here. case: to compare on. kernels: those that may run."""
     here = [name for name in COMPARED if backends.why_unavailable(name) is None]
-    with _allowing(kernels, case):
+    with _allowing(kernels):
         return compare.compare(case, here, budget_seconds=0.5, settles=False)  # no thread spins after work on a device
 
 
-def ceilings(barrier: bool) -> dict[str, float]:
-    """The device's peak rates; see `backends.numba_cuda.ceilings`. barrier: whether to measure the grid's barrier too."""
+def ceilings(meeting: list[str]) -> dict[str, float]:
+    """The device's peak rates; see `backends.numba_cuda.ceilings.measure`, also for the argument."""
     backend: Any = backends.load("numba-cuda")
-    figures: dict[str, float] = backend.ceilings(barrier)
+    figures: dict[str, float] = backend.ceilings(meeting)
     return figures
 
 
-def _allowing(kernels: tuple[str, ...], case: Case) -> AbstractContextManager[None]:
-    """Has a case run on `step` where the plan chooses a kernel that may not run."""
-    return variables({} if _planned(case, kernels) else {KERNEL: "step"})
-
-
-def _planned(case: Case, kernels: tuple[str, ...]) -> bool:
-    """Whether the plan chooses one of these kernels for the case in each of our modes."""
-    if set(kernels) == set(KERNELS):
-        return True
-    ours: list[Any] = [backends.load(name) for name in ("numba-cuda", *STORED)]
-    return all(backend.planned(case.spec, case.batch_size).kernel in kernels for backend in ours)
+def _allowing(kernels: tuple[str, ...]) -> AbstractContextManager[None]:
+    """Has the plan choose among these kernels only."""
+    return variables({} if kernels == KERNELS else {KERNEL: ",".join(kernels)})
 
 
 def _has_failed(kernel: str, found: list[Verification]) -> bool:
@@ -267,8 +257,8 @@ def _verification(elsewhere: Isolated, kernel: str, case: Case) -> Verification:
 
 
 def first_contact() -> list[tuple[str, Case]]:
-    """(kernel, case): the smallest for each kernel, and one with many blocks that wait for each other."""
-    shapes = [*((kernel, SHAPES[0]) for kernel in KERNELS), ("grid", MANY_BLOCKS)]
+    """(kernel, case): the smallest for each kernel, and one with many blocks where these wait for each other."""
+    shapes = [*((kernel, SHAPES[0]) for kernel in KERNELS), *((kernel, LARGE[kernel]) for kernel in MEETING)]
     return [(kernel, Case("lstm", "numba-cuda", "float32", "train", **shape)) for kernel, shape in shapes]
 
 
@@ -288,15 +278,13 @@ def conformance(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
     cases += [(k, Case(c, "numba-cuda", "float32", "train", **shapes[0])) for k in kernels for c in others]
     stored = itertools.product(kernels, CELLS, STORED)
     cases += [(kernel, Case(cell, backend, "float32", "train", **shapes[0])) for kernel, cell, backend in stored]
-    large = MANY_BLOCKS | {"lengths": "ragged"}
-    again_on = {kernel: large | ({"hidden_size": 64} if kernel == "block" else {}) for kernel in kernels}
     again = range(FRESH_INPUTS)
     cases += [
-        (kernel, Case("lstm", backend, "float32", "train", seed=s, **again_on[kernel]))
+        (kernel, Case("lstm", backend, "float32", "train", seed=s, lengths="ragged", **LARGE[kernel]))
         for kernel, backend, s in itertools.product(kernels, ("numba-cuda", *STORED), again)
     ]  # fmt: skip
-    # first the only ones with many blocks in a grid; float64 last
-    return sorted(cases, key=lambda pair: (pair[1].hidden_size != 512, pair[1].dtype == "float64"))
+    # first the only ones with many blocks that meet; float64 last
+    return sorted(cases, key=lambda pair: (pair[1].hidden_size < 128, pair[1].dtype == "float64"))
 
 
 def grid() -> list[Case]:
@@ -327,22 +315,24 @@ def grid() -> list[Case]:
 def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
     """Compile the kernels of `grid`, each once, one per processor at a time, for the processes that follow.
 
-    until: a time of time.monotonic. kernels: which ones; the few of `step`, the fallback, are compiled by `conformance`.
-    Returns what went wrong, or that time ran out.
+    until: a time of time.monotonic. kernels: those that may run. Returns what went wrong, or that time ran out.
     """
+    with _allowing(kernels):
+        return _compiled(until)
+
+
+def _compiled(until: float) -> list[str]:
     groups: dict[tuple[Any, ...], dict[str, Case]] = {}  # direction -> the case that compiles for it
     for case, name in itertools.product(grid(), ("numba-cuda", *STORED)):
         backend: Any = backends.load(name)
         planned = backend.planned(case.spec, case.batch_size)
-        if planned.kernel not in kernels:
-            continue
         # these properties of a layer are compiled into its kernels; the sequence length only into the tiles of large products
         key = name, case.cell, case.hidden_size, planned.kernel, planned.tile, planned.back
         short = dataclasses.replace(case, backend=name, seq_len=SEQ_LENS[0], lengths="full")
         groups.setdefault(key, {}).setdefault(case.direction, short)
     for case in grid():
         # TF32's are the same but for those tiles, which are the same for all cells and sizes
-        if case.cell == CELLS[0] and case.hidden_size == HIDDEN_SIZES[0] and _planned(case, kernels):
+        if case.cell == CELLS[0] and case.hidden_size == HIDDEN_SIZES[0]:
             products = dataclasses.replace(case, backend="numba-cuda-tf32", direction="train", lengths="full")
             groups.setdefault(("numba-cuda-tf32", case.seq_len, case.batch_size), {"train": products})
     notes = []

@@ -171,7 +171,9 @@ def test_a_forced_kernel_that_does_not_suit_says_why(monkeypatch: pytest.MonkeyP
     ):
         RNN("gru", 2, 40, backend="numba-cuda")
     monkeypatch.setenv(VARIABLE, "blok")
-    with pytest.raises(ValueError, match="unknown kernel 'blok'; did you mean .block.. choose from block, grid, step"):
+    with pytest.raises(
+        ValueError, match="unknown kernel 'blok'; did you mean .block.. choose from block, cluster, grid, step"
+    ):
         RNN("gru", 2, 5, backend="numba-cuda")
 
 
@@ -220,7 +222,7 @@ def test_the_mode_is_stated() -> None:
 def test_every_kernel_is_cut_into_several_blocks_here() -> None:
     """What makes the other tests cross borders."""
     case = Case("lstm", "numba-cuda", seq_len=3, batch_size=5, input_size=3, hidden_size=5)
-    for kernel, blocks in (("block", (1, 2)), ("grid", (2, 1))):
+    for kernel, blocks in (("block", (1, 2)), ("cluster", (2, 1)), ("grid", (2, 1))):
         made = plan.plan(case.spec, 5, device.SIMULATOR, "float32", kernel)
         assert made.tile is not None and made.blocks == blocks and made.tile.slices > 1
         assert made.rows > made.tile.rows
@@ -257,9 +259,9 @@ def test_a_kernel_and_a_dtype_decide_the_types_of_its_arguments(monkeypatch: pyt
     seen: dict[Any, set[Any]] = {}
     launch = queue.launch
 
-    def noted(kernel: Any, blocks: Any, threads: Any, stream: Any, dtype: str, arguments: tuple[Any, ...]) -> None:
+    def noted(kernel: Any, blocks: Any, threads: Any, stream: Any, dtype: str, arguments: Any, cluster: int) -> None:
         seen.setdefault((id(kernel), dtype), set()).add(kind(arguments))
-        launch(kernel, blocks, threads, stream, dtype, arguments)
+        launch(kernel, blocks, threads, stream, dtype, arguments, cluster)
 
     monkeypatch.setattr(queue, "launch", noted)
     for backend, cell, dtype, more in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from time import sleep
 from typing import Any
@@ -29,7 +28,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("direction", [pytest.param("forward", marks=pytest.mark.full), "train"])
 @pytest.mark.parametrize("cell", cells.BUILT_IN)
-@pytest.mark.parametrize("kernel", plan.KERNELS)
+@pytest.mark.parametrize("kernel", together.KERNELS)
 def test_every_cell_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: str, cell: str, direction: str) -> None:
     monkeypatch.setenv(VARIABLE, kernel)
     found = verify(Case(cell, "numba-cuda", "float64", direction, **RAGGED))
@@ -37,20 +36,22 @@ def test_every_cell_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: str
     assert found.runs.endswith(f"on Numba's CUDA simulator, precise mathematics, kernel {kernel}")
 
 
-@pytest.mark.parametrize(("kernel", "shape"), list(itertools.product(plan.KERNELS, SHAPES)))
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kernel", together.KERNELS)
 def test_every_shape_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: str, shape: str) -> None:
     monkeypatch.setenv(VARIABLE, kernel)
     found = verify(Case("gru", "numba-cuda", "float32", "train", **SHAPES[shape]))
     assert found.ok, found.reason
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
-def test_units_and_rows_divided_at_once(monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
+@pytest.mark.parametrize(("cell", "kernel"), [("lstm", "grid"), ("gru_reset_before", "cluster")])
+def test_units_and_rows_divided_at_once(monkeypatch: pytest.MonkeyPatch, cell: str, kernel: str) -> None:
     larger = replace(device.SIMULATOR, multiprocessors=4)
     monkeypatch.setattr(device, "current", lambda: larger)
-    monkeypatch.setenv(VARIABLE, "grid")
+    monkeypatch.setenv(VARIABLE, kernel)
     case = Case(cell, "numba-cuda", "float64", "train", **RAGGED)
-    made = plan.plan(case.spec, RAGGED["batch_size"], larger, "float64", "grid")
+    made = plan.plan(case.spec, RAGGED["batch_size"], larger, "float64", kernel)
+    assert made.back is not None and made.back.across == (kernel == "grid")
     assert made.tile is not None and made.blocks == (2, 2) and made.rows > made.tile.rows
     found = verify(case)
     assert found.ok, found.reason
@@ -71,8 +72,9 @@ def test_chunks_fetched_when_they_are_needed(monkeypatch: pytest.MonkeyPatch, ce
     assert found.ok, found.reason
 
 
+@pytest.mark.full
 def test_backward_sums_of_one_unit_in_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where those of all units of a block do not fit; everything else here sums all."""
+    """As where those of all units of a block do not fit; elsewhere here only `cluster` does so."""
     monkeypatch.setenv(VARIABLE, "grid")
     monkeypatch.setattr(plan, "SHARED_BYTES", 255)
     case = Case("gru_reset_before", "numba-cuda", "float64", "train", **RAGGED)
@@ -99,7 +101,7 @@ def test_nobody_overtakes_a_slow_thread(monkeypatch: pytest.MonkeyPatch, kernel:
     assert found.ok, found.reason
 
 
-@pytest.mark.parametrize("kernel", plan.KERNELS)
+@pytest.mark.parametrize("kernel", together.KERNELS)
 def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     """A backend whose recurrent matrices are each transposed, which a cell of one unit would not show."""
     monkeypatch.setenv(VARIABLE, kernel)

@@ -47,7 +47,8 @@ class Here:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     ragged = Case("lstm", "numba-cuda", "float32", "train", **TINY, lengths="ragged")
     for name, value in {
-        "SHAPES": (TINY,), "MANY_BLOCKS": TINY, "CELLS": ("lstm",), "HIDDEN_SIZES": (3,), "BATCH_SIZES": (2,), "SEQ_LENS": (2,),
+        "SHAPES": (TINY,), "LARGE": dict.fromkeys(gpu.KERNELS, TINY),
+        "CELLS": ("lstm",), "HIDDEN_SIZES": (3,), "BATCH_SIZES": (2,), "SEQ_LENS": (2,),
         "FRESH_INPUTS": 0,
         "COMPARED": ("numba-cuda",), "CONFORMANCE_PROCESSES": 1, "RAGGED_HIDDEN_SIZES": (3,), "RAGGED_BATCH_SIZES": (3,),
         "Isolated": Here,
@@ -67,7 +68,7 @@ def test_everything_is_written_and_right(tiny: None, tmp_path: Path, capsys: pyt
     folder = tmp_path / "out"
     assert {row["status"] for row in rows(folder / "conformance.csv")} == {"ok"}
     assert {row["backend"] for row in rows(folder / "conformance.csv")} == {"numba-cuda", *STORED}
-    assert {row["runs"] for row in rows(folder / "conformance.csv")} == {"kernel block", "kernel grid", "kernel step"}
+    assert {row["runs"] for row in rows(folder / "conformance.csv")} == {f"kernel {kernel}" for kernel in gpu.KERNELS}
     compared = rows(folder / "compare.csv")
     assert [(row["direction"], row["lengths"], row["backend"], row["status"]) for row in compared] == [
         (direction, lengths, "numba-cuda", "ok") for lengths in ("full", "ragged") for direction in ("forward", "train")
@@ -105,42 +106,53 @@ def test_where_nothing_works_nothing_else_is_tried(
     assert cli.main(["gpu", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "no kernel gives correct results, so nothing else was run" in said.err and "compare" not in said.err
-    assert "3 failed" in said.out and "no attribute 'row_stack'" in said.out
+    assert "4 failed" in said.out and "no attribute 'row_stack'" in said.out
     assert [row["runs"] for row in rows(tmp_path / "conformance.csv")] == [f"kernel {k}" for k in gpu.KERNELS]
 
 
 def test_a_barrier_between_blocks_is_among_what_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest shapes are one block, whose barrier nobody else is late for."""
     monkeypatch.setattr(device, "current", lambda: plan.H200)
-    *smallest, (kernel, many) = gpu.first_contact()
-    assert [name for name, _ in smallest] == list(gpu.KERNELS) and kernel == "grid"
-    blocks = [plan.plan(c.spec, c.batch_size, plan.H200, "float32", "grid").blocks for c in (smallest[1][1], many)]
-    assert blocks == [(1, 1), (128, 1)] and many.direction == "train"
+    *smallest, cluster, grid = gpu.first_contact()
+    assert [name for name, _ in smallest] == list(gpu.KERNELS)
+    for (kernel, many), blocks in ((cluster, (8, 8)), (grid, (128, 1))):
+        small = dict(smallest)[kernel]
+        found = [plan.plan(c.spec, c.batch_size, plan.H200, "float32", kernel).blocks for c in (small, many)]
+        assert found == [(1, 1), blocks] and many.direction == "train"
 
 
-@pytest.mark.parametrize("smallest", ["ok", "failed"])
-def test_a_grid_that_hangs_is_left_out_of_what_comes_after(
-    tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, smallest: str
+@pytest.mark.parametrize(("kernel", "smallest"), [("grid", "ok"), ("grid", "failed"), ("cluster", "ok")])
+def test_a_kernel_that_hangs_is_left_out_of_what_comes_after(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: str, smallest: str
 ) -> None:
-    many = TINY | {"seq_len": 1}
+    many = dict.fromkeys(gpu.KERNELS, TINY | {"seq_len": 1})
     asked: list[str] = []
 
     def verify(case: Case) -> Verification:
         asked.append(os.environ[gpu.KERNEL])
-        hangs = os.environ[gpu.KERNEL] == "grid" and (smallest == "failed" or case.seq_len == 1)
+        hangs = os.environ[gpu.KERNEL] == kernel and (smallest == "failed" or case.seq_len == 1)
         return found(case, "failed", "no answer within 90 s") if hangs else found(case, "ok")
 
     told: list[Any] = []
-    monkeypatch.setattr(gpu, "MANY_BLOCKS", many)
+    monkeypatch.setattr(gpu, "LARGE", many)
     monkeypatch.setattr(gpu, "verify", verify)
     monkeypatch.setattr(gpu, "sanitized", lambda tool, seconds, kernels: (True, str(kernels)))
-    # without a barrier, as where that was not measured
+    # without the barrier, as where that was not measured
     figures = {"multiply_add_float32_gflops": 1.0, "copy_in_l2_gbytes_per_s": 1.0, "launch_us": 5.0}
-    monkeypatch.setattr(gpu, "ceilings", lambda barrier: told.append(barrier) or figures)
-    monkeypatch.setattr(gpu.startup, "compile_kernels", lambda groups, until: told.append(groups) or iter(()))
-    # the grid takes what is large, and two of the 12 cases are so
-    kernels = {2: "grid", 3: "block"}
-    planned = lambda self, spec, batch_size: plan.Plan(self.kernel or kernels[batch_size], "", blocks=(1, 1))  # noqa: E731
+    monkeypatch.setattr(gpu, "ceilings", lambda meeting: told.append(meeting) or figures)
+    allowed = ",".join(name for name in gpu.KERNELS if name != kernel)
+
+    def compile_kernels(groups: Any, until: float) -> Any:
+        told.append(os.environ[gpu.KERNEL])
+        return iter(())
+
+    monkeypatch.setattr(gpu.startup, "compile_kernels", compile_kernels)
+
+    # the kernel takes what is large, and two of the four cases are so
+    def planned(self: Any, spec: Any, batch_size: int) -> plan.Plan:
+        assert self.kernel == allowed
+        return plan.Plan("step" if batch_size == 2 else "block", "", blocks=(1, 1))
+
     monkeypatch.setattr(type(backends.load("numba-cuda")), "planned", planned)
 
     def compare(case: Case, *_: Any, **__: Any) -> list[dict[str, Any]]:
@@ -150,19 +162,19 @@ def test_a_grid_that_hangs_is_left_out_of_what_comes_after(
 
     monkeypatch.setattr(gpu.compare, "compare", compare)
     assert gpu.run(tmp_path, 5, print) == 1
-    first = ["block", "grid", "step"] + ["grid"] * (smallest == "ok")
-    assert asked[: len(first)] == first and set(asked[len(first) :]) == {"block", "step"}
-    barrier, groups, *compared = told
-    assert not barrier and {case.batch_size for group in groups for case in group} == {3}
-    assert sorted(set(compared)) == [(2, "step"), (3, None)]
+    first = [*gpu.KERNELS, *(name for name in gpu.MEETING if name != kernel or smallest == "ok")]
+    assert asked[: len(first)] == first and set(asked[len(first) :]) == set(allowed.split(","))
+    meeting, compiling, *compared = told
+    assert meeting == [name for name in gpu.MEETING if name != kernel] and compiling == allowed
+    assert sorted(set(compared)) == [(2, allowed), (3, allowed)]
     report = (tmp_path / "report.md").read_text()
-    assert "grid failed at first contact and was left out" in report and "('block', 'step')" in report
+    assert f"{kernel} failed at first contact and was left out" in report and str(tuple(allowed.split(","))) in report
     floors = {
         row["batch_size"]: float(row["floor_us"])
         for row in rows(tmp_path / "compare.csv")
         if row["direction"] == "forward"
     }
-    assert floors["2"] == 2 * 5.0, "the launches of step, not the grid's barrier"
+    assert floors["2"] == 2 * 5.0, "the launches of step, not a barrier"
 
 
 def test_a_case_that_loses_its_process_costs_that_case(
@@ -288,14 +300,14 @@ def test_a_sanitizers_verdict_counts(
 
 
 def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
-    found = ceilings.measure(barrier=True)
+    found = ceilings.measure(gpu.MEETING)
     assert set(found) == {
         "copy_gbytes_per_s", "copy_in_l2_gbytes_per_s", "multiply_add_float32_gflops", "multiply_add_float64_gflops",
         "product_float32_gflops", "product_float64_gflops", "product_tf32_gflops", "launch_us",
-        "grid_barrier_us_1_blocks", "grid_barrier_us_2_blocks",
+        "cluster_barrier_us", "grid_barrier_us_1_blocks", "grid_barrier_us_2_blocks",
     }  # fmt: skip
     assert all(value > 0 for value in found.values())
-    assert set(ceilings.measure(barrier=False)) == {name for name in found if "barrier" not in name}
+    assert set(ceilings.measure(())) == {name for name in found if "barrier" not in name}
 
 
 def test_a_ceiling_of_work_that_was_not_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,8 +316,9 @@ def test_a_ceiling_of_work_that_was_not_done_is_refused(monkeypatch: pytest.Monk
         lambda: ceilings._copy_rate(8, 1, 3),
         lambda: ceilings._multiply_add_rate("float32", 1, 1),
         lambda: ceilings._product_rate("float32", 4),
+        lambda: ceilings._barrier_us("cluster", 2, 2),
     ):
-        with pytest.raises(RuntimeError, match="that w(as|ere) timed"):
+        with pytest.raises(RuntimeError, match="timed"):
             measure()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import together
 from numba import cuda
 
 from rnnbench import RNN
-from rnnbench.backends.numba_cuda import VARIABLE, device, plan
+from rnnbench.backends.numba_cuda import VARIABLE, device
 from rnnbench.backends.numba_cuda.product import ADD, FROM_BIAS, FROM_ZERO
 from rnnbench.backends.numba_cuda.queue import Queue
 from rnnbench.bench.cases import Case
@@ -43,7 +44,7 @@ def test_products_of_small_whole_numbers_are_exact(
     np.testing.assert_array_equal(given[2].copy_to_host(), expected)
 
 
-@pytest.mark.parametrize("kernel", plan.KERNELS)
+@pytest.mark.parametrize("kernel", together.KERNELS)
 @pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
 def test_it_agrees_with_the_reference(monkeypatch: pytest.MonkeyPatch, kernel: str, cell: str) -> None:
     monkeypatch.setenv(VARIABLE, kernel)

@@ -16,12 +16,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from numba import cuda
 from numba.core import types
 from numba.cuda.simulator import kernel, kernelapi
 from numba.np import numpy_support
 
 TIMEOUT = 60.0
+# A cluster is the whole grid here, so its kernel is that of `grid` with backward sums of one unit: a few tests of it do.
+KERNELS = ["block", "grid", "step", pytest.param("cluster", marks=pytest.mark.full)]
 
 
 class Thread(threading.Thread):

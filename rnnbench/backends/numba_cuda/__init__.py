@@ -1,4 +1,4 @@
-"""CUDA kernels in Numba: the cells' equations as device functions inside kernels for one block, a whole grid, or a step.
+"""CUDA kernels in Numba: the cells' equations as device functions inside kernels for a block, a cluster, a grid, or a step.
 
 `PRECISE` and `FAST`, the backends numba-cuda and numba-cuda-fast, differ in their kernels' mathematics (`maths`). `FP16` and
 `BF16`, numba-cuda-fp16 and numba-cuda-bf16, are precise and store recurrent weights in 16 bits (`weights`). `TF32`,
@@ -13,7 +13,7 @@ run on a GPU yet.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,9 @@ class CudaBackend:
 
     @property
     def kernel(self) -> str:
-        """The kernel that the environment variable RNNBENCH_CUDA_KERNEL forces on every layer; "" leaves it to the plan."""
+        """The kernel, or several with commas between, that the environment variable RNNBENCH_CUDA_KERNEL forces on every layer; ""
+        leaves it to the plan.
+        """
         return os.environ.get(VARIABLE, "")
 
     def why_unavailable(self) -> str | None:
@@ -81,11 +83,11 @@ class CudaBackend:
 
         return DeviceNetwork(spec, params, self.fast, self._stored(spec), self.tensor_cores, self.kernel)
 
-    def ceilings(self, barrier: bool) -> dict[str, float]:
-        """The device's measured peak rates: name -> figure, the unit in the name. barrier: whether to measure the grid's, too."""
+    def ceilings(self, meeting: Collection[str]) -> dict[str, float]:
+        """The device's measured peak rates; see `ceilings.measure`, also for the argument."""
         from . import ceilings
 
-        return ceilings.measure(barrier)
+        return ceilings.measure(meeting)
 
     def floor_us(
         self, spec: Spec, batch_size: int, training: bool, flops: float, ceilings: Mapping[str, float]

@@ -5,8 +5,8 @@ Every figure is the best of several series of back-to-back launches, timed from 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Collection
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numba import cuda
 
 from . import device
+from .barriers import BARRIERS
 from .compiled import kernel
 from .maths import REAL
 from .queue import Queue
@@ -73,14 +74,19 @@ def _multiply_add(dtype: str) -> Any:
     return chains
 
 
-@kernel()
-def _meet(count, seen):
-    """All threads of the grid meet at a barrier `count` times."""
-    grid = cuda.cg.this_grid()
-    for _ in range(count):
-        grid.sync()
-    if cuda.grid(1) == 0:
-        seen[0] = count
+@lru_cache(maxsize=2)
+def _meet(whom: str) -> Any:
+    """The kernel (count, seen): threads meet `count` times at one of BARRIERS."""
+    barrier = BARRIERS[whom]
+
+    @kernel(whom)
+    def meet(count, seen):
+        for _ in range(count):
+            barrier()
+        if cuda.grid(1) == 0:
+            seen[0] = count
+
+    return meet
 
 
 @kernel()
@@ -88,11 +94,11 @@ def _nothing(seen):
     pass
 
 
-def measure(barrier: bool) -> dict[str, float]:
+def measure(meeting: Collection[str]) -> dict[str, float]:
     """Name -> figure, the unit in the name: rates of copies in memory and in the L2 cache, of multiply-adds on registers and of
-    matrix products by our tiles; the times of an empty launch and of the grid's barrier.
+    matrix products by our tiles; the times of an empty launch and of the barriers between blocks.
 
-    barrier: whether to measure the barrier; if it hangs, the other figures are lost.
+    meeting: whose barriers to measure, "cluster" and "grid"; if one hangs, the other figures are lost.
     """
     simulated = device.SIMULATED
     blocks = device.current().multiprocessors
@@ -107,20 +113,28 @@ def measure(barrier: bool) -> dict[str, float]:
     if device.has_tf32():
         found["product_tf32_gflops"] = _product_rate("float32", size, tensor_cores=True)
     seen = cuda.to_device(np.zeros(1, np.int64))
-    threads = 2 if simulated else 256
-    count = 3 if simulated else 1000
     queue = Queue(device.current(), "float32", False, "float32")
     found["launch_us"] = 1e6 * _seconds(
-        lambda: queue.launch(_nothing, (1,), (threads,), seen), 2 if simulated else 1000
+        lambda: queue.launch(_nothing, (1,), (2 if simulated else 256,), seen), 2 if simulated else 1000
     )
-    if not barrier:
-        return found
-    for some in sorted({1, max(1, blocks // 2), blocks}):
-        seconds = _seconds(partial(_meet[some, threads], count, seen), 1)
-        found[f"grid_barrier_us_{some}_blocks"] = 1e6 * seconds / count
-    if seen.copy_to_host()[0] != count:
-        raise RuntimeError("the grid's barrier was timed on a kernel that did not run")
+    cluster = device.current().cluster
+    if "cluster" in meeting and cluster:
+        found["cluster_barrier_us"] = _barrier_us("cluster", blocks // cluster * cluster, cluster)
+    if "grid" in meeting:
+        for some in sorted({1, max(1, blocks // 2), blocks}):
+            found[f"grid_barrier_us_{some}_blocks"] = _barrier_us("grid", some, 1)
     return found
+
+
+def _barrier_us(whom: str, blocks: int, cluster: int) -> float:
+    """Microseconds of a barrier of BARRIERS in a launch of so many blocks, so many of them in each cluster."""
+    threads, count = (2, 3) if device.SIMULATED else (256, 1000)
+    seen = cuda.to_device(np.zeros(1, np.int64))
+    queue = Queue(device.current(), "float32", False, "float32")
+    seconds = _seconds(lambda: queue.launch(_meet(whom), (blocks,), (threads,), count, seen, cluster=cluster), 1)
+    if seen.copy_to_host()[0] != count:
+        raise RuntimeError(f"the barrier of a {whom} was timed on a kernel that did not run")
+    return 1e6 * seconds / count
 
 
 def _copy_rate(count: int, blocks: int, times: int) -> float:

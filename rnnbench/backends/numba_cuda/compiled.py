@@ -53,12 +53,14 @@ _READY: dict[tuple[Any, str], Any] = {}
 
 
 def launch(
-    kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], stream: Any, dtype: str, arguments: tuple[Any, ...]
-) -> None:
+    kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], stream: Any, dtype: str, arguments: tuple[Any, ...],
+    cluster: int = 1,
+) -> None:  # fmt: skip
     """Enqueue a kernel of `kernel` on a stream, on a grid of `blocks` of `threads`.
 
     dtype: together, the kernel and dtype must determine the types of all arguments, so that these are determined only once. Numba
-    would do so at each launch, and takes longer for a tuple of ten arrays than a device does for a step.
+    would do so at each launch, and takes longer for a tuple of ten arrays than a device does for a step. cluster: how many blocks,
+    neighbours in the grid's first dimension, are one cluster.
     """
     configured = kernel[blocks, threads, stream]
     if SIMULATED:
@@ -69,7 +71,24 @@ def launch(
         types = tuple(kernel.typeof_pyval(argument) for argument in arguments)
         ready = _READY[kernel, dtype] = kernel.compile(types)
         ready._prepare_args = _prepare
-    ready.launch(arguments, configured.griddim, configured.blockdim, configured.stream, configured.sharedmem)
+    if cluster == 1:
+        ready.launch(arguments, configured.griddim, configured.blockdim, configured.stream, configured.sharedmem)
+    else:
+        _launch_clusters(ready, arguments, configured, cluster)
+
+
+def _launch_clusters(ready: Any, arguments: tuple[Any, ...], configured: Any, cluster: int) -> None:
+    """What numba-cuda's launch does, with the cluster that it cannot be told of."""
+    from numba.cuda import dispatcher
+
+    core: Any = dispatcher  # cuda.core's launch in the version that numba-cuda takes
+    prepared: list[Any] = []
+    _prepare(None, arguments, None, None, prepared)
+    across, *down = configured.griddim  # cuda.core counts clusters
+    config = core.LaunchConfig(
+        grid=(across // cluster, *down), cluster=(cluster, 1, 1), block=configured.blockdim, shmem_size=0
+    )
+    core.launch(configured.stream, config, ready._codelibrary.get_cufunc().kernel, *prepared)
 
 
 def _prepare(kind: Any, value: Any, stream: Any, retr: Any, prepared: list[Any]) -> None:

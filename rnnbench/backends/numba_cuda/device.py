@@ -14,15 +14,16 @@ import numpy as np
 from numba import cuda
 
 from .maths import SIMULATED
-from .plan import Device
+from .plan import MOST_IN_CLUSTER, Device
 
 OLDEST = (7, 5)  # Turing, the oldest that CUDA 13 compiles for
-SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=32, simulated=True)
+SIMULATOR = Device("Numba's CUDA simulator", 2, (8, 12), most_rows=2, staged_bytes=32, cluster=2, simulated=True)
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _OLDEST_COMPILER = (0, 30)  # of numba-cuda: we use the cache, launch bounds and linker of this version
 _NEED_ROW_STACK = tuple(f"numba-cuda 0.30.{patch}" for patch in range(5))  # row_stack is gone from NumPy 2.5
-# Words from the two messages about a refused cooperative launch: the driver's, and that of cuda.core, which checks beforehand.
-_TOO_LARGE = ("COOPERATIVE_LAUNCH_TOO_LARGE", "exceeds the limit")
+# Words from the messages about blocks that cannot run together: the driver's, and that of cuda.core, which checks a grid before.
+_TOO_LARGE = ("COOPERATIVE_LAUNCH_TOO_LARGE", "exceeds the limit", "INVALID_CLUSTER_SIZE")
+_CLUSTERS_SINCE = (9, 0)
 
 
 def version() -> str:
@@ -76,7 +77,8 @@ def current() -> Device:
     if SIMULATED:
         return SIMULATOR
     device = cuda.get_current_device()
-    return Device(_name(device), device.MULTIPROCESSOR_COUNT)
+    has_clusters = tuple(device.compute_capability) >= _CLUSTERS_SINCE
+    return Device(_name(device), device.MULTIPROCESSOR_COUNT, cluster=MOST_IN_CLUSTER if has_clusters else 0)
 
 
 def has_tf32() -> bool:
@@ -130,7 +132,9 @@ def memory_errors(what: str, needed: int) -> Iterator[None]:
 
 @contextmanager
 def residency_errors(blocks: int) -> Iterator[None]:
-    """Turn CUDA's refusal of a grid whose `blocks` do not all fit on the device into a RuntimeError that says what would work."""
+    """Turn CUDA's refusal of `blocks` that have to meet and do not all fit on the device into a RuntimeError that says what would
+    work.
+    """
     try:
         yield
     except Exception as error:

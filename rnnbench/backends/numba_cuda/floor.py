@@ -19,8 +19,9 @@ def floor_us(
     was planned for. flops: of all matrix products, per step. ceilings: what `ceilings.measure` found.
 
     Arithmetic runs at the rate of multiply-adds on registers, and the recurrent part of it only on the multiprocessors that have
-    blocks. To it come, for `grid`, its barriers and the operands that each block reads of all others, at the rate of the L2 cache.
-    For `step` it is the time that the host takes to launch, if that is longer. Raises KeyError for a ceiling that is missing.
+    blocks. To it come, for `cluster` and `grid`, their barriers and the operands that each block reads of all others, at the rate
+    of the L2 cache. For `step` it is the time that the host takes to launch, if that is longer. Raises KeyError for a ceiling
+    that is missing.
     """
     recurrent = exchanged = 0.0  # FLOP; bytes that the blocks with one row's units read
     barriers = launches = 0
@@ -38,15 +39,14 @@ def floor_us(
     blocks = made.blocks[0] * made.blocks[1]
     idle = device.multiprocessors / min(blocks, device.multiprocessors)
     time = (flops + layers * recurrent * (idle - 1)) / flop_per_us
-    if made.kernel == "grid":
+    if made.kernel in ("cluster", "grid"):
         bytes_per_us = 1e3 * ceilings["copy_in_l2_gbytes_per_s"]
-        time += layers * (
-            made.blocks[0] * batch_size * exchanged / bytes_per_us + barriers * _barrier_us(blocks, ceilings)
-        )
+        barrier = ceilings["cluster_barrier_us"] if made.kernel == "cluster" else _grid_barrier_us(blocks, ceilings)
+        time += layers * (made.blocks[0] * batch_size * exchanged / bytes_per_us + barriers * barrier)
     return time
 
 
-def _barrier_us(blocks: int, ceilings: Mapping[str, float]) -> float:
+def _grid_barrier_us(blocks: int, ceilings: Mapping[str, float]) -> float:
     """The barrier of the fewest blocks that are as many, of those that were measured, or else of the most."""
     measured = {int(name.split("_")[3]): us for name, us in ceilings.items() if name.startswith("grid_barrier_us_")}
     if not measured:

@@ -15,6 +15,7 @@ from numba import cuda
 
 from ...cells import Program
 from ...cells.program import Place
+from .barriers import block_barrier
 from .items import Item
 from .maths import index
 from .plan import Tile
@@ -23,12 +24,6 @@ from .sequence import both, in_parts, nothing
 from .weights import Reading
 
 UNROLLED = 128  # multiplications in a row: NVVM 13.0 was seen to unroll so many, and not 256
-
-
-@cuda.jit(device=True)
-def block_barrier():
-    """All threads of the block meet."""
-    cuda.syncthreads()
 
 
 def load_weights(product: Product, tile: Tile, at: int, hidden_size: int, weight: Reading) -> Any:

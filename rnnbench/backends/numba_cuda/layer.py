@@ -128,8 +128,9 @@ class DeviceLayer:
         kernel = persistent(program, backward, tile, self.spec.hidden_size, queue.dtype, queue.fast, queue.stored)
         threads = tile.units, tile.slices
         weights = self._weights(queue, "held", backward)
-        with device.residency_errors(made.blocks[0] * made.blocks[1]):
-            queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows)
+        cluster = made.blocks[0] if made.kernel == "cluster" else 1
+        with device.residency_errors(cluster if cluster > 1 else made.blocks[0] * made.blocks[1]):
+            queue.launch(kernel, made.blocks, threads, buffers, weights, T, self.reverse, made.rows, cluster=cluster)
 
     def _multiply(self, queue: Queue, segment: Segment, now: Now, values: Any, pre: Any, B: int) -> None:
         """Enqueue the segment's recurrent products for one step, as tiled products."""

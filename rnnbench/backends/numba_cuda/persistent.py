@@ -1,4 +1,4 @@
-"""The kernels `block` and `grid`: one launch for a whole sequence, with the recurrent weights in registers throughout.
+"""The kernels `block`, `cluster` and `grid`: one launch for a whole sequence, with the recurrent weights in registers throughout.
 
 A block has U hidden units x S slices: thread (x, y) holds, for unit x, every S-th row of the recurrent matrices from row y on.
 For a product, the block stages the rows of the operand in shared memory, each thread multiplies what it holds, and the S partial
@@ -9,7 +9,8 @@ Where a tile is `across`, each thread is a slice of its own: it multiplies every
 registers into which it fetched the element.
 
 In `block`, U >= H: one block has all units of its rows, and its threads meet at `syncthreads`. In `grid`, units are divided over
-the blocks of a cooperative launch, and all threads of the grid meet before each product; what blocks exchange passes through the L2
+the blocks of a cooperative launch, and all threads of the grid meet before each product. In `cluster`, units are divided over the
+blocks of a cluster, and only these meet, so that clusters do not wait for each other. What blocks exchange passes through the L2
 cache (Diamos et al., Persistent RNNs: Stashing Recurrent Weights On-Chip, ICML 2016).
 
 The compiler keeps `held` in registers only if all indices into it are constants once loops are unrolled;
@@ -27,6 +28,7 @@ from ...cells import Program
 from ...cells.program import Place
 from . import held_product
 from .ahead import backward_ahead, forward_ahead
+from .barriers import BARRIERS
 from .buffers import in_backward, in_inference, in_training
 from .compiled import kernel
 from .fetching import fetches, is_early
@@ -39,11 +41,6 @@ from .shared import aligned
 from .weights import SHIFT, reading
 
 _in_inference, _in_training, _in_backward = (cuda.jit(device=True)(f) for f in (in_inference, in_training, in_backward))
-
-
-@cuda.jit(device=True)
-def _grid_barrier():
-    cuda.cg.this_grid().sync()
 
 
 @lru_cache(maxsize=256)
@@ -59,7 +56,7 @@ def persistent(
     steps = segments(program, backward, hidden_size)
     products = [product for step in steps for product in step.products]
     real, weight = REAL[dtype], reading(stored)
-    barrier = _grid_barrier if tile.shared_by_grid else held_product.block_barrier
+    barrier = BARRIERS[tile.meets]
     load, run, at = nothing, nothing, 0
     ahead = _ahead((backward_ahead if backward else forward_ahead)(program), tile, hidden_size)
     early = is_early(products, tile, weight)

@@ -1,12 +1,14 @@
 """Chooses the kernel for a layer, divides its work over blocks and threads, and says why. Needs neither Numba nor a GPU.
 
-`block`  keeps all recurrent weights of a layer in the registers of one multiprocessor; each block has its own rows of the batch
-`grid`   divides hidden units over the multiprocessors, and rows too where there are few units; keeps weights in registers, and
-         has a grid-wide barrier before each product
-`step`   runs any shape: at each time step it launches a tiled matrix product and a kernel of pointwise code
+`block`    keeps all recurrent weights of a layer in the registers of one multiprocessor; each block has its own rows of the batch
+`cluster`  divides hidden units over a cluster of blocks, which are neighbours on the device; keeps weights in registers, and has a
+           barrier of the cluster before each product; each cluster has its own rows
+`grid`     divides hidden units over the multiprocessors, and rows too where there are few units; keeps weights in registers, and
+           has a grid-wide barrier before each product
+`step`     runs any shape: at each time step it launches a tiled matrix product and a kernel of pointwise code
 
-The limits below are estimates, made without hardware to measure on. `make gpu` measures what they depend on (the grid's barrier,
-the matrix rate) and times all three kernels.
+The limits below are estimates, made without hardware to measure on. `make gpu` measures what they depend on (the barriers, the
+matrix rate) and times all four kernels.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ from ...params import Spec
 from ...spelling import unknown
 from .segments import segments
 
-KERNELS = ("block", "grid", "step")
+KERNELS = ("block", "cluster", "grid", "step")
 # Bytes of weights per thread. With 512 threads on a multiprocessor each has 128 registers; this is what sums and addresses leave.
 HELD_BYTES = 256
 # Static shared memory per block: every GPU has this much, and no attribute of the kernel has to be set to use it.
 SHARED_BYTES = 48 * 1024
 WARP = 32  # threads
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-FEWEST_UNITS = 4  # per block of `grid`: 16 bytes of a row of weights or states, the smallest piece that is read at once
+FEWEST_UNITS = (
+    4  # per block where several share them: 16 bytes of a row of weights or states, the least that is read at once
+)
 MOST_BLOCKS_ACROSS = 65_535  # CUDA's limit for the second dimension of a launch
 GRID_ROWS = 128  # per block: beyond that the tiles of `step` reuse weights better than groups of a few rows do
 
@@ -35,8 +39,9 @@ class Device:
     """What a plan has to know about the GPU, which need not be the one at hand.
 
     multiprocessors: how many there are. threads: the sizes a persistent block may have, ascending. most_rows: the largest group of
-    rows that passes through a product at once. staged_bytes: shared memory for a product's operand. simulated: this is Numba's
-    simulator, in which a CUDA thread is a Python thread; all of these are tiny then, so that tiny inputs cross every border.
+    rows that passes through a product at once. staged_bytes: shared memory for a product's operand. cluster: blocks that a cluster
+    may have, 0 where there are none. simulated: this is Numba's simulator, in which a CUDA thread is a Python thread; all of these
+    are tiny then, so that tiny inputs cross every border.
     """
 
     name: str
@@ -44,10 +49,12 @@ class Device:
     threads: tuple[int, ...] = (256, 512)
     most_rows: int = 8
     staged_bytes: int = 16 * 1024
+    cluster: int = 0
     simulated: bool = False
 
 
-H200 = Device("NVIDIA H200", 132)
+MOST_IN_CLUSTER = 8  # blocks that every device with clusters grants; more would have to be allowed, kernel by kernel
+H200 = Device("NVIDIA H200", 132, cluster=MOST_IN_CLUSTER)
 _LEAST_DEPTH = 256  # terms per slice of a sum: computing them must take longer than adding up the slices
 
 
@@ -56,9 +63,9 @@ class Tile:
     """How a persistent kernel divides its work: rows pass in groups of R, and a block has U units x S slices = U * S threads.
 
     A slice is a share of the terms of each sum. itemsize: bytes of a number in the arithmetic. staged_bytes: shared memory for a
-    product's operand. shared_by_grid: units are divided over blocks that meet at a grid-wide barrier. across: a thread computes for
-    all units of its block instead of one, so that each thread is a slice of its own; since no other thread needs the elements of
-    the operand that it multiplies, they do not pass through shared memory.
+    product's operand. meets: which threads meet before a product, those of its "block", its "cluster" or the "grid": units are
+    divided over their blocks. across: a thread computes for all units of its block instead of one, so that each thread is a slice
+    of its own; since no other thread needs the elements of the operand that it multiplies, they do not pass through shared memory.
     """
 
     rows: int
@@ -66,7 +73,7 @@ class Tile:
     slices: int
     itemsize: int
     staged_bytes: int
-    shared_by_grid: bool = False
+    meets: str = "block"
     across: bool = False
 
     @property
@@ -155,25 +162,25 @@ class Unsuitable(ValueError):
 
 
 def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> Plan:
-    """The kernel for the layers of `spec` with `batch_size` rows: the first of KERNELS that suits, or the one that is `forced`.
+    """The kernel for the layers of `spec` with `batch_size` rows: the first that suits.
 
-    device: what it is planned for. stored: the dtype of the recurrent weights, see `weights`.
+    device: what it is planned for. stored: the dtype of the recurrent weights, see `weights`. forced: a kernel's name, or several
+    with commas between, in the order in which to try them; "" for all of KERNELS.
 
-    Raises Unsuitable, a ValueError, for a forced kernel that cannot run this, and ValueError for an unknown one.
+    Raises Unsuitable, a ValueError, where no forced kernel can run this, and ValueError for an unknown one.
     """
-    if forced and forced not in KERNELS:
-        raise ValueError(unknown("kernel", forced, KERNELS))
+    names = [name.strip() for name in forced.split(",")] if forced else list(KERNELS)
+    for name in names:
+        if name not in KERNELS:
+            raise ValueError(unknown("kernel", name, KERNELS))
     against: list[str] = []
-    for name in (forced,) if forced else KERNELS:
+    for name in names:
         try:
             return _MAKE[name](program(spec.step, True), spec, batch_size, device, stored, against)
         except Unsuitable as error:
-            if forced:
-                raise Unsuitable(
-                    f"the kernel {forced!r} cannot run {_what(spec, batch_size, stored)}: {error}"
-                ) from None
             against.append(f"not {name}: {error}")
-    raise AssertionError("the kernel step runs everything")
+    reasons = "; ".join(against) if len(names) > 1 else against[0].removeprefix(f"not {names[0]}: ")
+    raise Unsuitable(f"the kernel {forced!r} cannot run {_what(spec, batch_size, stored)}: {reasons}")
 
 
 # Large, usual, and for few rows. In float64 the large one would need more registers than there are.
@@ -233,8 +240,8 @@ def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: st
             f"backward          a thread sums {'all units of its block' if made.back.across else 'one unit'}",
         ]
     barriers = sum(bool(s.products) for s in segments(program(spec.step, True), False, spec.hidden_size))
-    meets = {"block": "of a block", "grid": "of the grid", "step": "by the end of a launch"}[made.kernel]
-    lines.append(f"barriers          {barriers} a step, {meets}")
+    meets = {"block": "of a block", "cluster": "of a cluster", "grid": "of the grid", "step": "by the end of a launch"}
+    lines.append(f"barriers          {barriers} a step, {meets[made.kernel]}")
     lines.append(f"planned for       {device.name}, {device.multiprocessors} multiprocessors")
     return "\n".join(lines) + "\n"
 
@@ -243,7 +250,7 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored
     H, most = spec.hidden_size, device.threads[-1]
     if not program.operands:
         # nothing is exchanged, so units may be divided as well
-        tiles, held, shared = _tiles(spec, device, stored, 1, min(H, most), 1, False)
+        tiles, held, shared = _tiles(spec, device, stored, 1, min(H, most), 1, "block")
         blocks = -(-H // tiles[0].units), batch_size
         if batch_size > MOST_BLOCKS_ACROSS:
             raise Unsuitable(
@@ -255,7 +262,7 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored
     if H > most:
         raise Unsuitable(f"a block has {most} threads, fewer than the {H} hidden units")
     rows = -(-batch_size // device.multiprocessors)
-    tiles, held, shared = _tiles(spec, device, stored, rows, H, min(most // H, H), False)
+    tiles, held, shared = _tiles(spec, device, stored, rows, H, min(most // H, H), "block")
     blocks = 1, -(-batch_size // rows)
     why = (
         f"the recurrent weights fit the registers of one multiprocessor, {held} a thread; rows are divided over the blocks, "
@@ -264,11 +271,25 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored
     return Plan("block", why, *tiles, blocks, rows, held, shared)
 
 
+def _cluster(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
+    if not device.cluster:
+        raise Unsuitable(f"{device.name} has no clusters of blocks, which compute capability 9.0 brought")
+    return _divided("cluster", device.cluster, program, spec, batch_size, device, stored, against)
+
+
 def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
+    return _divided("grid", device.multiprocessors, program, spec, batch_size, device, stored, against)
+
+
+def _divided(
+    kernel: str, most_blocks: int, program: Program, spec: Spec, batch_size: int, device: Device, stored: str,
+    against: list[str],
+) -> Plan:  # fmt: skip
+    """The plan of a kernel that divides units over so many blocks, and rows over as many of these groups as the device holds."""
     if not program.operands:
         raise Unsuitable("the cell has no recurrent product, so there is nothing to share")
     H = spec.hidden_size
-    units = max(min(FEWEST_UNITS, H), -(-H // device.multiprocessors))
+    units = max(min(FEWEST_UNITS, H), -(-H // most_blocks))
     blocks = -(-H // units)
     rows = -(-batch_size // min(batch_size, device.multiprocessors // blocks))
     if rows > GRID_ROWS:
@@ -276,13 +297,14 @@ def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored:
     for threads in device.threads:
         if threads >= units:
             try:
-                tiles, held, shared = _tiles(spec, device, stored, rows, units, min(threads // units, H), True)
+                tiles, held, shared = _tiles(spec, device, stored, rows, units, min(threads // units, H), kernel)
             except Unsuitable as error:
                 reason = error
                 continue
-            why = f"{blocks} blocks keep their units' recurrent weights in registers, {held} a thread, for the whole sequence"
+            who = f"{blocks} blocks" if kernel == "grid" else f"the {blocks} blocks of a cluster"
+            why = f"{who} keep their units' recurrent weights in registers, {held} a thread, for the whole sequence"
             return Plan(
-                "grid", "; ".join([why, *against]), *tiles, (blocks, -(-batch_size // rows)), rows, held, shared
+                kernel, "; ".join([why, *against]), *tiles, (blocks, -(-batch_size // rows)), rows, held, shared
             )
     raise Unsuitable(str(reason) if units <= device.threads[-1] else f"{units} units a block are too many")
 
@@ -291,22 +313,22 @@ def _step(program: Program, spec: Spec, batch_size: int, device: Device, stored:
     return Plan("step", "; ".join(["it runs any shape", *against]))
 
 
-_MAKE = {"block": _block, "grid": _grid, "step": _step}
+_MAKE = {"block": _block, "cluster": _cluster, "grid": _grid, "step": _step}
 
 
 def _tiles(
-    spec: Spec, device: Device, stored: str, batch_size: int, units: int, slices: int, shared_by_grid: bool
+    spec: Spec, device: Device, stored: str, batch_size: int, units: int, slices: int, meets: str
 ) -> tuple[tuple[Tile, Tile], int, int]:
     """The tiles forward and backward, and the larger of both ways' weights per thread and bytes of shared memory."""
     rows = next(r for r in (1, 2, 4, 8) if r >= min(batch_size, device.most_rows))
-    tile = Tile(rows, units, slices, ITEMSIZE[spec.dtype], device.staged_bytes, shared_by_grid)
+    tile = Tile(rows, units, slices, ITEMSIZE[spec.dtype], device.staged_bytes, meets)
     part = program(spec.step, True)
     forward, backward = (
         [(p.outs, p.depth) for s in segments(part, way, spec.hidden_size) for p in s.products] for way in (False, True)
     )
     fits = _fitting(tile, forward, stored)
     try:
-        if not shared_by_grid:
+        if meets != "grid":
             raise Unsuitable("all units of a block are too many for a thread")
         back = _fitting(replace(tile, across=True), backward, stored)
     except Unsuitable:

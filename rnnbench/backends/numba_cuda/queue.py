@@ -122,9 +122,11 @@ class Queue:
 
     # ---- launches
 
-    def launch(self, kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], *arguments: Any) -> None:
-        """Enqueue a kernel."""
-        launch(kernel, blocks, threads, self.stream, self.dtype, arguments)
+    def launch(
+        self, kernel: Any, blocks: tuple[int, ...], threads: tuple[int, ...], *arguments: Any, cluster: int = 1
+    ) -> None:
+        """Enqueue a kernel. kernel, blocks, threads, arguments, cluster: see `compiled.launch`."""
+        launch(kernel, blocks, threads, self.stream, self.dtype, arguments, cluster)
 
     def each(self, kernel: Any, count: int, *arguments: Any) -> None:
         """Enqueue a kernel with a thread for each of `count` elements."""
