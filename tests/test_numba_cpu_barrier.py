@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from time import perf_counter, process_time
+import contextlib
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 import pytest
@@ -74,6 +80,28 @@ def test_who_waits_long_sleeps_and_is_woken(microseconds: int) -> None:
     assert meetings[:2].tolist() == [24, 0] and meetings[8:].tolist() == [5, 5, 0, 0]
     if microseconds and threading_of_kernels._FUTEX is not None:
         assert wall > 0.3 and own < wall / 2
+
+
+def _allowed(task: int) -> str:
+    return re.findall(r"Cpus_allowed_list:\s*(\S+)", Path(f"/proc/self/task/{task}/status").read_text())[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a thread to a processor")
+@pytest.mark.skipif(threads.available_threads() < 2, reason="this process may use one processor only")
+def test_whoever_sleeps_wakes_on_its_own_processor_and_is_free_again() -> None:
+    """Both threads sleep in turn: the calling one, which is this, and one of the pool."""
+    run, body = threading_of_kernels.Kernel(_run, _late_in_turn, own=1).compiled(2, np.zeros(12, np.int64), 0)
+    before, bound = _allowed(os.getpid()), set()
+    caller = threading.Thread(target=run, args=(body, 2, np.zeros(12, np.int64), 50_000))
+    caller.start()
+    while caller.is_alive():
+        assert caller.native_id is not None
+        with contextlib.suppress(OSError):  # it has ended
+            bound.add(_allowed(caller.native_id))
+        sleep(0.005)
+    assert before in bound and any(processor.isdecimal() for processor in bound)
+    run(body, 2, np.zeros(12, np.int64), 50_000)
+    assert _allowed(os.getpid()) == before
 
 
 def test_a_body_that_takes_other_arguments_or_returns_something_is_not_called() -> None:

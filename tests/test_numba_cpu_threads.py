@@ -256,6 +256,19 @@ def test_a_forked_child_computes(is_held: bool, pool: str) -> None:
     assert kernels.finish(kernels.start_python("-c", code, NUMBA_THREADING_LAYER=pool), timeout=120) == "7\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is Linux's")
+def test_openmp_s_limit_of_threads_is_kept() -> None:
+    """Asked for two threads, it would run the first alone, which would wait for the second forever."""
+    code = (
+        "import numpy as np; from rnnbench import RNN; from rnnbench.backends import threads\n"
+        "print(threads.get_threads())\n"
+        "threads.set_threads(threads.available_threads())\n"
+        "for batch_size in (3, 64): print(RNN('lstm', 4, 33)(np.ones((400, batch_size, 4), np.float32))[0].shape[1])\n"
+    )
+    child = kernels.start_python("-c", code, OMP_THREAD_LIMIT="1", NUMBA_THREADING_LAYER="omp")
+    assert kernels.finish(child).split() == ["1", "3", "64"]
+
+
 def in_threads(count: int, work: Any) -> None:
     """Call work(i) from `count` threads that start together; what one of them raises is raised here."""
     start, errors = threading.Barrier(count), []

@@ -59,6 +59,7 @@ def test_blas_follows_at_once_and_with_each_network():
         ({"OMP_NUM_THREADS": "3"}, 3),
         ({"OMP_NUM_THREADS": "8", "OPENBLAS_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "4"}, 2),
         ({"OMP_NUM_THREADS": " 4,2 "}, 4),
+        ({"OMP_NUM_THREADS": "4", "OMP_THREAD_LIMIT": "1"}, 1),
         ({"MKL_NUM_THREADS": "", "OMP_NUM_THREADS": "many", "NUMBA_NUM_THREADS": "0"}, math.inf),
     ],
 )

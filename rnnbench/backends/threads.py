@@ -12,8 +12,9 @@ from numbers import Integral
 
 from threadpoolctl import ThreadpoolController
 
+THREAD_LIMIT = "OMP_THREAD_LIMIT"
 # environment variables with which users limit a process's threads: OpenMP's, and those of the libraries that we use
-VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+VARIABLES = ("OMP_NUM_THREADS", THREAD_LIMIT, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _chosen: int | None = None
 _limited: tuple[int, int] | None = None  # threads and modules when BLAS was last looked for
 
@@ -33,6 +34,8 @@ def allowed_threads(environment: Mapping[str, str]) -> float:
 
 
 _ALLOWED = allowed_threads(os.environ)  # read once, as the libraries do
+# OpenMP never runs more at once, whoever asks; the others are defaults that `set_threads` may exceed
+NEVER_MORE = allowed_threads({THREAD_LIMIT: os.environ.get(THREAD_LIMIT, "")})
 
 
 def get_threads() -> int:

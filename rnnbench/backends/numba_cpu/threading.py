@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,8 +21,10 @@ from numba.core import config as _numba_config
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 from numba.np.ufunc import parallel as _pool
 
+from ..threads import NEVER_MORE
 from .inner import inner_njit
 from .layout import Part
+from .processors import BYTES, INT, INTP, Processors, bound, call, keep_off, whereabouts
 
 _config: Any = _numba_config  # its attributes are made at run time
 
@@ -31,11 +32,6 @@ _config: Any = _numba_config  # its attributes are made at run time
 # 30,000, threads also slept while their partner was merely at work, and calls on an idle machine took up to half as long again
 _SPINS = 400_000
 _MOST = 1024
-_INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
-_BYTES = ir.IntType(8).as_pointer()
-_INT = ir.IntType(32)
-_FIRST = _INT(0)
-_MASK_BYTES = 128  # of a set of processors in Linux's libraries
 # Linux's number of the system call futex
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, within a process
@@ -45,12 +41,13 @@ _lock = threading.Lock()
 
 
 def most_threads() -> int:
-    """The most threads a kernel can have: those that Numba's pool was started with, which NUMBA_NUM_THREADS may limit.
+    """The most threads a kernel can have: those that Numba's pool was started with, which NUMBA_NUM_THREADS may limit, and no more
+    than OMP_THREAD_LIMIT. With fewer than it asked for, one would wait for another that had not begun.
 
     Only one in a process forked from one whose pool was running: GNU's OpenMP, which Numba uses if there is no TBB, terminates a
     child that asks for its threads.
     """
-    return 1 if _has_lost_threads else min(_config.NUMBA_NUM_THREADS, _MOST)
+    return 1 if _has_lost_threads else int(min(_config.NUMBA_NUM_THREADS, _MOST, NEVER_MORE))
 
 
 def _after_fork() -> None:
@@ -93,7 +90,7 @@ class BodyType(types.Type):
 @register_model(BodyType)
 class _BodyModel(models.PrimitiveModel):
     def __init__(self, manager: Any, body: BodyType) -> None:
-        super().__init__(manager, body, _INTP)
+        super().__init__(manager, body, INTP)
 
 
 @typeof_impl.register(Body)
@@ -148,93 +145,59 @@ def on_threads(context, body, arguments, threads):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         address, packed, count = values
-        # the body, its arguments, how many threads failed, the calling thread and its processor
-        shared = ir.LiteralStructType([_INTP, packed.type, _INTP, _INTP, _INT])
+        # the body, its arguments, how many threads failed, the calling thread, its processor and those that it may use
+        shared = ir.LiteralStructType([INTP, packed.type, INTP, INTP, INT, Processors.kind])
         worker = _worker(context, builder.module, body.arguments, shared)
         data = cgutils.alloca_once(builder, shared)
-        fields = [builder.gep(data, [_FIRST, _INT(i)]) for i in range(5)]
+        *fields, allowed = (builder.gep(data, [INT(0), INT(i)]) for i in range(6))
         failures = fields[2]
-        for field, value in zip(fields, (address, packed, _INTP(0), *_whereabouts(builder)), strict=True):
+        for field, value in zip(fields, (address, packed, INTP(0), *whereabouts(builder)), strict=True):
             builder.store(value, field)
         # the pool calls worker(args, dimensions, steps, data): args[0] is the address of the first of dimensions[0] numbers
-        numbers = cgutils.alloca_once(builder, _INTP, size=_INTP(_MOST))
+        numbers = cgutils.alloca_once(builder, INTP, size=INTP(_MOST))
         with cgutils.for_range(builder, count) as loop:
             builder.store(loop.index, builder.gep(numbers, [loop.index]))
-        args, dimensions = cgutils.alloca_once(builder, _BYTES), cgutils.alloca_once(builder, _INTP)
-        steps = cgutils.alloca_once_value(builder, _INTP(_INTP.width // 8))
-        builder.store(builder.bitcast(numbers, _BYTES), args)
+        args, dimensions = cgutils.alloca_once(builder, BYTES), cgutils.alloca_once(builder, INTP)
+        steps = cgutils.alloca_once_value(builder, INTP(INTP.width // 8))
+        builder.store(builder.bitcast(numbers, BYTES), args)
         builder.store(count, dimensions)
-        passed = [builder.bitcast(pointer, _BYTES) for pointer in (args, dimensions, steps, data)]
-        with builder.if_else(builder.icmp_signed("==", count, _INTP(1))) as (alone, together):
+        passed = [builder.bitcast(pointer, BYTES) for pointer in (args, dimensions, steps, data)]
+        with builder.if_else(builder.icmp_signed("==", count, INTP(1))) as (alone, together):
             with alone:
                 builder.call(worker, passed)
             with together:
-                kind = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INTP] * 3)
+                kind = ir.FunctionType(ir.VoidType(), [BYTES] * 5 + [INTP] * 3)
                 parallel_for = cgutils.get_or_insert_function(builder.module, kind, "numba_parallel_for")
-                builder.call(parallel_for, [builder.bitcast(worker, _BYTES), *passed, _INTP(0), _INTP(1), count])
-        with builder.if_then(builder.icmp_signed("!=", builder.load(failures), _INTP(0)), likely=False):
+                if sys.platform == "linux":
+                    Processors(builder, allowed).read()
+                builder.call(parallel_for, [builder.bitcast(worker, BYTES), *passed, INTP(0), INTP(1), count])
+        with builder.if_then(builder.icmp_signed("!=", builder.load(failures), INTP(0)), likely=False):
             context.call_conv.return_user_exc(builder, RuntimeError, ("a thread of a kernel failed",))
         return context.get_dummy_value()
 
     return types.void(body, arguments, types.intp), codegen
 
 
-def _whereabouts(builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
-    """(this thread, the processor it runs on); (0, 0) unless on Linux."""
-    if sys.platform != "linux":
-        return _INTP(0), _INT(0)
-    return _call(builder, _INTP, "pthread_self"), _call(builder, _INT, "sched_getcpu")
-
-
-def _keep_off(builder: ir.IRBuilder, caller: ir.Value, processor: ir.Value) -> None:
-    """If this thread runs on the calling thread's processor, move it away from that processor permanently.
-
-    In a virtual machine the operating system may take an idle processor for busy, and wake a thread on its waker's processor.
-    There the two take turns until the next tick of 4 ms: after a pause the first call of a small network took ten times as long.
-    """
-    if sys.platform != "linux":
-        return
-    here, now = _whereabouts(builder)
-    is_stacked = builder.and_(builder.icmp_signed("!=", here, caller), builder.icmp_signed("==", now, processor))
-    with builder.if_then(is_stacked, likely=False):
-        mask = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), _MASK_BYTES // 8), zfill=True)
-        raw = builder.bitcast(mask, _BYTES)
-        process = _call(builder, _INT, "getpid")  # the first thread's processors are those that the user allows
-        told = _call(builder, _INT, "sched_getaffinity", process, _INTP(_MASK_BYTES), raw)
-        with builder.if_then(builder.icmp_signed("==", told, _INT(0))):
-            number = builder.zext(processor, _INTP)
-            word = builder.gep(mask, [_FIRST, builder.udiv(number, _INTP(64))])
-            bit = builder.shl(_INTP(1), builder.urem(number, _INTP(64)))
-            builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
-            # if no processor is left the call fails, and nothing changes
-            _call(builder, _INT, "sched_setaffinity", _INT(0), _INTP(_MASK_BYTES), raw)
-
-
-def _call(builder: ir.IRBuilder, result: ir.Type, name: str, *arguments: ir.Value) -> ir.Value:
-    """Call a function of the C library."""
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
-
-
 def _worker(context: Any, module: ir.Module, arguments: tuple[types.Type, ...], shared: ir.Type) -> ir.Function:
     """What the pool calls on each thread: unpacks the arguments from `shared` and passes them to the body with its index."""
-    kind = ir.FunctionType(ir.VoidType(), [_BYTES] * 4)
+    kind = ir.FunctionType(ir.VoidType(), [BYTES] * 4)
     worker = ir.Function(module, kind, name=module.get_unique_name("on_thread"))
     worker.linkage = "internal"
     builder = ir.IRBuilder(worker.append_basic_block("entry"))
     args, dimensions, _, raw = worker.args
     data = builder.bitcast(raw, shared.as_pointer())
-    first = builder.load(builder.bitcast(builder.load(builder.bitcast(args, _BYTES.as_pointer())), _INTP.as_pointer()))
-    count = builder.load(builder.bitcast(dimensions, _INTP.as_pointer()))
-    address, packed, _, caller, processor = (builder.load(builder.gep(data, [_FIRST, _INT(i)])) for i in range(5))
+    first = builder.load(builder.bitcast(builder.load(builder.bitcast(args, BYTES.as_pointer())), INTP.as_pointer()))
+    count = builder.load(builder.bitcast(dimensions, INTP.as_pointer()))
+    fields = [builder.gep(data, [INT(0), INT(i)]) for i in range(6)]
+    address, packed, _, caller, processor = map(builder.load, fields[:5])
     body = builder.inttoptr(address, context.call_conv.get_function_type(types.none, arguments).as_pointer())
-    _keep_off(builder, caller, processor)
+    keep_off(builder, caller, processor, fields[5])
     unpacked = [builder.extract_value(packed, i) for i in range(len(arguments) - 1)]
     with cgutils.for_range(builder, count) as loop:
         thread = builder.add(first, loop.index)
         status, _ = context.call_conv.call_function(builder, body, types.none, arguments, [*unpacked, thread])
         with builder.if_then(status.is_error, likely=False):
-            builder.atomic_rmw("add", builder.gep(data, [_FIRST, _INT(2)]), _INTP(1), "acq_rel")
+            builder.atomic_rmw("add", builder.gep(data, [INT(0), INT(2)]), INTP(1), "acq_rel")
     builder.ret_void()
     return worker
 
@@ -260,11 +223,23 @@ def _read(context, counters, index):
     return types.int64(counters, types.intp), codegen
 
 
-def _futex(context: Any, builder: ir.IRBuilder, counters: Any, array: ir.Value, what: int, value: ir.Value) -> None:
-    """The futex system call on the low half of counters[0]: Linux compares 32 bits, enough for the visits in one call."""
-    data = context.make_array(counters)(context, builder, array).data
-    numbers = [_INTP(_FUTEX), builder.ptrtoint(data, _INTP), _INTP(what), value, *[_INTP(0)] * 3]
-    _call(builder, _INTP, "syscall", *numbers)
+def _futex(builder: ir.IRBuilder, counter: ir.Value, what: int, value: ir.Value) -> None:
+    """The futex system call on the low half of a counter: Linux compares 32 bits, enough for the visits in one call."""
+    numbers = [INTP(_FUTEX), builder.ptrtoint(counter, INTP), INTP(what), value, *[INTP(0)] * 3]
+    call(builder, INTP, "syscall", *numbers)
+
+
+def _sleeper(module: ir.Module) -> ir.Function:
+    """(counter, value): sleeps until a wake at the counter, unless that is no longer `value`."""
+    kind = ir.FunctionType(ir.VoidType(), [INTP.as_pointer(), INTP])
+    sleeper = ir.Function(module, kind, name=module.get_unique_name("asleep"))
+    sleeper.linkage = "internal"
+    sleeper.attributes.add("noinline")  # nothing of it belongs into the loops that wait
+    builder = ir.IRBuilder(sleeper.append_basic_block("entry"))
+    with bound(builder):
+        _futex(builder, sleeper.args[0], _WAIT, sleeper.args[1])
+    builder.ret_void()
+    return sleeper
 
 
 @intrinsic
@@ -273,9 +248,10 @@ def _sleep(context, counters, value):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         if _FUTEX is None:
-            _call(builder, _INT, "sched_yield")
+            call(builder, INT, "sched_yield")
         else:
-            _futex(context, builder, counters, values[0], _WAIT, values[1])
+            counter = context.make_array(counters)(context, builder, values[0]).data
+            builder.call(_sleeper(builder.module), [counter, values[1]])
         return context.get_dummy_value()
 
     return types.void(counters, types.int64), codegen
@@ -287,7 +263,7 @@ def _wake(context, counters):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         if _FUTEX is not None:
-            _futex(context, builder, counters, values[0], _WAKE, _INTP(_MOST))
+            _futex(builder, context.make_array(counters)(context, builder, values[0]).data, _WAKE, INTP(_MOST))
         return context.get_dummy_value()
 
     return types.void(counters), codegen
