@@ -59,8 +59,8 @@ class Processors:
 def keep_off(builder: ir.IRBuilder, caller: ir.Value, processor: ir.Value, allowed: ir.Value) -> None:
     """Move this thread away from the calling thread's processor, permanently, if both run there.
 
-    builder: of the thread's code. caller, processor: the calling thread, and where it is. allowed: a pointer to the `Processors` that it may use. Without this the
-    first call of a small network after a pause took ten times as long.
+    builder: of the thread's code. caller, processor: the calling thread, and where it is. allowed: a pointer to the `Processors`
+    that it may use. Without this the first call of a small network after a pause took ten times as long.
     """
     if sys.platform != "linux":
         return
