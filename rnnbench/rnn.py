@@ -212,7 +212,8 @@ class RNN:
         else:
             array = params.as_array(name, value)
         if array.dtype.kind != "f":
-            raise TypeError(f"{name} holds {array.dtype}; convert it with .astype({self.spec.dtype!r})")
+            how = ".astype(" if _on_device(value) else "np.asarray(..., "
+            raise TypeError(f"{name} holds {array.dtype}; convert it with {how}{self.spec.dtype!r})")
         if shape is not None and array.shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, not {array.shape}")
         return array

@@ -70,7 +70,7 @@ def find(name: str | Cell) -> Cell:
         if isinstance(registered, Cell):
             return registered
         raise ValueError(
-            f"{name!r} is registered as a cell but is a {type(registered).__name__}; make it a cell with @cell"
+            f"{name!r} is registered as a cell but is of type {type(registered).__name__}; make it a cell with @cell"
         )
     others = plugins.names(plugins.CELLS)
     raise ValueError(
