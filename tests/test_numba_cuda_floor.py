@@ -47,7 +47,7 @@ def test_a_grid_meets_and_exchanges() -> None:
 
 
 def test_a_cluster_meets_and_exchanges_by_itself() -> None:
-    products = 2 * 3 * 3 * 12 * 2 + 2 * 3 * 3 * 12 * 12  # two clusters of two blocks: all multiprocessors are busy
+    products = 2 * 3 * 3 * 12 * 2 + 2 * 3 * 3 * 12 * 12 * 4 / 2  # a cluster of two blocks, all three rows
     read = 2 * 3 * 12 * 4 * 2  # by each block of a row's cluster
     assert floor("gru_reset_before", "cluster", 12, 3) == pytest.approx(products + read + 2 * 1e3)
 

@@ -63,7 +63,9 @@ def test_what_cannot_be_loaded_or_is_no_cell_is_told(installed: None, capsys: py
         ValueError, match="'broken' is registered as 'kernels_of_others.gone:mgu', which cannot be loaded: Module"
     ):
         cells.find("broken")
-    with pytest.raises(ValueError, match="'number' is registered as a cell but is of type int; make it a cell with @cell"):
+    with pytest.raises(
+        ValueError, match="'number' is registered as a cell but is of type int; make it a cell with @cell"
+    ):
         cells.find("number")
     assert cli.main(["show", "broken"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

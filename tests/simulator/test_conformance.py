@@ -44,9 +44,13 @@ def test_every_shape_on_every_kernel(monkeypatch: pytest.MonkeyPatch, kernel: st
     assert found.ok, found.reason
 
 
-@pytest.mark.parametrize(("cell", "kernel"), [("lstm", "grid"), ("gru_reset_before", "cluster")])
-def test_units_and_rows_divided_at_once(monkeypatch: pytest.MonkeyPatch, cell: str, kernel: str) -> None:
-    larger = replace(device.SIMULATOR, multiprocessors=4)
+@pytest.mark.parametrize(
+    ("cell", "kernel", "multiprocessors"), [("lstm", "grid", 4), ("gru_reset_before", "cluster", 6)]
+)
+def test_units_and_rows_divided_at_once(
+    monkeypatch: pytest.MonkeyPatch, cell: str, kernel: str, multiprocessors: int
+) -> None:
+    larger = replace(device.SIMULATOR, multiprocessors=multiprocessors)
     monkeypatch.setattr(device, "current", lambda: larger)
     monkeypatch.setenv(VARIABLE, kernel)
     case = Case(cell, "numba-cuda", "float64", "train", **RAGGED)

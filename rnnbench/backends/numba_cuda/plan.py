@@ -291,7 +291,12 @@ def _divided(
     H = spec.hidden_size
     units = max(min(FEWEST_UNITS, H), -(-H // most_blocks))
     blocks = -(-H // units)
-    rows = -(-batch_size // min(batch_size, device.multiprocessors // blocks))
+    groups = device.multiprocessors // blocks
+    if (
+        kernel == "cluster"
+    ):  # a cluster lies within one part of the device, and parts differ in size: an H100 runs 15 of 8 blocks
+        groups = max(1, groups - 1)
+    rows = -(-batch_size // min(batch_size, groups))
     if rows > GRID_ROWS:
         raise Unsuitable(f"{rows} rows a block are more than {GRID_ROWS}, beyond which tiles reuse the weights better")
     for threads in device.threads:
