@@ -57,8 +57,10 @@ def all_right(folder: Path, cases: list[dict[str, Any]]) -> None:
 def test_every_kernel_of_a_network(folder: Path) -> None:
     """The reset before the product needs two products and two barriers a step."""
     rnn = LAYER | {"cell": "rnn_tanh", "num_layers": 2, "direction": "forward"}
-    cases = [LAYER | {"cell": "gru_reset_before", "kernel": kernel} for kernel in ("cluster", "grid")]
-    cases += [rnn | {"kernel": "block"}, rnn | {"kernel": "step"}]
+    cases = [
+        LAYER | {"cell": "gru_reset_before"},
+        *(rnn | {"kernel": kernel} for kernel in ("block", "cluster", "step")),
+    ]
     all_right(folder, cases)
 
 
