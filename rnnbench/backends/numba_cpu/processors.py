@@ -18,6 +18,7 @@ INTP = ir.IntType(np.dtype(np.intp).itemsize * 8)
 BYTES = ir.IntType(8).as_pointer()
 INT = ir.IntType(32)
 _MASK_BYTES = 128  # of a set of processors in Linux's libraries
+_WORD = ir.IntType(64)
 
 
 def whereabouts(builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
@@ -30,7 +31,7 @@ def whereabouts(builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
 class Processors:
     """A set of processors in a kernel, as Linux's C library takes it. builder: of the code that uses it. words: where it is."""
 
-    kind = ir.ArrayType(INTP, _MASK_BYTES // 8)
+    kind = ir.ArrayType(_WORD, _MASK_BYTES // 8)
 
     def __init__(self, builder: ir.IRBuilder, words: ir.Value) -> None:
         self._builder, self._words = builder, words
@@ -50,9 +51,9 @@ class Processors:
         """Put a processor into the set or, if not `within`, take it out. One outside of all sets, such as -1, changes nothing."""
         builder = self._builder
         with builder.if_then(builder.icmp_unsigned("<", processor, INT(8 * _MASK_BYTES))):
-            number = builder.zext(processor, INTP)
-            word = builder.gep(self._words, [INT(0), builder.udiv(number, INTP(64))])
-            old, bit = builder.load(word), builder.shl(INTP(1), builder.urem(number, INTP(64)))
+            number = builder.zext(processor, _WORD)
+            word = builder.gep(self._words, [INT(0), builder.udiv(number, _WORD(64))])
+            old, bit = builder.load(word), builder.shl(_WORD(1), builder.urem(number, _WORD(64)))
             builder.store(builder.or_(old, bit) if within else builder.and_(old, builder.not_(bit)), word)
 
 
