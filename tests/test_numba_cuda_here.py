@@ -306,6 +306,10 @@ def test_a_device_without_clusters_runs_the_others() -> None:
         plan.plan(spec(hidden_size=128), 4, older, "float32", "cluster")
 
 
+def test_clusters_that_are_launched_together_run_together() -> None:
+    assert plan.H200.clusters(8) == 15 and plan.Device("a small one", 10, cluster=8).clusters(8) == 1
+
+
 def test_several_kernels_may_be_allowed() -> None:
     for allowed, kernel in (
         ("block,grid,step", "grid"),

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,21 @@ def test_a_sanitizers_verdict_counts(
 
 
 def test_the_ceilings_are_measured_on_work_that_was_done() -> None:
+    larger = replace(device.SIMULATOR, multiprocessors=6)
+    launched: list[tuple[int, int]] = []
+    launch = ceilings.Queue.launch
+
+    def noted(self: Any, kernel: Any, blocks: Any, *rest: Any, cluster: int = 1) -> None:
+        launched.append((blocks[0], cluster))
+        launch(self, kernel, blocks, *rest, cluster=cluster)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "current", lambda: larger)
+        patch.setattr(ceilings.Queue, "launch", noted)
+        assert ceilings.measure(("cluster",))["cluster_barrier_us"] > 0
+    assert {blocks for blocks, cluster in launched if cluster > 1} == {4}, (
+        "a third cluster would wait for the others to end"
+    )
     found = ceilings.measure(gpu.MEETING)
     assert set(found) == {
         "copy_gbytes_per_s", "copy_in_l2_gbytes_per_s", "multiply_add_float32_gflops", "multiply_add_float64_gflops",

@@ -52,6 +52,12 @@ class Device:
     cluster: int = 0
     simulated: bool = False
 
+    def clusters(self, blocks: int) -> int:
+        """How many clusters of so many `blocks` run at once: one fewer than fill the device. A cluster lies within one part of it,
+        and parts differ in size; of an H100's 132 multiprocessors clusters of 8 reach 120.
+        """
+        return max(1, self.multiprocessors // blocks - 1)
+
 
 MOST_IN_CLUSTER = 8  # blocks that every device with clusters grants; more would have to be allowed, kernel by kernel
 H200 = Device("NVIDIA H200", 132, cluster=MOST_IN_CLUSTER)
@@ -291,11 +297,7 @@ def _divided(
     H = spec.hidden_size
     units = max(min(FEWEST_UNITS, H), -(-H // most_blocks))
     blocks = -(-H // units)
-    groups = device.multiprocessors // blocks
-    if (
-        kernel == "cluster"
-    ):  # a cluster lies within one part of the device, and parts differ in size: an H100 runs 15 of 8 blocks
-        groups = max(1, groups - 1)
+    groups = device.clusters(blocks) if kernel == "cluster" else device.multiprocessors // blocks
     rows = -(-batch_size // min(batch_size, groups))
     if rows > GRID_ROWS:
         raise Unsuitable(f"{rows} rows a block are more than {GRID_ROWS}, beyond which tiles reuse the weights better")
