@@ -15,7 +15,7 @@ from .layout import Now
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy, give_states, take_states
 from .simd import load, store
-from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
+from .threading import Kernel, going_on, on_threads, part_of, rows_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -38,8 +38,8 @@ def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_pa
 @cached_njit(boundscheck=False, no_cpython_wrapper=True)
 def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part of the units and its part of back's panels."""
-    part = part_of(d.batch_size, panels, threads, thread, by_rows)
-    back = part_of(d.batch_size, back_panels, threads, thread, by_rows)
+    part = part_of(d.batch_size, panels, 1, 1, threads, thread, by_rows)
+    back = part_of(d.batch_size, back_panels, 1, 1, threads, thread, by_rows)
     visits = 1
     for k in range(d.seq_len):
         t = k if d.reverse else d.seq_len - 1 - k
@@ -79,7 +79,8 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
         for panel in range(part.first_panel, part.end_panel):
             unit = panel * width
             count, written = min(width, d.hidden_size - unit), min(width, d.output_size - unit)
-            for r in range(part.first_row, part.end_row):
+            first, end = rows_of(part, panel)
+            for r in range(first, end):
                 here = r * d.padded + unit
                 row = now.t * d.batch_size + r
                 dpre_at = row * d.dpre_row + unit
@@ -106,10 +107,10 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
                         d.dvector_at + here + lane,
                     )
                     pointwise(stage, arrays, at, stride, count - lane)
-            _add_to_biases(stage, work, d, now.t, part, unit)
+            _add_to_biases(stage, work, d, now.t, part, panel)
         if stage_has_products(stage):
             visits = wait(barrier, part.parties, visits)
-            _transposes(stage, arrays, d, now, going_on(part, lengths, d.ragged, now.t), back)
+            _transposes(stage, arrays, d, now, going_on(back, lengths, d.ragged, now.t))
         visits = wait(barrier, part.parties, visits)
         return _run_stages(
             next_stage(stage), arrays, doutput, lengths, d, now, part, back, barrier, visits
@@ -118,26 +119,28 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
     return run_stages
 
 
-def _add_to_biases(stage, work, d, t, part, unit):
+def _add_to_biases(stage, work, d, t, part, panel):
     """dbias += the rows of dpre that the stage has just written for one panel, while they are in the first-level cache."""
     raise NotImplementedError("compiled only")
 
 
 @inner_overload(_add_to_biases)
-def _add_to_biases_of_stage(stage, work, d, t, part, unit):
+def _add_to_biases_of_stage(stage, work, d, t, part, panel):
     written = tuple(place.at for place, _ in stage.stage.code.stores if place.buffer == "dpre")
     if not written:
-        return lambda stage, work, d, t, part, unit: None
+        return lambda stage, work, d, t, part, panel: None
     blocks, vectors = len(stage.program.pre), stage.specialisation.vectors
 
-    def add_to_biases(stage, work, d, t, part, unit):
+    def add_to_biases(stage, work, d, t, part, panel):
         lanes = lanes_of(work)
+        unit = panel * vectors * lanes
+        first, end = rows_of(part, panel)
         for block in written:
             for u in range(vectors):
                 at = block * d.padded + unit + u * lanes
                 total_at = d.dbias_at + part.thread * blocks * d.padded + at
                 total = load(work, total_at)
-                for r in range(part.first_row, part.end_row):
+                for r in range(first, end):
                     total = total + load(work, (t * d.batch_size + r) * d.dpre_row + at)
                 store(work, total_at, total)
 
@@ -165,39 +168,39 @@ def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
         clear(work, dpre_at + block * d.padded, width)
 
 
-def _transposes(stage, arrays, d, now, part, back):
-    """back = R^T dpre for the stage's operands from `stage.operand` on, for the thread's rows and panels of back."""
+def _transposes(stage, arrays, d, now, back):
+    """back = R^T dpre for the stage's operands from `stage.operand` on, for `back`, the thread's part of back."""
     raise NotImplementedError("compiled only")
 
 
 @inner_overload(_transposes, once=True)
-def _transposes_of_stage(stage, arrays, d, now, part, back):
+def _transposes_of_stage(stage, arrays, d, now, back):
     if not stage.has_operand:
-        return lambda stage, arrays, d, now, part, back: None
+        return lambda stage, arrays, d, now, back: None
     program, index = stage.program, stage.stage.operands[stage.operand]
     start, size = program.operands[index].pre.start, len(program.operands[index].pre)
     vectors = stage.specialisation.back_vectors
-    product = product_over_rows(vectors)
+    product = product_over_rows(vectors, once=True)
 
-    def transposes(stage, arrays, d, now, part, back):
+    def transposes(stage, arrays, d, now, back):
         work = arrays.work
         width = vectors * lanes_of(work)
         depth = size * d.padded
-        a_at = (now.t * d.batch_size + part.first_row) * d.dpre_row + start * d.padded
-        back_at = d.back_at + (index * d.batch_size + part.first_row) * d.padded_back
         packed_at = d.recurrent_at + start * d.padded * d.packed_back
-        rows = part.end_row - part.first_row
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         for i in range(back.first_panel, back.end_panel):
             panel = to_and_fro(i, back.first_panel, back.end_panel, now.t)
+            first, end = rows_of(back, panel)
+            a_at = (now.t * d.batch_size + first) * d.dpre_row + start * d.padded
+            back_at = d.back_at + (index * d.batch_size + first) * d.padded_back
             # the zeros that every sum starts from precede the packed weights
             product(
-                one, rows,
+                one, end - first,
                 work, back_at + panel * width, zero, d.padded_back,
                 arrays.weights, zero, zero, zero,
                 work, a_at, zero, d.dpre_row, one,
                 arrays.weights, packed_at + panel * width * depth, depth, d.recurrent_far,
             )  # fmt: skip
-        _transposes(next_operand(stage), arrays, d, now, part, back)
+        _transposes(next_operand(stage), arrays, d, now, back)
 
     return transposes

@@ -20,6 +20,7 @@ from numba.core.caching import FunctionCache
 
 from .. import kernel_files
 from . import simd
+from .inner import KernelCompiler
 
 _config: Any = _numba_config  # its attributes are made at run time
 
@@ -70,7 +71,12 @@ class _SharedCache(FunctionCache):
 
 # no reference counting (an option that Numba's type stubs lack), no exception for a division by zero, which sizes rule out, and no
 # second entry point for C
-_PLAIN: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "no_cfunc_wrapper": True}
+_PLAIN: dict[str, Any] = {
+    "_nrt": False,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "pipeline_class": KernelCompiler,
+}
 
 
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -1,8 +1,8 @@
 """The forward kernel: input projections for a chunk of steps at a time, then each step, stage by stage.
 
 A thread works on a range of rows and a range of panels of hidden units. If there are enough rows, each thread takes some of them
-and works independently. Otherwise every thread takes all rows but only some panels, and threads meet after every stage. Buffers:
-see layout.py.
+and works independently. Otherwise every thread takes all rows but only some panels (two threads may divide the rows of one between
+them), and threads meet after every stage. Buffers: see layout.py.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from .cache import cached_njit
 from .cell_type import next_operand, next_stage, pointwise
 from .inner import inner_njit, inner_overload
-from .layout import Now
-from .product import lanes_of, product_over_rows
+from .layout import Now, is_one_product
+from .product import lanes_of, product_of_panel
 from .projection import project
 from .rows import clear, copy, give_states, take_states
-from .threading import Kernel, going_on, on_threads, part_of, to_and_fro, wait
+from .threading import Kernel, going_on, on_threads, part_of, rows_of, to_and_fro, wait
 
 
 @cached_njit(nogil=True, boundscheck=False)
@@ -41,7 +41,7 @@ def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads
 @cached_njit(boundscheck=False, no_cpython_wrapper=True)
 def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part."""
-    part = part_of(d.batch_size, panels, threads, thread, by_rows)
+    part = part_of(d.batch_size, panels, d.panel_vectors, d.last_vectors, threads, thread, by_rows)
     visits, done = 1, 0
     while done < d.seq_len:
         count = min(d.chunk, d.seq_len - done)
@@ -79,8 +79,6 @@ def _run_stages_from(stage, arrays, output, lengths, d, now, part, barrier, visi
         tape = arrays.tape
         width = vectors * lanes_of(tape)
         row, plane = blocks * width, d.batch_size * d.padded
-        # one stride for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
-        stride = (width, d.slots * plane, d.slots * plane, lanes_of(tape), d.steps * plane, d.padded, 1)
         left = going_on(part, lengths, d.ragged, now.t)
         for i in range(part.first_panel, part.end_panel):
             panel = to_and_fro(i, part.first_panel, part.end_panel, now.t)
@@ -88,7 +86,11 @@ def _run_stages_from(stage, arrays, output, lengths, d, now, part, barrier, visi
             _products(stage, arrays, d, now, left, panel, pre_at)
             unit = panel * width
             count, written = min(width, d.hidden_size - unit), min(width, d.output_size - unit)
-            for r in range(part.first_row, part.end_row):
+            between = d.close_width if panel == d.close_panel else width
+            # one stride for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
+            stride = (between, d.slots * plane, d.slots * plane, lanes_of(tape), d.steps * plane, d.padded, 1)
+            first, end = rows_of(part, panel)
+            for r in range(first, end):
                 here = r * d.padded + unit
                 out_at = (now.t * d.batch_size + r) * d.output_row + d.output_column + unit
                 if d.ragged and now.t >= lengths[r]:
@@ -138,7 +140,7 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
     blocks, start, size = len(program.pre), operand.pre.start, len(operand.pre)
     is_state = operand.state is not None
     which = operand.state if is_state else operand.computed
-    product = product_over_rows(size * vectors)
+    product = product_of_panel(size, vectors, is_one_product(program), once=True)
 
     def products(stage, arrays, d, now, part, panel, pre_at):
         width = vectors * lanes_of(arrays.tape)
@@ -147,15 +149,16 @@ def _products_of_stage(stage, arrays, d, now, part, panel, pre_at):
             a_at = (which * d.slots + now.prev) * plane
         else:
             a_at = d.operand_at + (which * d.steps + now.saved) * plane
-        at = pre_at + part.first_row * row + start * width
+        first, end = rows_of(part, panel)
+        at = pre_at + first * row + start * width
         # the operands before this one have `start` blocks altogether
         packed_at = d.recurrent_at + d.hidden_size * (start * d.padded + panel * size * width)
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         product(
-            one, part.end_row - part.first_row,
+            d, panel, one, end - first,
             arrays.work, at, zero, row,
             arrays.work, at, zero, row,
-            arrays.tape, a_at + part.first_row * d.padded, zero, d.padded, one,
+            arrays.tape, a_at + first * d.padded, zero, d.padded, one,
             arrays.weights, packed_at, d.hidden_size, d.recurrent_far,
         )  # fmt: skip
         _products(next_operand(stage), arrays, d, now, part, panel, pre_at)

@@ -98,7 +98,7 @@ class KernelLayer:
     def _pack(self, weights: LayerWeights) -> None:
         g = self._geometry
         self._weights = weights
-        self._packed = _Packed(*layout.pack_forward(g.inference, weights, self._numbers, g.width))
+        self._packed = _Packed(*layout.pack_forward(g.inference, weights, self._numbers, g.width, g.lanes))
         self._packed_back: _Packed | None = None
 
     # ---- forward

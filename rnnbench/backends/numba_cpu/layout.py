@@ -9,12 +9,15 @@ Forward:
              input     per span of inputs (panels, I, n, U, W)         read front to back by a tile
              recurrent per operand (panels, H, n, U, W)
              number    (numbers,)
+             If one product makes all pre-activations, the last panel is packed closely where that saves vectors: its blocks are
+             side by side without padding, in as many panels of one vector as they need.
     tape     state     (S, slots, B, Hp)     training: slot t is before step t, t + 1 after it (reverse: the other way round)
                                              inference: two slots in turn
              saved     (steps, B, Hp / W, saved, W)   training: T steps; inference: 1. The saved values of a vector of units are
                                              written and read together, so they are adjacent: hardware prefetches what follows
              operand   (computed, steps, B, Hp)
-    work     pre       (panels, chunk, B, P, U, W)   input projections of a chunk of steps, to which products are added
+    work     pre       (panels, chunk, B, P, U, W)   input projections of a chunk of steps, to which products are added; in a
+                                             panel that is packed closely, blocks are as close
 
 Backward (weights packed again, transposed; the tape as above, read-only):
     weights  zero      (Ub, W)               where every sum starts
@@ -66,6 +69,10 @@ class ForwardDims(NamedTuple):
     number_at: int
     input_far: int  # 1 where a thread's input weights lie beyond the second-level cache, else 0
     recurrent_far: int  # likewise
+    panel_vectors: int  # of a panel's pre-activations: P * U
+    last_vectors: int  # of the last panel's
+    close_panel: int  # the last panel if it is packed closely, else -1
+    close_width: int  # elements from one block to the next in that panel
 
 
 class BackwardDims(NamedTuple):
@@ -104,13 +111,17 @@ class KernelArrays(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Thread `thread`'s share: a range of rows and one of panels. `parties` threads share the rows and meet after each stage."""
+    """Thread `thread`'s share: a range of rows and one of panels. Of the first panel it has only the rows from `head` on, and of
+    the last one only those before `tail`; `threading.rows_of` tells. `parties` threads share the rows and meet after each stage.
+    """
 
     thread: int
     first_row: int
     end_row: int
     first_panel: int
+    head: int
     end_panel: int
+    tail: int
     parties: int
 
 
@@ -168,6 +179,22 @@ def back_vectors(hidden_size: int, lanes: int) -> int:
     return wish
 
 
+def is_one_product(program: Program) -> bool:
+    """Whether one product of the input makes all pre-activations and one of an operand is added to all of them.
+
+    Of two products, the first would write past its end in a panel that is packed closely, into what the second adds to.
+    """
+    whole = range(len(program.pre))
+    return input_spans(program) == [slice(0, len(whole))] and [o.pre for o in program.operands] == [whole]
+
+
+def last_vectors(program: Program, hidden_size: int, width: int, lanes: int) -> int:
+    """Vectors that the last panel's pre-activations take."""
+    count = len(program.pre)
+    units = hidden_size - (hidden_size - 1) // width * width if is_one_product(program) else width
+    return -(-count * units // lanes)
+
+
 def panels_of(blocks: np.ndarray, width: int) -> np.ndarray:
     """(n, H, K) -> (panels, K, n, width): for each panel of hidden units and each k, the blocks side by side."""
     padded = _padded(blocks, width)
@@ -176,14 +203,22 @@ def panels_of(blocks: np.ndarray, width: int) -> np.ndarray:
 
 
 def pack_forward(
-    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int
+    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int, lanes: int
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """The forward kernel's weights for panels of `width` units, and their offsets."""
+    """The forward kernel's weights for panels of `width` units, in vectors of `lanes`, and their offsets."""
+    P, H = weights.bias.shape
+    is_close = last_vectors(program, H, width, lanes) < P * width // lanes
+    spread_out = (H - 1) // width * width if is_close else H
+
+    def panels(blocks: np.ndarray) -> list[np.ndarray]:
+        closely = blocks[:, spread_out:].reshape(1, -1, blocks.shape[2])
+        return [panels_of(blocks[:, :spread_out], width), panels_of(closely, lanes)]
+
     sections = {
-        "bias": [panels_of(weights.bias[:, :, None], width)],
+        "bias": panels(weights.bias[:, :, None]),
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
-        "input": [panels_of(weights.input[span], width) for span in input_spans(program)],
-        "recurrent": [panels_of(weights.recurrent[o.pre.start : o.pre.stop], width) for o in program.operands],
+        "input": [array for span in input_spans(program) for array in panels(weights.input[span])],
+        "recurrent": [a for o in program.operands for a in panels(weights.recurrent[o.pre.start : o.pre.stop])],
         "number": [numbers],
     }
     return _concatenate(sections, weights.bias.dtype)

@@ -60,6 +60,7 @@ class Geometry:
         self.padded, self.padded_back = layout.round_up(H, self.width), layout.round_up(H, self.back_width)
         self.panels, self.back_panels = self.padded // self.width, self.padded_back // self.back_width
         self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
+        self.last_vectors = layout.last_vectors(self.inference, H, self.width, lanes)
         self._recurrent_bytes, self.input_bytes = weights.recurrent.nbytes, weights.input.nbytes
         # of the recurrent products, per step and row of the batch
         self._flops = 2.0 * (sum(len(o.pre) for o in self.inference.operands) or 1) * H**2
@@ -131,6 +132,7 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
     plane = B * g.padded
     saved_at = len(program.cell.states) * slots * plane
     operand_at = saved_at + len(program.saved) * steps * plane
+    panel_vectors = len(program.pre) * g.vectors
     step_bytes = plane * len(program.pre) * g.dtype.itemsize
     specialisation = specialisation_of(g.spec.step, training, g.vectors)
     count, by_rows = g.divide(shape, len(specialisation.stages))
@@ -159,6 +161,10 @@ def plan_forward(g: Geometry, shape: Shape, at: dict[str, int], training: bool) 
         number_at=at["number"],
         input_far=input_far,
         recurrent_far=recurrent_far,
+        panel_vectors=panel_vectors,
+        last_vectors=g.last_vectors,
+        close_panel=g.panels - 1 if g.last_vectors < panel_vectors else -1,
+        close_width=g.spec.hidden_size - (g.panels - 1) * g.width,
     )
     tape_size = operand_at + len(program.computed) * steps * plane
     return ForwardPlan(specialisation, dims, count, by_rows, tape_size, dims.chunk * plane * len(program.pre))

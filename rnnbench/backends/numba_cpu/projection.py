@@ -8,8 +8,10 @@ import numpy as np
 
 from ..base import input_spans
 from .inner import inner_njit, inner_overload, named
-from .product import lanes_of, product_over_rows
+from .layout import is_one_product
+from .product import lanes_of, product_of_panel
 from .rows import copy
+from .threading import rows_of
 
 
 def project(stage, x, arrays, d, first, count, part):
@@ -24,7 +26,7 @@ def _project_stage(stage, x, arrays, d, first, count, part):
     spans = tuple((span.start, span.stop - span.start) for span in input_spans(program))
     without = tuple(block for block, pre in enumerate(program.pre) if pre.input is None)
     if len(spans) == 1 and not without:  # fewer functions to compile
-        whole = _project_span(0, blocks, blocks, vectors)
+        whole = _project_span(0, blocks, blocks, vectors, is_one_product(program))
         return lambda stage, x, arrays, d, first, count, part: whole(x, arrays, d, first, count, part, d.input_at)
     fill, project_spans = _fill_with_bias(without, blocks, vectors), _project_spans(spans, blocks, vectors)
 
@@ -43,8 +45,9 @@ def _fill_with_bias(without, blocks, vectors):
         width = vectors * lanes_of(arrays.work)
         row = blocks * width
         for panel in range(part.first_panel, part.end_panel):
+            first, end = rows_of(part, panel)
             for step in range(count):
-                for r in range(part.first_row, part.end_row):
+                for r in range(first, end):
                     at = ((panel * d.chunk + step) * d.batch_size + r) * row
                     for block in without:
                         copy(arrays.work, at + block * width, arrays.weights, panel * row + block * width, width)
@@ -74,32 +77,36 @@ def _project_spans(spans, blocks, vectors):
 
 
 @lru_cache(maxsize=64)
-def _project_span(start, size, blocks, vectors):
+def _project_span(start, size, blocks, vectors, is_one=False):
     """pre = bias + W x for `size` neighbouring pre-activations from `start` on."""
-    product = product_over_rows(size * vectors)
+    product = product_of_panel(size, vectors, is_one)
 
     def project_span(x, arrays, d, first, count, part, packed_at):
         width = vectors * lanes_of(arrays.work)
-        row, rows = blocks * width, part.end_row - part.first_row
+        row = blocks * width
         x_step = d.batch_size * d.input_size
         t = d.seq_len - 1 - first if d.reverse else first
-        x_at = t * x_step + part.first_row * d.input_size
+        x_first = t * x_step
         if d.reverse:
             x_step = -x_step
-        # the longer of rows and steps fills the tiles
-        outer, outer_out, outer_x = count, d.batch_size * row, x_step
-        inner, inner_out, inner_x = rows, row, d.input_size
-        if rows < count:
-            outer, outer_out, outer_x, inner, inner_out, inner_x = inner, inner_out, inner_x, outer, outer_out, outer_x
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         for panel in range(part.first_panel, part.end_panel):
-            out_at = (panel * d.chunk * d.batch_size + part.first_row) * row + start * width
+            first_row, end_row = rows_of(part, panel)
+            # the longer of rows and steps fills the tiles
+            outer, outer_out, outer_x = count, d.batch_size * row, x_step
+            inner, inner_out, inner_x = end_row - first_row, row, d.input_size
+            if inner < count:
+                outer, outer_out, outer_x, inner, inner_out, inner_x = (
+                    inner, inner_out, inner_x, outer, outer_out, outer_x
+                )  # fmt: skip
+            out_at = (panel * d.chunk * d.batch_size + first_row) * row + start * width
+            x_at = x_first + first_row * d.input_size
             product(
-                outer, inner,
+                d, panel, outer, inner,
                 arrays.work, out_at, outer_out, inner_out,
                 arrays.weights, panel * row + start * width, zero, zero,
                 x, x_at, outer_x, inner_x, one,
                 arrays.weights, packed_at + panel * size * width * d.input_size, d.input_size, d.input_far,
             )  # fmt: skip
 
-    return inner_njit(named(project_span, start, size, blocks, vectors))
+    return inner_njit(named(project_span, start, size, blocks, vectors, is_one))

@@ -315,15 +315,35 @@ def to_and_fro(i, first, end, turn):
 
 
 @inner_njit
-def part_of(rows, panels, threads, thread, by_rows):
-    """Thread `thread`'s `Part` of the work: some of the rows and all panels, or all rows and some of the panels."""
-    first_row, end_row, first_panel, end_panel, parties = 0, rows, 0, panels, 1
+def part_of(rows, panels, work, last_work, threads, thread, by_rows):
+    """Thread `thread`'s `Part` of the work: some of the rows and all panels, or all rows and some of the panels.
+
+    Panels that cannot be divided equally leave one whose rows are: with 7 panels one of two threads would have a third more to do.
+    work, last_work: what a row of a panel and one of the last panel take, in any unit.
+    """
     if by_rows:
-        first_row, end_row = share(rows, threads, thread)
-    else:
-        first_panel, end_panel = share(panels, threads, thread)
-        parties = threads
-    return Part(thread, first_row, end_row, first_panel, end_panel, parties)
+        first, end = share(rows, threads, thread)
+        return Part(thread, first, end, 0, first, panels, end, 1)
+    first, end = share(((panels - 1) * work + last_work) * rows, threads, thread)
+    first_panel, head = _place(first, rows, panels, work, last_work)
+    last_panel, tail = _place(end, rows, panels, work, last_work)
+    if tail == 0:
+        last_panel, tail = last_panel - 1, rows
+    return Part(thread, 0, rows, first_panel, head, last_panel + 1, tail, threads)
+
+
+@inner_njit
+def _place(at, rows, panels, work, last_work):
+    """(panel, row) before which `at` of the work is done."""
+    panel = min(at // (work * rows), panels - 1)
+    return panel, (at - panel * work * rows) // (work if panel < panels - 1 else last_work)
+
+
+@inner_njit
+def rows_of(part, panel):
+    """(first, end) of the part's rows in one of its panels; first is not less than end if none is left."""
+    first = part.head if panel == part.first_panel else part.first_row
+    return first, min(part.tail, part.end_row) if panel == part.end_panel - 1 else part.end_row
 
 
 @inner_njit
@@ -336,4 +356,6 @@ def going_on(part, lengths, ragged, t):
     if ragged:
         while end > part.first_row and lengths[end - 1] <= t:
             end -= 1
-    return Part(part.thread, part.first_row, end, part.first_panel, part.end_panel, part.parties)
+    return Part(
+        part.thread, part.first_row, end, part.first_panel, part.head, part.end_panel, part.tail, part.parties
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""How a kernel's work is laid out: what each thread has of it, and how panels of weights are packed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rnnbench import RNN
+from rnnbench.backends.numba_cpu import layout, plan, threading
+from rnnbench.backends.numba_cpu.cache import cached_njit
+
+
+@cached_njit()
+def _take(taken, rows, panels, work, last, threads, thread, by_rows):
+    """Count each row of each panel that is in the thread's part; returns how much work they are."""
+    part = threading.part_of(rows, panels, work, last, threads, thread, by_rows)
+    total = 0
+    for panel in range(part.first_panel, part.end_panel):
+        first, end = threading.rows_of(part, panel)
+        for row in range(first, end):
+            taken[panel, row] += 1
+            total += last if panel == panels - 1 else work
+    return total
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    panels=st.integers(1, 9),
+    work=st.integers(1, 4),
+    less=st.integers(0, 3),
+    threads=st.integers(1, 5),
+    by_rows=st.booleans(),
+)
+def test_threads_have_equal_parts_that_make_up_the_whole(
+    rows: int, panels: int, work: int, less: int, threads: int, by_rows: bool
+) -> None:
+    taken, last = np.zeros((panels, rows), np.int64), max(1, work - less)
+    totals = [_take(taken, rows, panels, work, last, threads, thread, by_rows) for thread in range(threads)]
+    assert (taken == 1).all()  # none is missing, none has two threads
+    together = rows * ((panels - 1) * work + last)
+    assert sum(totals) == together
+    one_row = (panels - 1) * work + last
+    # a share ends with a whole row: of all panels, or of one
+    assert all(abs(total - together / threads) < 2 * (one_row if by_rows else work) for total in totals)
+
+
+@cached_njit()
+def _end_of(first, end, lengths, ragged, t):
+    part = threading.Part(0, first, end, 0, first, 1, end, 1)
+    return threading.going_on(part, lengths, ragged, t).end_row
+
+
+def test_rows_at_the_end_that_have_ended_go_no_further() -> None:
+    lengths = np.array([4, 4, 2, 3, 1, 0])
+    ends = [int(_end_of(0, 6, lengths, True, t)) for t in range(5)]
+    assert ends == [5, 4, 4, 2, 0]  # row 3 goes on longer than row 2, which has to wait for it
+    assert [int(_end_of(4, 6, lengths, True, t)) for t in range(3)] == [5, 4, 4]
+    assert int(_end_of(0, 6, lengths, False, 9)) == 6
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_panels_are_met_once_a_turn_and_the_last_ones_first_in_the_next(turn: int) -> None:
+    order = [threading.to_and_fro.py_func(i, 3, 8, turn) for i in range(3, 8)]
+    assert order == ([3, 4, 5, 6, 7] if turn % 2 == 0 else [7, 6, 5, 4, 3])
+
+
+@pytest.mark.parametrize(
+    ("cell", "hidden_size", "vectors"),
+    [
+        ("lstm", 32, 4),  # whole vectors
+        ("lstm", 100, 1),  # four units of each of the four gates
+        ("lstm", 20, 1),
+        ("lstm", 5, 2),
+        ("lstm", 31, 4),  # fifteen of each: no vector is saved
+        ("lstm_peephole", 21, 2),
+        ("rnn_tanh", 100, 3),  # its panels have four vectors of units
+        ("gru", 100, 4),  # two products, which would write over each other's ends
+        ("gru_reset_before", 100, 6),
+    ],
+)
+def test_the_last_panel_takes_as_few_vectors_as_it_can(cell: str, hidden_size: int, vectors: int) -> None:
+    program = plan.Geometry(*_layer(cell, hidden_size), False).inference
+    width = 16 * layout.panel_vectors(program, hidden_size, 16)
+    assert layout.last_vectors(program, hidden_size, width, 16) == vectors
+
+
+@pytest.mark.parametrize(("cell", "close"), [("lstm", True), ("gru", False)])
+def test_a_panel_that_is_packed_closely_needs_less_memory(cell: str, close: bool) -> None:
+    spec, weights = _layer(cell, 33)
+    g = plan.Geometry(spec, weights, False)
+    packed, at = layout.pack_forward(g.inference, weights, np.zeros(0, spec.dtype), g.width, g.lanes)
+    spread = weights.bias.shape[0] * g.padded
+    saved = spread - (at["vector"] - at["bias"])
+    assert (saved > 0) == close
+    assert len(packed) == at["number"]  # no section is longer or shorter than those after it take it to be
+    if close:  # the last unit's biases are side by side
+        first = (g.panels - 1) * weights.bias.shape[0] * g.width
+        np.testing.assert_array_equal(packed[first : first + 4], weights.bias[:, 32])
+
+
+def _layer(cell: str, hidden_size: int):
+    """The specification and the weights of a layer."""
+    layer = RNN(cell, 3, hidden_size).network.layers[0][0]
+    return layer.spec, layer._weights
