@@ -17,6 +17,7 @@ from rnnbench import RNN
 from rnnbench.backends import threads
 from rnnbench.backends.numba_cpu import layer, plan
 from rnnbench.backends.numba_cpu import threading as threading_of_kernels
+from rnnbench.backends.numba_cpu.tile import tile_rows
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 
@@ -118,6 +119,18 @@ def test_the_work_is_divided_as_its_size_asks(
 ) -> None:
     geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
     assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, False, count), 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "hidden_size", "tiles", "by_rows"),
+    [(2, 128, 2, True), (2, 128, 1, False), (2, 32, 1, True), (64, 128, 1, True)],
+)
+def test_with_few_tiles_of_rows_threads_divide_units_if_that_pays(
+    count: int, hidden_size: int, tiles: int, by_rows: bool
+) -> None:
+    geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
+    rows = count * tiles * tile_rows(4 * geometry.vectors)
+    assert geometry.divide(plan.Shape(1000, rows, 4, hidden_size, 0, False, False, count), 1) == (count, by_rows)
 
 
 def test_threads_do_not_divide_rows_of_which_the_last_are_soon_done() -> None:

@@ -19,6 +19,8 @@ from .tile import tile_rows
 _WORTH_THREADS = 1_500_000
 # a thread's share of a stage needs this many to be worth a barrier
 _WORTH_BARRIER = 8_000
+# nor do threads meet for a few rows unless each number of a state, which the other thread has to fetch, is good for this many
+_WORTH_EXCHANGE = 384
 # recurrent weights up to this size stay in a second-level cache, so that each thread may read all of them at each step
 _CACHED_BYTES = 256 * 1024
 # any weights do, if a thread reads up to this much of them at each step
@@ -78,14 +80,18 @@ class Geometry:
         """(threads, whether they divide rows), for kernels with `stage_count` stages per step.
 
         Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step. That pays if
-        each has enough rows to fill its tiles, and either the weights stay cached or there are many rows. Otherwise threads divide
-        hidden units; also in an uneven batch, where the thread with the last, shortest rows would soon be idle.
+        each has enough rows to fill its tiles (twice, if otherwise all could divide units, in steps long enough to meet in), and
+        either the weights stay cached or there are many rows. Otherwise threads divide hidden units; also in an uneven batch, where
+        the thread with the last, shortest rows would soon be idle.
         """
         B, most = shape.batch_size, shape.threads
         if most == 1:
             return 1, True
-        rows = tile_rows(max((len(o.pre) for o in self.inference.operands), default=1) * self.vectors)
-        if not shape.uneven and B >= most * rows and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
+        gates = [len(o.pre) for o in self.inference.operands] or [1]
+        rows = tile_rows(max(gates) * self.vectors)
+        may_meet = self.panels >= most and 2 * min(gates) * self.spec.hidden_size >= _WORTH_EXCHANGE
+        enough = most * (2 * rows if may_meet else rows)
+        if not shape.uneven and B >= enough and (self._recurrent_bytes <= _CACHED_BYTES or B >= 8 * most * rows):
             return most, True
         busy = min(most, self.panels, int(B * self._flops / max(1, stage_count) / _WORTH_BARRIER))
         return (busy, False) if busy > 1 else (min(most, B), True)
