@@ -15,12 +15,14 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import REGISTERS, fetch, fused, llvm_vector, load_vector, pointer, splat, store_vector
+from .simd import REGISTERS, SIMD_BYTES, fetch, fused, llvm_vector, load_vector, pointer, splat, store_vector
 
 # independent sums that hide the latency of a fused multiply-add: 4 cycles on 2 units
 _CHAINS = 8
-# with this many, there is time for a prefetch instruction at each k; a tile of 16 became 8% slower with one
-_FETCHING = 20
+# with this many, there is time for prefetch instructions at each k: for half of its cache lines, so that two tiles fetch all. The
+# three tiles of 16 rows left out a quarter with one line each, and a single step with weights from memory took half as long again
+_FETCHING = 12
+_LINE_BYTES = 64
 
 
 def tile_rows(columns: int) -> int:
@@ -60,8 +62,9 @@ def tile(
     rows: 1 to tile_rows(columns). columns: vectors in a row of out, init and panel. out, init, a, panel: one-dimensional arrays
     of one dtype; init may be out. out_at, init_at, a_at, panel_at: index of the tile's first element in each. out_row,
     init_row, a_row: elements from one row to the next (0 for an init that is the same for each row). a_step: elements from one
-    k to the next. depth: the number of k. ahead: elements from panel_at to what tiles of at least 20 vectors prefetch into the
-    second-level cache at the first k; any address is allowed. ahead_step: elements from there to the next k's. context: Numba's.
+    k to the next. depth: the number of k. ahead: elements from panel_at to what tiles of at least 12 vectors prefetch into the
+    second-level cache at the first k, half as much as a k's vectors; any address is allowed. ahead_step: elements from there to
+    the next k's. context: Numba's.
     """
     if not isinstance(columns, types.IntegerLiteral):
         return None
@@ -204,7 +207,9 @@ class _Generator:
         at = builder.mul(k, self.a_step)
         if len(sums) >= _FETCHING:
             first, step = self.ahead
-            fetch(builder, self._at(self.panel, builder.add(first, builder.mul(k, step))))
+            here = self._at(self.panel, builder.add(first, builder.mul(k, step)))
+            for line in range(-(-columns * SIMD_BYTES // _LINE_BYTES // 2)):
+                fetch(builder, self._at(here, line * lanes * _LINE_BYTES // SIMD_BYTES))
 
         def weight(c: int) -> ir.Value:
             return load_vector(builder, self._at(panel_row, c * lanes), self.vector)
