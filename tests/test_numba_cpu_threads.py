@@ -155,6 +155,9 @@ def test_no_product_is_made_of_a_row_that_has_ended() -> None:
     for t in range(4):  # padding is zeros, so a projection of it is the bias; a recurrent product would be added
         assert np.isfinite(sums[:, t, :2]).all()
         assert [(sums[:, t, row] == bias).all() for row in range(2)] == [False, t >= 2]
+    pre[:] = np.nan
+    rnn(x, lengths=np.array([2, 1, 0]))  # nor of a step that no row has, though it is in the same chunk
+    assert np.isnan(sums[:, 2:]).all() and np.isfinite(sums[:, :2, 0]).all()
 
 
 @pytest.mark.parametrize(

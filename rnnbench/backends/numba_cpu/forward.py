@@ -42,11 +42,14 @@ def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads
 def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part."""
     part = part_of(d.batch_size, panels, d.panel_vectors, d.last_vectors, threads, thread, by_rows)
-    visits, done = 1, 0
+    visits, done, needed = 1, 0, d.seq_len
+    if d.ragged and not d.reverse:
+        needed = _longest(lengths, part)  # later steps have no row to project
     while done < d.seq_len:
         count = min(d.chunk, d.seq_len - done)
         earliest = d.seq_len - done - count if d.reverse else done
-        project(stage, x, arrays, d, done, count, going_on(part, lengths, d.ragged, earliest))
+        projected = min(count, max(0, needed - done))
+        project(stage, x, arrays, d, done, projected, going_on(part, lengths, d.ragged, earliest))
         for step in range(count):
             k = done + step
             t = d.seq_len - 1 - k if d.reverse else k
@@ -56,6 +59,15 @@ def _sequence(stage, x, arrays, output, lengths, d, panels, threads, by_rows, ba
                 now = Now(t, step, k & 1, (k + 1) & 1, 0)
             visits = _run_stages(stage, arrays, output, lengths, d, now, part, barrier, visits)
         done += count
+
+
+@inner_njit
+def _longest(lengths, part):
+    """The most steps that one of the part's rows has."""
+    most = 0
+    for r in range(part.first_row, part.end_row):
+        most = max(most, lengths[r])
+    return most
 
 
 FORWARD = Kernel(_forward, _sequence, own=1)
