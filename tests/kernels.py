@@ -41,7 +41,7 @@ def panels(cell: str, dtype: str, hidden_size: int) -> tuple[int, int]:
     """Vectors in a panel, forward and backward: kernels are the same where these are."""
     lanes = simd.SIMD_BYTES // np.dtype(dtype).itemsize
     program = cells.program(cells.find(cell), False)
-    return layout.panel_vectors(program, hidden_size, lanes), layout.back_vectors(hidden_size, lanes)
+    return layout.panel_vectors(program, hidden_size, lanes), layout.back_panels(hidden_size, lanes)[1]
 
 
 def is_narrow(cell: str, dtype: str, hidden_size: int) -> bool:

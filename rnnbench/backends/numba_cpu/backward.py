@@ -11,10 +11,10 @@ import numpy as np
 from .cache import cached_njit
 from .cell_type import next_operand, next_stage, pointwise
 from .inner import inner_njit, inner_overload
-from .layout import Now
-from .product import lanes_of, product_over_rows
+from .layout import WIDE, Now
+from .product import lanes_of, product_of_two_widths
 from .rows import add, clear, copy, give_states, take_states
-from .simd import load, store
+from .simd import load, load_first, store
 from .threading import Kernel, going_on, on_threads, part_of, rows_of, to_and_fro, wait
 
 
@@ -39,7 +39,8 @@ def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_pa
 def _sequence(stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier, thread):
     """All steps, for one thread's part of the units and its part of back's panels."""
     part = part_of(d.batch_size, panels, 1, 1, threads, thread, by_rows)
-    back = part_of(d.batch_size, back_panels, 1, 1, threads, thread, by_rows)
+    last = d.packed_back // lanes_of(arrays.work) - (back_panels - 1) * WIDE
+    back = part_of(d.batch_size, back_panels, WIDE, last, threads, thread, by_rows)
     visits = 1
     for k in range(d.seq_len):
         t = k if d.reverse else d.seq_len - 1 - k
@@ -74,7 +75,7 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
         # state, new, saved, vector, number, dpre, dnew, dstate, back, dvector
         stride = (
             slots * plane, slots * plane, lanes_of(work), d.padded, 1,
-            d.padded, 2 * plane, 2 * plane, d.batch_size * d.padded_back, plane,
+            d.hidden_size, 2 * plane, 2 * plane, d.batch_size * d.padded_back, plane,
         )  # fmt: skip
         for panel in range(part.first_panel, part.end_panel):
             unit = panel * width
@@ -87,7 +88,7 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
                 dnew_at = d.dstate_at + dnew * plane + here
                 if d.ragged and now.t >= lengths[r]:
                     if is_first:
-                        _pass_by(work, d, dpre_at, dnew_at, (dstate - dnew) * plane, states, blocks, width)
+                        _pass_by(work, d, dpre_at, dnew_at, (dstate - dnew) * plane, states, blocks, width, count)
                     continue
                 if is_first:
                     out_at = row * d.output_row + d.output_column + unit
@@ -133,15 +134,15 @@ def _add_to_biases_of_stage(stage, work, d, t, part, panel):
 
     def add_to_biases(stage, work, d, t, part, panel):
         lanes = lanes_of(work)
-        unit = panel * vectors * lanes
         first, end = rows_of(part, panel)
         for block in written:
             for u in range(vectors):
-                at = block * d.padded + unit + u * lanes
-                total_at = d.dbias_at + part.thread * blocks * d.padded + at
-                total = load(work, total_at)
-                for r in range(first, end):
-                    total = total + load(work, (t * d.batch_size + r) * d.dpre_row + at)
+                unit = (panel * vectors + u) * lanes
+                at = (t * d.batch_size + first) * d.dpre_row + block * d.hidden_size + unit
+                total_at = d.dbias_at + (part.thread * blocks + block) * d.padded + unit
+                total, count = load(work, total_at), d.hidden_size - unit
+                for r in range(end - first):
+                    total = total + load_first(work, at + r * d.dpre_row, count)
                 store(work, total_at, total)
 
     return add_to_biases
@@ -159,13 +160,13 @@ def _stage_has_products(stage):
 
 
 @inner_njit
-def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width):
+def _pass_by(work, d, dpre_at, dnew_at, other_slot, states, blocks, width, count):
     """Past a row's end the states' adjoints pass unchanged to the previous step, and the weights get no gradient."""
     plane = d.batch_size * d.padded
     for s in range(states):
         copy(work, dnew_at + 2 * s * plane + other_slot, work, dnew_at + 2 * s * plane, width)
     for block in range(blocks):
-        clear(work, dpre_at + block * d.padded, width)
+        clear(work, dpre_at + block * d.hidden_size, count)
 
 
 def _transposes(stage, arrays, d, now, back):
@@ -179,23 +180,22 @@ def _transposes_of_stage(stage, arrays, d, now, back):
         return lambda stage, arrays, d, now, back: None
     program, index = stage.program, stage.stage.operands[stage.operand]
     start, size = program.operands[index].pre.start, len(program.operands[index].pre)
-    vectors = stage.specialisation.back_vectors
-    product = product_over_rows(vectors, once=True)
+    product = product_of_two_widths(WIDE, stage.specialisation.last_back)
 
     def transposes(stage, arrays, d, now, back):
         work = arrays.work
-        width = vectors * lanes_of(work)
-        depth = size * d.padded
-        packed_at = d.recurrent_at + start * d.padded * d.packed_back
+        width = WIDE * lanes_of(work)
+        depth = size * d.hidden_size
+        packed_at = d.recurrent_at + start * d.hidden_size * d.packed_back
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         for i in range(back.first_panel, back.end_panel):
             panel = to_and_fro(i, back.first_panel, back.end_panel, now.t)
             first, end = rows_of(back, panel)
-            a_at = (now.t * d.batch_size + first) * d.dpre_row + start * d.padded
+            a_at = (now.t * d.batch_size + first) * d.dpre_row + start * d.hidden_size
             back_at = d.back_at + (index * d.batch_size + first) * d.padded_back
             # the zeros that every sum starts from precede the packed weights
             product(
-                one, end - first,
+                (panel + 1) * width > d.packed_back, one, end - first,
                 work, back_at + panel * width, zero, d.padded_back,
                 arrays.weights, zero, zero, zero,
                 work, a_at, zero, d.dpre_row, one,

@@ -41,14 +41,14 @@ BACKWARD_BUFFERS = {
 class Specialisation:
     """What a kernel is compiled for, as a value that it takes: one pass of a cell's program, and the widths of its panels.
 
-    `vectors` is the width of a panel in SIMD vectors, `back_vectors` that of a panel of the transposed products.
+    `vectors` is the width of a panel in SIMD vectors, `last_back` that of the last panel of the transposed products.
     """
 
     key: str
     program: Program
     backward: bool
     vectors: int
-    back_vectors: int
+    last_back: int
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -65,11 +65,11 @@ _KNOWN: dict[str, Specialisation] = {}
 
 
 @lru_cache(maxsize=1024)
-def specialisation_of(cell: Cell, training: bool, vectors: int, back_vectors: int = 0) -> Specialisation:
-    """The `Specialisation` of a cell: of the backward pass if `back_vectors` is given. Cached kernels are found by its key."""
+def specialisation_of(cell: Cell, training: bool, vectors: int, last_back: int = 0) -> Specialisation:
+    """The `Specialisation` of a cell: of the backward pass if `last_back` is given. Cached kernels are found by its key."""
     program_ = program(cell, training)
-    key = f"{program_.key}-{vectors}-{back_vectors}"
-    _KNOWN[key] = Specialisation(key, program_, bool(back_vectors), vectors, back_vectors)
+    key = f"{program_.key}-{vectors}-{last_back}"
+    _KNOWN[key] = Specialisation(key, program_, bool(last_back), vectors, last_back)
     return _KNOWN[key]
 
 
@@ -162,8 +162,8 @@ def _load_all(context, stage, arrays, at, stride):
 
 @intrinsic
 def _store_all(context, stage, arrays, at, stride, count, results):
-    """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: there dpre gets zeros, because
-    matrix products sum over it. Gradients of vectors are accumulated, because they sum over time.
+    """Write the results of the stage's code. Lanes from `count` on lie past the last hidden unit: in dpre, that is where the next
+    pre-activation's numbers are. Gradients of vectors are accumulated, because they sum over time.
     """
     dtype = arrays.dtype.dtype
     code, buffers = stage.stage.code, list(stage.specialisation.buffers.items())
@@ -173,16 +173,27 @@ def _store_all(context, stage, arrays, at, stride, count, results):
         _, arrays_, at_, stride_, count_, results_ = values
         address = _addresses(context, builder, arrays, (arrays_, at_, stride_), buffers)
         vector = simd.llvm_vector(dtype)
-        inside = simd.lanes_below(builder, count_, vector) if any(p.buffer == "dpre" for p, _ in code.stores) else None
+        adjoints = []
         for i, (place, _) in enumerate(code.stores):
             value = builder.extract_value(results_, i)
             value = simd.as_vector(context, builder, simd.Vector(dtype), results.types[i], value)
             where = address(order.index(place.buffer), place.at)
             if place.buffer == "dpre":
-                value = builder.select(inside, value, simd.constant(vector, 0.0))
-            elif place.buffer == "dvector":
+                adjoints.append((value, where))
+                continue
+            if place.buffer == "dvector":
                 value = builder.fadd(value, simd.load_vector(builder, where, vector))
             simd.store_vector(builder, value, where)
+        # a masked store takes many cycles on some processors, so only a panel's last vector has them
+        if adjoints:
+            whole = builder.icmp_signed(">=", count_, simd.index(vector.count))
+            with builder.if_else(whole, likely=True) as (inside, edge):
+                with inside:
+                    for value, where in adjoints:
+                        simd.store_vector(builder, value, where)
+                with edge:
+                    for value, where in adjoints:
+                        simd.masked_store(builder, value, where, count_)
         return context.get_dummy_value()
 
     return types.void(stage, arrays, at, stride, types.int64, results), codegen

@@ -22,28 +22,31 @@ class GradientPlan(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """The gradients (n, H, columns) of some blocks, stored in the sums as (n, Hp, row), or as (columns, n, Hp) if `is_turned`."""
+    """The gradients (n, H, columns) of some blocks. In the sums they are (n, units, row) or, if turned, (columns, row), where the
+    first n * units elements of a row are used.
+    """
 
     at: int
     n: int
+    hidden_size: int
+    units: int  # H or more
     columns: int
     row: int
-    hidden_size: int
-    padded: int
-    is_turned: bool
+    is_turned: bool = False
 
     @property
     def size(self) -> int:
         """Elements, including padding."""
-        return self.n * self.padded * (self.columns if self.is_turned else self.row)
+        return self.row * (self.columns if self.is_turned else self.n * self.units)
 
     def of(self, sums: np.ndarray) -> np.ndarray:
         """(n, H, columns), contiguous: a view if nothing is padded or turned."""
         flat = sums[self.at : self.at + self.size]
         if self.is_turned:
-            found = flat.reshape(self.columns, self.n, self.padded).transpose(1, 2, 0)
+            used = flat.reshape(self.columns, self.row)[:, : self.n * self.units]
+            found = used.reshape(self.columns, self.n, self.units).transpose(1, 2, 0)
         else:
-            found = flat.reshape(self.n, self.padded, self.row)
+            found = flat.reshape(self.n, self.units, self.row)
         return np.ascontiguousarray(found[:, : self.hidden_size, : self.columns])
 
 
@@ -60,35 +63,34 @@ def plan_gradients(
     g: Geometry, shape: Shape, at: dict[str, int], forward: layout.ForwardDims, backward: layout.BackwardDims
 ) -> GradientPlan:
     """The plan of the products after the time loop. The arguments are those of `plan_backward`, and the dims of its plan."""
-    program, I, H, Hp, row = g.training, shape.input_size, g.spec.hidden_size, g.padded, g.dpre_row
+    program, I, H, row = g.training, shape.input_size, g.spec.hidden_size, g.dpre_row
     vector_count = len(g.spec.cell.vectors)
     products = sum(len(o.pre) for o in program.operands)
-    bias = Blocks(0, len(program.pre), 1, 1, H, Hp, False)
-    vector = Blocks(bias.size, vector_count, 1, 1, H, Hp, False)
+    bias = Blocks(0, len(program.pre), H, g.padded, 1, 1)
+    vector = Blocks(bias.size, vector_count, H, g.padded, 1, 1)
     input_ = _blocks(g, bias.size + vector.size, len(program.pre), I)
     recurrent = _blocks(g, input_.at + input_.size, products, H)
     table, inputs, packed_at = [], [], at["input"]
     for span in input_spans(program):
         table.append(_sum(input_, span, row, gradients.X, 0, I))
-        inputs.append(gradients.InputSum(span.start * Hp, (span.stop - span.start) * Hp, packed_at))
-        packed_at += inputs[-1].depth * layout.round_up(I, g.input_vectors * g.lanes)
-    plane = shape.batch_size * Hp
+        inputs.append(gradients.InputSum(span.start * H, (span.stop - span.start) * H, packed_at))
+        packed_at += inputs[-1].depth * layout.round_up(I, g.lanes)
+    plane = shape.batch_size * g.padded
     for operand in program.operands:
         if operand.state is not None:
             value_at = (operand.state * forward.slots + int(g.reverse)) * plane
         else:
             value_at = forward.operand_at + (operand.computed or 0) * forward.steps * plane
-        table.append(_sum(recurrent, operand.pre, row, gradients.TAPE, value_at, Hp))
+        table.append(_sum(recurrent, operand.pre, row, gradients.TAPE, value_at, g.padded))
     dims = gradients.GradientDims(
         dpre_row=row,
         bias_size=bias.size,
         batch_size=shape.batch_size,
-        padded=Hp,
+        padded=g.padded,
         dbias_at=backward.dbias_at,
         vector_count=vector_count,
         dvector_at=backward.dvector_at,
         input_size=I,
-        input_vectors=g.input_vectors,
         input_far=is_far(g.input_bytes),
         scratch=gradients.scratch_size(g.lanes, row, shape.ragged),
     )
@@ -103,18 +105,18 @@ def plan_gradients(
 
 def _blocks(g: Geometry, at: int, n: int, columns: int) -> Blocks:
     """Gradients of n blocks, turned if there are few columns, so that the longer side of a sum fills the widest panels."""
-    row = layout.round_up(columns, g.lanes)
-    is_turned = row < min(gradients.WIDE * g.lanes, n * g.padded)
-    return Blocks(at, n, columns, row, g.spec.hidden_size, g.padded, is_turned)
+    H, row = g.spec.hidden_size, layout.round_up(columns, g.lanes)
+    if row < min(layout.WIDE * g.lanes, n * H):
+        # the sum of a span that ends inside a row writes whole vectors, so the last one may end in any lane
+        return Blocks(at, n, H, H, columns, layout.round_up(n * H + g.lanes - 1, g.lanes), is_turned=True)
+    return Blocks(at, n, H, H, columns, row)
 
 
 def _sum(blocks: Blocks, span: slice | range, dpre_row: int, which: int, at: int, step: int) -> gradients.Sum:
     """The sum for a span of `blocks` and the operand at `at` in the array `which`, with `step` from one k to the next."""
-    first, size = span.start * blocks.padded, (span.stop - span.start) * blocks.padded
+    first, size = span.start * blocks.hidden_size, (span.stop - span.start) * blocks.hidden_size
     if blocks.is_turned:
-        row = blocks.n * blocks.padded
-        return gradients.Sum(
-            which, at, step, blocks.columns, gradients.DPRE, first, dpre_row, size, blocks.at + first, row
-        )
+        out_at = blocks.at + first
+        return gradients.Sum(which, at, step, blocks.columns, gradients.DPRE, first, dpre_row, size, out_at, blocks.row)
     out_at = blocks.at + first * blocks.row
     return gradients.Sum(gradients.DPRE, first, dpre_row, size, which, at, step, blocks.columns, out_at, blocks.row)

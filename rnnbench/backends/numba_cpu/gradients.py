@@ -15,12 +15,12 @@ import numpy as np
 
 from .cache import cached_njit
 from .inner import inner_njit
+from .layout import WIDE, wide_columns
 from .packing import pack_columns_of
 from .product import lanes_of, product_over_rows
 from .rows import add, clear, copy
 from .threading import Kernel, on_threads, share
 
-WIDE = 4  # vectors in a panel; the remainder takes panels of one
 BLOCK = 128  # values of k that are summed at once: their rows of both operands stay in a second-level cache, for
 COLUMNS = 32  # this many vectors of b and
 HEIGHTS = 10  # this many strips of a; memory is read fast only if much of a row is read at once
@@ -28,6 +28,7 @@ HEIGHT = 48  # rows of the result in a strip; whole tiles
 ROWS = 64  # rows of dx that are computed before they are added to it; they need less scratch than a block
 
 _wide, _narrow = product_over_rows(WIDE), product_over_rows(1)
+_wide_columns = inner_njit(wide_columns)
 
 
 DPRE, X, TAPE = range(3)  # the arrays that are summed over
@@ -52,8 +53,8 @@ class InputSum(NamedTuple):
     """dx += dpre W for a span of pre-activations. A table of them is an int64 array (n, 3)."""
 
     dpre_at: int
-    depth: int  # the span's padded hidden units
-    packed_at: int  # W^T in panels of `input_vectors` vectors, the last one padded
+    depth: int  # the span's pre-activations
+    packed_at: int  # W^T, see layout.py
 
 
 class GradientDims(NamedTuple):
@@ -67,7 +68,6 @@ class GradientDims(NamedTuple):
     vector_count: int  # per-unit parameters, whose sums come next
     dvector_at: int
     input_size: int
-    input_vectors: int  # WIDE or 1
     input_far: int  # 1 where the input weights lie beyond the second-level cache, else 0
     scratch: int  # elements of it that each thread has
 
@@ -134,9 +134,7 @@ def _outer_sum(a, b, s, rows, d, out, scratch, threads, thread):
     step, zero, one = np.int64(HEIGHT), np.int64(0), np.int64(1)  # see product_over_rows
     for column in range(0, s.columns, most):
         inside = min(most, s.columns - column)
-        # a remainder of few vectors goes into panels of one
-        rest = inside % (WIDE * lanes)
-        wide = inside if rest > (WIDE - 1) * lanes else inside - rest
+        wide = _wide_columns(inside, lanes)
         for k in range(0, len(rows), BLOCK):
             count = min(BLOCK, len(rows) - k)
             b_first = s.b_at + column
@@ -176,9 +174,8 @@ def _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread):
     """See InputSum: the thread's share of the rows of dx (T * B, I)."""
     lanes, columns = lanes_of(dx), d.input_size
     first, end = share(len(rows), threads, thread)
-    width = d.input_vectors * lanes
     beside = thread * d.scratch
-    gathered = beside + 2 * ROWS * width
+    gathered = beside + 2 * ROWS * WIDE * lanes
     zero, one = np.int64(0), np.int64(1)  # see product_over_rows
     for r in range(first, end, ROWS):
         here, inside_rows = rows[r], min(ROWS, end - r)
@@ -192,7 +189,10 @@ def _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread):
                 copy(
                     scratch, gathered + i * d.dpre_row, dpre, product.dpre_at + rows[r + i] * d.dpre_row, product.depth
                 )
-        for column in range(0, columns, width):
+        column = 0
+        while column < columns:
+            is_wide = columns - column > (WIDE - 1) * lanes
+            width = WIDE * lanes if is_wide else lanes
             inside = min(width, columns - column)
             # the last panel may be wider than the rest of a row: it is computed in scratch and then added
             is_beside = is_gathered or inside < width
@@ -201,7 +201,7 @@ def _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread):
                 target, at, row = scratch, beside, width
                 clear(scratch, beside, count * width)
             panel = product.packed_at + column * product.depth
-            if d.input_vectors == WIDE:
+            if is_wide:
                 _wide(
                     one, count, target, at, zero, row, target, at, zero, row,
                     a, a_at, zero, d.dpre_row, one, packed, panel, product.depth, d.input_far,
@@ -215,3 +215,4 @@ def _add_product(dpre, packed, product, rows, d, dx, scratch, threads, thread):
                 for i in range(count):
                     row_of_dx = rows[r + i] if is_gathered else here + i
                     add(dx, row_of_dx * columns + column, scratch, beside + i * width, inside)
+            column += width

@@ -201,9 +201,7 @@ class KernelLayer:
         if self._packed_back is None:
             g = self._geometry
             self._packed_back = _Packed(
-                *layout.pack_backward(
-                    g.training, self._weights, self._numbers, g.width, g.back_width, g.input_vectors * g.lanes
-                )
+                *layout.pack_backward(g.training, self._weights, self._numbers, g.width, g.lanes)
             )
         return self._packed_back
 

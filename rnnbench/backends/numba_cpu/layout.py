@@ -20,12 +20,12 @@ Forward:
                                              panel that is packed closely, blocks are as close
 
 Backward (weights packed again, transposed; the tape as above, read-only):
-    weights  zero      (Ub, W)               where every sum starts
+    weights  zero      (WIDE, W)             where every sum starts
              vector    (V, Hp)
-             recurrent per operand (panels of back, n * Hp, Ub, W)
-             input     per span of inputs (panels of I, n * Hp, 4 or 1, W)   for dx, in gradients.py
+             recurrent per operand (panels of H, n * H, 4, W); the last panel may have 2 vectors or 1
+             input     per span of inputs (panels of I, n * H, 4 or 1, W)   for dx, in gradients.py
              number    (numbers,)
-    work     dpre      (T, B, dpre_row)      (P, Hp) in a row, zero in the padding of Hp: matrix products sum over it
+    work     dpre      (T, B, dpre_row)      (P, H) in a row, without padding: matrix products sum over it
              dstate    (S, 2, B, Hp)         two slots in turn; also dnew
              back      (operands, B, Hb)
              dvector   (V, B, Hp)            summed over time
@@ -42,6 +42,7 @@ from ...cells import Program
 from ..base import LayerWeights, input_spans
 
 ALIGNMENT = 64  # a cache line, and the widest vector
+WIDE = 4  # vectors in a panel, where columns are not divided into gates
 
 
 class ForwardDims(NamedTuple):
@@ -171,14 +172,6 @@ def panel_vectors(program: Program, hidden_size: int, lanes: int) -> int:
     return wish
 
 
-def back_vectors(hidden_size: int, lanes: int) -> int:
-    """Ub: the same number for the transposed product, whose columns are hidden units."""
-    vectors, wish = -(-hidden_size // lanes), 4
-    while wish > 1 and round_up(vectors, wish) > vectors * 1.15:
-        wish //= 2
-    return wish
-
-
 def is_one_product(program: Program) -> bool:
     """Whether one product of the input makes all pre-activations and one of an operand is added to all of them.
 
@@ -225,26 +218,41 @@ def pack_forward(
 
 
 def pack_backward(
-    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int, back_width: int, input_width: int
+    program: Program, weights: LayerWeights, numbers: np.ndarray, width: int, lanes: int
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """The backward kernel's weights: R^T in panels of `back_width` units, summed over the padded units of its gates, and W^T
-    in panels of `input_width` inputs likewise.
-    """
-    transposed = [_transpose(weights.recurrent[o.pre.start : o.pre.stop], width, back_width) for o in program.operands]
+    """The backward kernel's weights, for panels of `width` units in the time loop and vectors of `lanes`, and their offsets."""
+    H, I = weights.recurrent.shape[2], weights.input.shape[2]
+    most, last = back_panels(H, lanes)
+    recurrent = [weights.recurrent[o.pre.start : o.pre.stop] for o in program.operands]
+    inputs = [weights.input[span] for span in input_spans(program)]
     sections = {
-        "zero": [np.zeros(back_width, weights.bias.dtype)],
+        "zero": [np.zeros(WIDE * lanes, weights.bias.dtype)],
         "vector": [panels_of(weights.vector[:, :, None], width).transpose(2, 0, 1, 3)],
-        "recurrent": transposed,
-        "input": [_transpose(weights.input[span], width, input_width) for span in input_spans(program)],
+        "recurrent": [a for blocks in recurrent for a in _transpose(blocks, (most - 1) * WIDE * lanes, last, lanes)],
+        "input": [a for blocks in inputs for a in _transpose(blocks, wide_columns(I, lanes), 1, lanes)],
         "number": [numbers],
     }
     return _concatenate(sections, weights.bias.dtype)
 
 
-def _transpose(blocks: np.ndarray, width: int, panel_width: int) -> np.ndarray:
-    """(n, H, K) -> panels of K with depth n * Hp."""
-    padded = _padded(blocks, width)
-    return panels_of(padded.reshape(1, -1, blocks.shape[2]).transpose(0, 2, 1), panel_width)
+def _transpose(blocks: np.ndarray, wide: int, narrow: int, lanes: int) -> list[np.ndarray]:
+    """(n, H, K) -> panels with depth n * H: of WIDE vectors for the first `wide` of the K, of `narrow` vectors for the others."""
+    columns = blocks.reshape(1, -1, blocks.shape[2]).transpose(0, 2, 1)
+    return [panels_of(columns[:, :wide], WIDE * lanes), panels_of(columns[:, wide:], narrow * lanes)]
+
+
+def back_panels(hidden_size: int, lanes: int) -> tuple[int, int]:
+    """(panels of the transposed product, vectors in the last one). Three vectors are not worth a kernel of their own."""
+    vectors = -(-hidden_size // lanes)
+    panels = -(-vectors // WIDE)
+    last = vectors - (panels - 1) * WIDE
+    return panels, WIDE if last == 3 else last
+
+
+def wide_columns(columns: int, lanes: int) -> int:
+    """How many of a matrix's columns are in panels of WIDE vectors, if the others are in panels of one."""
+    rest = columns % (WIDE * lanes)
+    return columns if rest > (WIDE - 1) * lanes else columns - rest
 
 
 def _padded(blocks: np.ndarray, width: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from ...cells import program
 from ...params import Spec
 from .. import threads
 from ..base import LayerWeights
-from . import gradients, layout, simd
+from . import layout, simd
 from .cell_type import Specialisation, specialisation_of
 from .threading import most_threads
 from .tile import tile_rows
@@ -47,7 +47,7 @@ class Shape(NamedTuple):
 
 
 class Geometry:
-    """The panels of one layer: U vectors of hidden units (Ub for the transposed product), and the sizes padded to panels."""
+    """The panels of one layer, each of U vectors of hidden units (WIDE in transposed products), and the sizes padded to panels."""
 
     def __init__(self, spec: Spec, weights: LayerWeights, reverse: bool) -> None:
         self.spec, self.reverse = spec, reverse
@@ -56,12 +56,11 @@ class Geometry:
         self.lanes = lanes = simd.SIMD_BYTES // self.dtype.itemsize
         H = spec.hidden_size
         self.vectors = layout.panel_vectors(self.inference, H, lanes)
-        self.back_vectors = layout.back_vectors(H, lanes)
-        self.input_vectors = gradients.WIDE if weights.input.shape[2] > (gradients.WIDE - 1) * lanes else 1
-        self.width, self.back_width = self.vectors * lanes, self.back_vectors * lanes
-        self.padded, self.padded_back = layout.round_up(H, self.width), layout.round_up(H, self.back_width)
-        self.panels, self.back_panels = self.padded // self.width, self.padded_back // self.back_width
-        self.dpre_row = layout.spread(len(self.training.pre) * self.padded, self.dtype)
+        self.width = self.vectors * lanes
+        self.padded = layout.round_up(H, self.width)
+        self.panels = self.padded // self.width
+        self.back_panels, self.last_back = layout.back_panels(H, lanes)
+        self.dpre_row = layout.spread(len(self.training.pre) * H, self.dtype)
         self.last_vectors = layout.last_vectors(self.inference, H, self.width, lanes)
         self._recurrent_bytes, self.input_bytes = weights.recurrent.nbytes, weights.input.nbytes
         # of the recurrent products, per step and row of the batch
@@ -185,11 +184,12 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
     plane = B * g.padded
     dstate_at = T * B * g.dpre_row
     back_at = dstate_at + 2 * len(program.cell.states) * plane
+    packed_back = ((g.back_panels - 1) * layout.WIDE + g.last_back) * g.lanes
     # the last panel of back may end after the last panel of units; reads go up to the later end
-    padded_back = layout.round_up(max(g.padded, g.padded_back), g.back_width)
+    padded_back = max(g.padded, packed_back)
     dvector_at = back_at + len(program.operands) * B * padded_back
     dbias_at = dvector_at + len(g.spec.cell.vectors) * plane
-    specialisation = specialisation_of(g.spec.step, True, g.vectors, g.back_vectors)
+    specialisation = specialisation_of(g.spec.step, True, g.vectors, g.last_back)
     count, by_rows = g.divide(shape, len(specialisation.stages))
     dims = layout.BackwardDims(
         seq_len=T,
@@ -198,7 +198,7 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
         output_size=g.spec.state_sizes[0],
         padded=g.padded,
         padded_back=padded_back,
-        packed_back=g.padded_back,
+        packed_back=packed_back,
         dpre_row=g.dpre_row,
         reverse=g.reverse,
         ragged=shape.ragged,

@@ -67,6 +67,24 @@ def _jit(once):
 
 
 @lru_cache(maxsize=64)
+def product_of_two_widths(vectors, last):
+    """`product_over_rows` for panels of `vectors` vectors, the last one of `last`. One more argument says whether it is that one.
+    Like other products of a time loop it is inlined.
+    """
+    most, least = product_over_rows(vectors, once=True), product_over_rows(last, once=True)
+    if vectors == last:
+        return _jit(True)(named(lambda is_last, *operands: most(*operands), vectors))
+
+    def product(is_last, *operands):
+        if is_last:
+            least(*operands)
+        else:
+            most(*operands)
+
+    return _jit(True)(named(product, vectors, last))
+
+
+@lru_cache(maxsize=64)
 def product_of_panel(blocks, vectors, can_be_close, once=False):
     """`product_over_rows` for a panel of `blocks` pre-activations, each of `vectors` vectors. It has two more arguments: `d`, a
     `ForwardDims`, and which panel it is. can_be_close: whether the last one may be packed closely (see layout.py). once: as above.

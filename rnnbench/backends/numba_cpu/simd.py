@@ -304,20 +304,24 @@ def lane(context: Any, vector: Any, number: Any) -> Any:
     return vector.dtype(vector, types.intp), codegen
 
 
-def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, vector: ir.VectorType, *arguments: ir.Value) -> ir.Value:
-    """Call an LLVM intrinsic for masked memory access; there is one for each type of vector."""
-    bits = 32 if isinstance(vector.element, ir.FloatType) else 64
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    called = f"llvm.masked.{name}.v{vector.count}f{bits}.p0v{vector.count}f{bits}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, called), arguments)
-
-
 def masked_load(builder: ir.IRBuilder, address: ir.Value, count: ir.Value, vector: ir.VectorType) -> ir.Value:
     """As `load_vector`, but only the first `count` lanes; the others are 0, and their memory is not accessed."""
+    return _masked(builder, "load", vector, [address], count, constant(vector, 0.0))
+
+
+def masked_store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value, count: ir.Value) -> None:
+    """As `store_vector`, but only the first `count` lanes; the memory of the others is not accessed."""
+    _masked(builder, "store", value.type, [value, address], count)
+
+
+def _masked(builder: ir.IRBuilder, name: str, vector: ir.VectorType, given: list[Any], count: Any, *last: Any) -> Any:
+    """Call an LLVM intrinsic for masked memory access; there is one for each type of vector. `given` ends with the address."""
     bits = 32 if isinstance(vector.element, ir.FloatType) else 64
-    alignment, mask = ir.Constant(ir.IntType(32), bits // 8), lanes_below(builder, count, vector)
-    typed = builder.bitcast(address, vector.as_pointer())
-    return _masked(builder, "load", vector, vector, typed, alignment, mask, constant(vector, 0.0))
+    typed, alignment = builder.bitcast(given.pop(), vector.as_pointer()), ir.Constant(ir.IntType(32), bits // 8)
+    arguments = [*given, typed, alignment, lanes_below(builder, count, vector), *last]
+    kind = ir.FunctionType(vector if name == "load" else ir.VoidType(), [argument.type for argument in arguments])
+    called = f"llvm.masked.{name}.v{vector.count}f{bits}.p0v{vector.count}f{bits}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, called), arguments)
 
 
 @intrinsic
@@ -339,11 +343,8 @@ def store_first(context: Any, array: Any, index: Any, value: Any, count: Any) ->
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         given, index_, value_, count_ = values
-        kind = llvm_vector(array.dtype)
         written = as_vector(context, builder, vector, value, value_)
-        address = builder.bitcast(pointer(context, builder, array, given, index_), kind.as_pointer())
-        alignment, mask = ir.Constant(ir.IntType(32), array.dtype.bitwidth // 8), lanes_below(builder, count_, kind)
-        _masked(builder, "store", ir.VoidType(), kind, written, address, alignment, mask)
+        masked_store(builder, written, pointer(context, builder, array, given, index_), count_)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value, types.int64), codegen
