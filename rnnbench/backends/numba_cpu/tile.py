@@ -20,7 +20,8 @@ from .simd import REGISTERS, SIMD_BYTES, fetch, fused, llvm_vector, load_vector,
 # independent sums that hide the latency of a fused multiply-add: 4 cycles on 2 units
 _CHAINS = 8
 # with this many, there is time for prefetch instructions at each k: for half of its cache lines, so that two tiles fetch all. The
-# three tiles of 16 rows left out a quarter with one line each, and a single step with weights from memory took half as long again
+# three tiles of 16 rows left out a quarter with one line each, and a single step with weights from memory took half as long again.
+# With 12 sums, on a Zen 4, 7 rows of such a step take 0.56 of the time; on a Cascade Lake Xeon 16 sums once took 8% more
 _FETCHING = 12
 _LINE_BYTES = 64
 
