@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnbench import RNN
-from rnnbench.backends.numba_cpu import layout, plan, threading
+from rnnbench.backends.numba_cpu import gradient_plan, layout, plan, threading
 from rnnbench.backends.numba_cpu.cache import cached_njit
 
 
@@ -99,6 +99,44 @@ def test_a_panel_that_is_packed_closely_needs_less_memory(cell: str, close: bool
     if close:  # the last unit's biases are side by side
         first = (g.panels - 1) * weights.bias.shape[0] * g.width
         np.testing.assert_array_equal(packed[first : first + 4], weights.bias[:, 32])
+
+
+@pytest.mark.parametrize(
+    ("hidden_size", "panels"),
+    [(1, (1, 1)), (16, (1, 1)), (17, (1, 2)), (33, (1, 4)), (64, (1, 4)), (65, (2, 1)), (100, (2, 4)), (200, (4, 1))],
+)
+def test_the_last_transposed_panel_has_one_two_or_four_vectors(hidden_size: int, panels: tuple[int, int]) -> None:
+    assert layout.back_panels(hidden_size, 16) == panels
+
+
+def test_transposed_weights_have_their_gates_end_to_end() -> None:
+    """Reset before the product: two products, the second of one gate. Of 65 units the last is in a panel of its own."""
+    spec, weights = _layer("gru_reset_before", 65)
+    g = plan.Geometry(spec, weights, False)
+    packed, at = layout.pack_backward(g.training, weights, np.zeros(0, spec.dtype), g.width, 16)
+    first, last = np.split(packed[at["recurrent"] :][: 130 * 80], [130 * 64])
+    np.testing.assert_array_equal(first.reshape(130, 64), weights.recurrent[:2, :, :64].reshape(130, 64))
+    np.testing.assert_array_equal(last.reshape(130, 16)[:, 0], weights.recurrent[:2, :, 64].reshape(130))
+    assert not last.reshape(130, 16)[:, 1:].any()
+    second = packed[at["recurrent"] + 130 * 80 :][: 65 * 64].reshape(65, 64)
+    np.testing.assert_array_equal(second, weights.recurrent[2, :, :64])
+    assert at["input"] - at["recurrent"] == 195 * 80
+
+
+@pytest.mark.parametrize(("columns", "is_turned"), [(3, True), (70, False)])
+def test_a_gradients_place_in_the_sums_is_known(columns: int, is_turned: bool) -> None:
+    g = plan.Geometry(*_layer("lstm", 33), False)
+    blocks = gradient_plan._blocks(g, 7, 4, columns)
+    assert blocks.is_turned == is_turned
+    sums = np.full(7 + blocks.size, np.nan, np.float32)
+    right = np.arange(4 * 33 * columns, dtype=np.float32).reshape(4, 33, columns)
+    whole = sums[7:].reshape(-1, blocks.row)
+    if is_turned:
+        whole[:, : 4 * 33] = right.reshape(132, columns).T
+        assert blocks.row >= 132 + g.lanes - 1  # a span that ends in the row's last lane may write a whole vector
+    else:
+        whole[:, :columns] = right.reshape(132, columns)
+    np.testing.assert_array_equal(blocks.of(sums), right)
 
 
 def _layer(cell: str, hidden_size: int):
