@@ -86,12 +86,23 @@ def test_a_driver_that_is_too_old(
     )
 
 
+class DynamicLibNotFoundError(RuntimeError):
+    """What cuda.pathfinder raises, and numba-cuda lets pass."""
+
+
 def test_a_driver_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    message = "the backend numba-cuda finds a driver, but no NVVM to compile with: pip install 'rnnbench[cuda]'"
     a_driver(monkeypatch, (9, 0), (13, 0))
     monkeypatch.setattr(device.cuda, "is_available", lambda: False)
-    assert device.why_unavailable("numba-cuda") == (
-        "the backend numba-cuda finds a driver, but no NVVM to compile with: pip install 'rnnbench[cuda]'"
-    )
+    assert device.why_unavailable("numba-cuda") == message
+    monkeypatch.setattr(device.cuda, "is_available", lambda: fail(DynamicLibNotFoundError("libnvvm.so.4")))
+    assert device.why_unavailable("numba-cuda") == message
+    monkeypatch.setattr(device.cuda, "is_available", lambda: fail(RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        device.why_unavailable("numba-cuda")
 
 
 def test_numba_without_numba_cuda_has_no_bound_on_registers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,7 @@ def check_short_of_memory_all_that_is_kept_goes(context: Any) -> None:
     del held
     queue.empty(2, KIB)
     assert not device.is_out_of_memory(RuntimeError("launch failed"))
+    assert device.is_out_of_memory(RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed"))  # of cuda.core
 
 
 def check_a_result_that_outlives_its_queue_is_freed(context: Any) -> None:

@@ -251,6 +251,15 @@ def test_the_grid_is_the_issues_and_its_beginning_a_sample(monkeypatch: pytest.M
     assert {case.hidden_size for case in cases} == {64, 128, 256, 512, 768, 1024}
 
 
+def test_cases_that_no_kernel_may_run_are_not_compiled_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where `step` and `grid` failed at first contact."""
+    monkeypatch.setattr(device, "current", lambda: plan.H200)
+    asked: list[Any] = []
+    monkeypatch.setattr(gpu.startup, "compile_kernels", lambda groups, until: asked.extend(groups) or iter(()))
+    gpu.compiled(0.0, ("block",))
+    assert asked and {case.hidden_size for group in asked for case in group} < set(gpu.HIDDEN_SIZES)
+
+
 def test_kernels_are_compiled_ahead_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "current", lambda: plan.H200)
     asked: list[Any] = []
@@ -282,9 +291,14 @@ def test_kernels_are_compiled_ahead_once_each(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("script", "clean", "says"),
     [
-        ("echo 'no hazards'", True, "no hazards"),
-        ("echo '1 hazard'; exit 86", False, "1 hazard"),
-        ("echo 'Device not supported'; exit 1", True, "Device not supported"),
+        ("echo 'grid ok'; echo 'RACECHECK SUMMARY: 0 hazards'", True, "RACECHECK SUMMARY: 0 hazards"),
+        ("echo 'RACECHECK SUMMARY: 1 hazard'; exit 86", False, "RACECHECK SUMMARY: 1 hazard"),
+        ("echo 'Device not supported'; exit 1", True, "racecheck did not run to its end"),
+        (
+            "echo 'block ok'; echo 'grid failed no driver'; echo 'ERROR SUMMARY: 0 errors'",
+            True,
+            "under racecheck the kernels grid did not work, so it has not checked them",
+        ),
         ("sleep 60", True, "racecheck did not end within 1 s"),
     ],
 )
@@ -295,8 +309,9 @@ def test_a_sanitizers_verdict_counts(
     tool.write_text(f"#!/bin/sh\n{script}\n")
     tool.chmod(0o755)
     monkeypatch.setattr(gpu.shutil, "which", lambda name: str(tool))
-    assert gpu.sanitized("racecheck", 1.0, gpu.KERNELS) == (clean, says)
-    results = Results(tmp_path, "here", {}, sanitizers={"racecheck": (clean, says)})
+    found, said = gpu.sanitized("racecheck", 1.0, gpu.KERNELS)
+    assert (found, said.splitlines()[-1]) == (clean, says)
+    results = Results(tmp_path, "here", {}, sanitizers={"racecheck": (found, said)})
     assert results.bad == (not clean) and f"racecheck: {says}" in results.markdown()
     tool.write_bytes(b"no program")
     assert gpu.sanitized("racecheck", 1.0, gpu.KERNELS) == (True, "racecheck cannot be started: Exec format error")

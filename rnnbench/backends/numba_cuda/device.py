@@ -39,7 +39,12 @@ def why_unavailable(name: str) -> str | None:
     """Why the backend `name` cannot run kernels in this process, in a sentence, or None if it can."""
     if SIMULATED:
         return None
-    available = cuda.is_available()  # this starts the driver, so that it can say what is wrong
+    try:
+        available = cuda.is_available()  # this starts the driver, so that it can say what is wrong
+    except RuntimeError as error:
+        if type(error).__name__ != "DynamicLibNotFoundError":  # of cuda.pathfinder, where libnvvm is missing
+            raise
+        available = False
     if cuda.cuda_error():
         return f"the backend {name} needs an NVIDIA GPU with its driver: {_first_sentence(cuda.cuda_error())}"
     if not available:
@@ -108,7 +113,9 @@ def _first_sentence(message: Any) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the error says that the device is out of memory."""
-    return isinstance(error, MemoryError) or getattr(error, "code", None) == _OUT_OF_MEMORY
+    # cuda.core, which loads and launches kernels, raises a CUDAError without a code
+    said = "CUDA_ERROR_OUT_OF_MEMORY" in str(error)
+    return isinstance(error, MemoryError) or said or getattr(error, "code", None) == _OUT_OF_MEMORY
 
 
 def total_memory() -> int:
