@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench import RNN
+from rnnbench import RNN, cell, sigmoid, tanh
 from rnnbench.backends.numba_cpu import gradient_plan, layout, plan, threading
 from rnnbench.backends.numba_cpu.cache import cached_njit
 
@@ -126,17 +126,41 @@ def test_transposed_weights_have_their_gates_end_to_end() -> None:
 @pytest.mark.parametrize(("columns", "is_turned"), [(3, True), (70, False)])
 def test_a_gradients_place_in_the_sums_is_known(columns: int, is_turned: bool) -> None:
     g = plan.Geometry(*_layer("lstm", 33), False)
-    blocks = gradient_plan._blocks(g, 7, 4, columns)
+    blocks = gradient_plan._blocks(g, 7, 4, columns, [range(4)])
     assert blocks.is_turned == is_turned
     sums = np.full(7 + blocks.size, np.nan, np.float32)
     right = np.arange(4 * 33 * columns, dtype=np.float32).reshape(4, 33, columns)
     whole = sums[7:].reshape(-1, blocks.row)
     if is_turned:
         whole[:, : 4 * 33] = right.reshape(132, columns).T
-        assert blocks.row >= 132 + g.lanes - 1  # a span that ends in the row's last lane may write a whole vector
+        assert blocks.row % g.lanes == 0
     else:
         whole[:, :columns] = right.reshape(132, columns)
     np.testing.assert_array_equal(blocks.of(sums), right)
+
+
+@pytest.mark.parametrize(("hidden_size", "is_turned"), [(16, True), (33, False)])
+def test_gradients_of_which_one_would_end_inside_another_are_not_turned(hidden_size: int, is_turned: bool) -> None:
+    g = plan.Geometry(*_layer("gru_reset_before", hidden_size), False)
+    assert gradient_plan._blocks(g, 0, 3, 3, [range(2), range(2, 3)]).is_turned == is_turned
+    assert gradient_plan._blocks(g, 0, 3, 3, [range(3)]).is_turned
+
+
+def test_an_infinite_operand_stays_out_of_the_gradients_of_the_others() -> None:
+    """The first product's operand is infinite, the second's is not."""
+    r, state = RNN(mixed, 2, 5, dtype="float64", backend="numba-cpu"), np.ones((1, 2, 5))
+    state[0, 0, 1] = np.inf
+    output, _, tape = r.forward(np.ones((1, 2, 2)), (state,))
+    gradient = r.backward(tape, np.ones_like(output))["weight_hh_l0"]
+    assert np.isnan(gradient[:5, 1]).any() and np.isfinite(gradient[5:]).all()
+
+
+@cell
+def mixed(x, R, h):
+    u = tanh(h)
+    f = sigmoid(x.f + R.f @ h)
+    n = x.n + R.n @ u
+    return f * h + n
 
 
 def _layer(cell: str, hidden_size: int):

@@ -92,6 +92,20 @@ def test_rows_and_panels_may_be_divided(divided: Any, cell: str, dtype: str, siz
 
 
 @needs_two
+def test_units_past_a_projection_do_not_touch_the_output(divided: Any) -> None:
+    """One thread has units that are output, the other has only such as are not."""
+    data = np.random.default_rng(0)
+    x, doutput = data.standard_normal((20, 4, 3)).astype("float32"), data.standard_normal((20, 4, 5)).astype("float32")
+    found = []
+    for parts in ((1, True), *[(2, False)] * 10):
+        divided(*parts)
+        rnn = RNN("lstm", 3, 70, proj_size=5, backend="numba-cpu")
+        output, final, tape = rnn.forward(x)
+        found.append({"output": output, "h": final[0], **rnn.backward(tape, doutput)})
+    assert [different(found[0], other) for other in found[1:]] == [[]] * 10
+
+
+@needs_two
 @pytest.mark.parametrize(("cell", "dtype"), NETWORKS[:2])
 def test_one_and_two_threads_agree(cell: str, dtype: str) -> None:
     for sizes in ({"seq_len": 40, "batch_size": 64}, {"batch_size": 1, "seq_len": 400}):

@@ -79,7 +79,7 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
         )  # fmt: skip
         for panel in range(part.first_panel, part.end_panel):
             unit = panel * width
-            count, written = min(width, d.hidden_size - unit), min(width, d.output_size - unit)
+            count, written = min(width, d.hidden_size - unit), max(0, min(width, d.output_size - unit))
             first, end = rows_of(part, panel)
             for r in range(first, end):
                 here = r * d.padded + unit

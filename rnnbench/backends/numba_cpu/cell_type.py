@@ -184,7 +184,7 @@ def _store_all(context, stage, arrays, at, stride, count, results):
             if place.buffer == "dvector":
                 value = builder.fadd(value, simd.load_vector(builder, where, vector))
             simd.store_vector(builder, value, where)
-        # a masked store takes many cycles on some processors, so only a panel's last vector has them
+        # a masked store takes many cycles on some processors, so only vectors that reach past the last hidden unit have them
         if adjoints:
             whole = builder.icmp_signed(">=", count_, simd.index(vector.count))
             with builder.if_else(whole, likely=True) as (inside, edge):
@@ -225,7 +225,11 @@ def _compute_stage(stage, values):
 
 
 def pointwise(stage, arrays, at, stride, count):
-    """Run the stage's pointwise code on one SIMD vector of hidden units of one row."""
+    """Run the stage's pointwise code on one SIMD vector of hidden units of one row.
+
+    arrays: the kernel's. at, stride: where the vector starts in each buffer, and elements from one item of a buffer to the next.
+    count: hidden units from the vector's first on; less than its lanes at the end of the last panel, and not positive past it.
+    """
     raise NotImplementedError("compiled only")
 
 

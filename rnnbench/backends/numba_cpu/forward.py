@@ -1,8 +1,8 @@
 """The forward kernel: input projections for a chunk of steps at a time, then each step, stage by stage.
 
 A thread works on a range of rows and a range of panels of hidden units. If there are enough rows, each thread takes some of them
-and works independently. Otherwise every thread takes all rows but only some panels (two threads may divide the rows of one between
-them), and threads meet after every stage. Buffers: see layout.py.
+and works independently. Otherwise every thread takes all rows but only some panels (a panel's rows may be divided among threads),
+and threads meet after every stage. Buffers: see layout.py.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _run_stages_from(stage, arrays, output, lengths, d, now, part, barrier, visi
             pre_at = (panel * d.chunk + now.turn) * d.batch_size * row
             _products(stage, arrays, d, now, left, panel, pre_at)
             unit = panel * width
-            count, written = min(width, d.hidden_size - unit), min(width, d.output_size - unit)
+            count, written = min(width, d.hidden_size - unit), max(0, min(width, d.output_size - unit))
             between = d.close_width if panel == d.close_panel else width
             # one stride for each of cell_type.FORWARD_BUFFERS: pre, state, new, saved, operand, vector, number
             stride = (between, d.slots * plane, d.slots * plane, lanes_of(tape), d.steps * plane, d.padded, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,8 +69,8 @@ def plan_gradients(
     products = sum(len(o.pre) for o in program.operands)
     bias = Blocks(0, len(program.pre), H, g.padded, 1, 1)
     vector = Blocks(bias.size, vector_count, H, g.padded, 1, 1)
-    input_ = _blocks(g, bias.size + vector.size, len(program.pre), I)
-    recurrent = _blocks(g, input_.at + input_.size, products, H)
+    input_ = _blocks(g, bias.size + vector.size, len(program.pre), I, input_spans(program))
+    recurrent = _blocks(g, input_.at + input_.size, products, H, [o.pre for o in program.operands])
     table, inputs, packed_at = [], [], at["input"]
     for span in input_spans(program):
         table.append(_sum(input_, span, row, gradients.X, 0, I))
@@ -103,12 +104,15 @@ def plan_gradients(
     )
 
 
-def _blocks(g: Geometry, at: int, n: int, columns: int) -> Blocks:
-    """Gradients of n blocks, turned if there are few columns, so that the longer side of a sum fills the widest panels."""
+def _blocks(g: Geometry, at: int, n: int, columns: int, spans: Sequence[slice | range]) -> Blocks:
+    """Gradients of n blocks, of which each span is a sum of its own. They are turned if there are few columns, so that the longer
+    side of a sum fills the widest panels; but not if a sum would end inside a vector of the next one, to which it would add
+    0 * inf, because it is written in whole vectors.
+    """
     H, row = g.spec.hidden_size, layout.round_up(columns, g.lanes)
-    if row < min(layout.WIDE * g.lanes, n * H):
-        # the sum of a span that ends inside a row writes whole vectors, so the last one may end in any lane
-        return Blocks(at, n, H, H, columns, layout.round_up(n * H + g.lanes - 1, g.lanes), is_turned=True)
+    are_apart = all((span.stop - span.start) * H % g.lanes == 0 for span in spans[:-1])
+    if are_apart and row < min(layout.WIDE * g.lanes, n * H):
+        return Blocks(at, n, H, H, columns, layout.round_up(n * H, g.lanes), is_turned=True)
     return Blocks(at, n, H, H, columns, row)
 
 

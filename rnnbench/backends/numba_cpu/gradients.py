@@ -46,7 +46,7 @@ class Sum(NamedTuple):
     b_step: int
     columns: int
     out_at: int
-    out_row: int  # elements of a row of the result, at least `columns` rounded up to whole vectors
+    out_row: int  # elements of a row of the result, at least `columns` rounded up to whole vectors: so many are written
 
 
 class InputSum(NamedTuple):

@@ -3,7 +3,7 @@ become machine code on their own.
 
 Numba optimises each function that it compiles and generates machine code for it, plus two wrappers, one for Python and one for C.
 A function includes its callees, so a tile five calls below a kernel goes through all of that five times before the kernel itself
-does. Only kernels call these functions, so they skip it: a cell compiles in 14 s instead of 25, and kernels are up to a tenth
+does. Only kernels call these functions, so they skip it: an LSTM then compiled in 14 s instead of 25, and kernels are up to a tenth
 faster, because loops that are unrolled and split too early do not suit the place where they end up. For the same reason a kernel is
 optimised once. Numba does so twice, the first time to find pairs of reference counts that cancel out, and kernels have none.
 

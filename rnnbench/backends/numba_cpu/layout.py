@@ -9,8 +9,9 @@ Forward:
              input     per span of inputs (panels, I, n, U, W)         read front to back by a tile
              recurrent per operand (panels, H, n, U, W)
              number    (numbers,)
-             If one product makes all pre-activations, the last panel is packed closely where that saves vectors: its blocks are
-             side by side without padding, in as many panels of one vector as they need.
+             If one product makes all pre-activations, the last panel of all but `vector` is packed closely where that saves
+             vectors: its blocks are side by side without padding, in as many panels of one vector as they need. What is computed
+             in the padding of pre and of states is then anything, even NaN, and only the same lanes ever read it.
     tape     state     (S, slots, B, Hp)     training: slot t is before step t, t + 1 after it (reverse: the other way round)
                                              inference: two slots in turn
              saved     (steps, B, Hp / W, saved, W)   training: T steps; inference: 1. The saved values of a vector of units are
@@ -85,7 +86,7 @@ class BackwardDims(NamedTuple):
     output_size: int  # of the hidden units' values, how many are output: fewer with a projection
     padded: int
     padded_back: int  # Hb, a row of back
-    packed_back: int  # hidden units in the packed panels of back
+    packed_back: int  # hidden units in the packed panels of back, with their padding
     dpre_row: int  # elements from one row of dpre to the next
     reverse: bool
     ragged: bool

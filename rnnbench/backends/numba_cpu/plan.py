@@ -19,7 +19,7 @@ from .tile import tile_rows
 _WORTH_THREADS = 1_500_000
 # a thread's share of a stage needs this many to be worth a barrier
 _WORTH_BARRIER = 8_000
-# nor do threads meet for a few rows unless each number of a state, which the other thread has to fetch, is good for this many
+# nor do threads meet for a few rows unless each number of a state, which the other thread has to fetch, takes part in this many
 _WORTH_EXCHANGE = 384
 # recurrent weights up to this size stay in a second-level cache, so that each thread may read all of them at each step
 _CACHED_BYTES = 256 * 1024
@@ -185,7 +185,7 @@ def plan_backward(g: Geometry, shape: Shape, at: dict[str, int], forward: layout
     dstate_at = T * B * g.dpre_row
     back_at = dstate_at + 2 * len(program.cell.states) * plane
     packed_back = ((g.back_panels - 1) * layout.WIDE + g.last_back) * g.lanes
-    # the last panel of back may end after the last panel of units; reads go up to the later end
+    # panels of back, which are written, and panels of units, which are read, end in different places
     padded_back = max(g.padded, packed_back)
     dvector_at = back_at + len(program.operands) * B * padded_back
     dbias_at = dvector_at + len(g.spec.cell.vectors) * plane

@@ -92,7 +92,7 @@ def _project_span(start, size, blocks, vectors, is_one=False):
         zero, one = np.int64(0), np.int64(1)  # see product_over_rows
         for panel in range(part.first_panel, part.end_panel):
             first_row, end_row = rows_of(part, panel)
-            # the longer of rows and steps fills the tiles
+            # the longer of rows and steps fills the tiles; without a row of this panel there is nothing to compute
             outer, outer_out, outer_x = count, d.batch_size * row, x_step
             inner, inner_out, inner_x = end_row - first_row, row, d.input_size
             if inner < count:

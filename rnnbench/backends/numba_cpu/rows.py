@@ -1,4 +1,4 @@
-"""Copies, adds and clears rows of numbers, one vector at a time.
+"""Copies, adds and clears rows of numbers, one vector at a time. Counts must not be negative.
 
 LLVM would vectorise plain loops too, but for long rows: it would begin with a check for overlap and a loop over several vectors at
 once, and a row of a panel, which is one to four vectors long, would be left to the scalar remainder loop. Here the remainder after

@@ -318,7 +318,7 @@ def to_and_fro(i, first, end, turn):
 def part_of(rows, panels, work, last_work, threads, thread, by_rows):
     """Thread `thread`'s `Part` of the work: some of the rows and all panels, or all rows and some of the panels.
 
-    Panels that cannot be divided equally leave one whose rows are: with 7 panels one of two threads would have a third more to do.
+    A share may begin or end inside a panel, after some of its rows: if two threads had 7 panels whole, one would have a third more.
     work, last_work: what a row of a panel and one of the last panel take, in any unit.
     """
     if by_rows:

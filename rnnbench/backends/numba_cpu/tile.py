@@ -19,9 +19,9 @@ from .simd import REGISTERS, SIMD_BYTES, fetch, fused, llvm_vector, load_vector,
 
 # independent sums that hide the latency of a fused multiply-add: 4 cycles on 2 units
 _CHAINS = 8
-# with this many, there is time for prefetch instructions at each k: for half of its cache lines, so that two tiles fetch all. The
+# with this many, there is time for prefetch instructions at each k: for half of the panel's lines, so that two tiles fetch all. The
 # three tiles of 16 rows left out a quarter with one line each, and a single step with weights from memory took half as long again.
-# With 12 sums, on a Zen 4, 7 rows of such a step take 0.56 of the time; on a Cascade Lake Xeon 16 sums once took 8% more
+# Since tiles of 12 sums do it too, 7 rows of such a step take 0.56 of the time on a Zen 4; on a Xeon 16 sums once took 8% more
 _FETCHING = 12
 _LINE_BYTES = 64
 
@@ -63,9 +63,9 @@ def tile(
     rows: 1 to tile_rows(columns). columns: vectors in a row of out, init and panel. out, init, a, panel: one-dimensional arrays
     of one dtype; init may be out. out_at, init_at, a_at, panel_at: index of the tile's first element in each. out_row,
     init_row, a_row: elements from one row to the next (0 for an init that is the same for each row). a_step: elements from one
-    k to the next. depth: the number of k. ahead: elements from panel_at to what tiles of at least 12 vectors prefetch into the
-    second-level cache at the first k, half as much as a k's vectors; any address is allowed. ahead_step: elements from there to
-    the next k's. context: Numba's.
+    k to the next. depth: the number of k. ahead: elements from panel_at to what tiles of at least 12 sums prefetch into the
+    second-level cache at the first k: half as many lines as the panel has for one k; any address is allowed. ahead_step: elements
+    from there to the next k's. context: Numba's.
     """
     if not isinstance(columns, types.IntegerLiteral):
         return None
