@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+
 import numpy as np
 import pytest
 
@@ -63,3 +67,15 @@ def dense_model(backend: str = "numpy", dtype: str = "float64", loss: str = "sof
     """Three inputs through a Dense layer into a GRU, 4 outputs of its last step."""
     rnn = RNN("gru", 5, 6, backend=backend, dtype=dtype)
     return SequenceModel(rnn, 4, Dense("input", 3, 5), loss=loss)
+
+
+class FullAfterTheHead(io.StringIO):
+    """Standard output on a disk that is full once the training runs."""
+
+    def write(self, text: str) -> int:
+        if "words/s" in text:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_WRONLY)

@@ -14,7 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from asv import util
 from test_asv_suite import NAMES
+
+from rnnbench.bench import suite
+from rnnbench.bench.checkout import SuiteError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -209,6 +213,13 @@ def test_no_process_is_left_behind_by_control_c(checkout: Path, tmp_path: Path) 
 
 
 # --- where it cannot run ----------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_while_asv_looks_for_benchmarks_is_an_interruption() -> None:
+    with pytest.raises(KeyboardInterrupt), suite._one_sentence():
+        raise util.UserError("Interrupted.")
+    with pytest.raises(SuiteError, match="no benchmarks"), suite._one_sentence():
+        raise util.UserError("no benchmarks")
 
 
 def test_outside_a_checkout_one_sentence_says_what_is_needed(tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, near):
         assert str(error.value) == f"unknown backend {name!r}; {hint}choose from {', '.join(backends.NAMES)}"
 
 
+def test_kernels_that_may_not_be_compiled_are_a_sentence(monkeypatch):
+    monkeypatch.setattr("numba.core.config.DISABLE_JIT", 1)
+    message = "the backend numba-cpu compiles kernels, and NUMBA_DISABLE_JIT=1 forbids that: unset it, or use the backend numpy"
+    assert backends.why_unavailable("numba-cpu") == message
+    with pytest.raises(BackendUnavailable, match=message):
+        RNN("lstm", 2, 2, backend="numba-cpu")
+
+
 @pytest.mark.parametrize("name", [None, 3, ["numpy"], {"numpy"}])
 def test_what_is_no_name_is_refused(name):
     with pytest.raises(ValueError, match="unknown backend "):

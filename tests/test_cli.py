@@ -356,7 +356,7 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
-@pytest.mark.parametrize("arguments", ["show lstm", "info --no-peak --format json"])
+@pytest.mark.parametrize("arguments", ["show lstm", "info --no-peak --format json", "report"])
 def test_an_output_that_cannot_be_written_is_a_sentence(arguments: str) -> None:
     command = f"{sys.executable} -m rnnbench {arguments} > /dev/full; echo $?"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from task_checks import FullAfterTheHead
 
 from rnnbench.backends.threads import available_threads, set_threads
 from rnnbench.cli import main
@@ -300,6 +300,15 @@ def test_a_loss_far_beyond_a_guess_is_called_what_it_is(verses: Path, capsys: py
         assert told.err.count("\n") == status
 
 
+def test_a_loss_that_is_no_number_before_any_update_is_the_cells(
+    tmp_path: Path, verses: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lognan.py"
+    path.write_text("from rnnbench import cell, log\n\n\n@cell\ndef b(x, R, h):\n    return log(x.a + R.a @ h)\n")
+    assert main(words("--text", str(verses), "--cell", f"{path}:b")) == 1
+    assert "the loss is nan at step 1, before any update: the cell overflows" in capsys.readouterr().err
+
+
 def test_a_training_that_diverges_says_what_to_try(verses: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words("--text", str(verses), "--learning-rate", "1e308", "--optimiser", "sgd")) == 1
     told = capsys.readouterr()
@@ -340,6 +349,20 @@ def test_a_reader_that_goes_away_costs_no_training(verses: Path, tmp_path: Path)
     assert re.fullmatch(
         r"rnnbench: standard output was closed at step \d+; continue with: rnnbench train words --resume .*\n", errors
     )
+    assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
+
+
+def test_a_full_disk_under_the_output_costs_no_training(
+    verses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", FullAfterTheHead())
+    assert main(words("--text", str(verses), "--every", "1", "--epochs", "1000")) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.match(
+        r"rnnbench: standard output failed at step \d+; continue with: rnnbench train words --resume ", first
+    )
+    assert last == "rnnbench: the output cannot be written: No space left on device"
     assert len(list(tmp_path.glob("rnnbench-words*.npz"))) == 1
 
 

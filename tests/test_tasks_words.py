@@ -158,6 +158,12 @@ def test_a_small_grammar_is_learnt_and_spoken(original: bool) -> None:
     assert len(set(words.sample(model, corpus.dictionary, 20, temperature=5e-324))) == 1
 
 
+def test_sampling_ends_with_the_last_sentence() -> None:
+    model = words.language_model(6, hidden_size=4, backend="numpy", dtype="float64")
+    drawn = words.sample(model, Dictionary(["a", "b", "c"]), 3, longest=10**9, seed=1)
+    assert len(drawn) == 3 and max(len(sentence.split()) for sentence in drawn) < 200
+
+
 def test_samples_follow_the_softmax() -> None:
     """Without any training: the first word's frequencies against the probabilities, marks that are never drawn left out."""
     dictionary = Dictionary(["a", "b", "c"])

@@ -75,7 +75,8 @@ def _require_finite(case: Case, results: dict[str, Array]) -> None:
     for name, value in results.items():
         if not np.isfinite(value).all():
             raise OracleError(
-                f"{name} is not finite in float64: the equation of {case.cell} overflows or divides by zero"
+                f"{name} is not finite in float64: the equation of {case.cell} overflows, divides by zero, or takes "
+                "the log or sqrt of a negative number"
             )
 
 

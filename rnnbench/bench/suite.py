@@ -175,8 +175,7 @@ class Suite:
             with variables(self.environment):
                 run_benchmarks(only, self._python, results=self._results, quick=self.quick, launch_method="spawn")
         except util.UserError as error:
-            if str(error) == "Interrupted.":  # asv's name for Ctrl-C
-                raise KeyboardInterrupt from None
+            _raise_interruption(error)
             raise SuiteError(str(error)) from error
         self._results.duration[name] += before  # summed over all combinations, as asv itself counts it
         value = self._results.get_result_value(name, self.benchmarks[name]["params"])[index or 0]
@@ -259,10 +258,16 @@ def _value(text: str) -> Any:
         return text
 
 
+def _raise_interruption(error: util.UserError) -> None:
+    if str(error) == "Interrupted.":  # asv's name for Ctrl-C
+        raise KeyboardInterrupt from None
+
+
 @contextmanager
 def _one_sentence() -> Iterator[None]:
     """asv's own errors as SuiteError; it has printed the details."""
     try:
         yield
     except util.UserError as error:
+        _raise_interruption(error)
         raise SuiteError(str(error) or "asv could not read the benchmarks; see above") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from typing import Any
 
 from rnnbench import report
@@ -27,6 +28,7 @@ def show(*arguments: Any, **options: Any) -> int:
     try:
         return report.main(*arguments, **options)
     except report.ReportError as error:
-        if isinstance(error.__cause__, BrokenPipeError):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.filename is None and cause.errno in (errno.EPIPE, errno.ENOSPC):
+            raise cause from None  # standard output, not a file
         raise UsageError(str(error)) from error

@@ -95,13 +95,13 @@ def _run_training(training: Training, arguments: argparse.Namespace) -> int:
     progress = Progress(max(steps, 1))
     unit = UNITS[arguments.task]
 
-    gone: list[BrokenPipeError] = []
+    gone: list[OSError] = []
 
     def report(row: Row) -> None:
         progress.clear()
         try:
             print(_line(row, arguments.epochs, unit), flush=True)
-        except BrokenPipeError as error:  # nobody reads any more: end as after Ctrl-C, with a checkpoint
+        except OSError as error:  # nobody reads any more, or the disk is full: end as after Ctrl-C, with a checkpoint
             gone.append(error)
             signal.raise_signal(signal.SIGINT)
 
@@ -121,7 +121,9 @@ def _run_training(training: Training, arguments: argparse.Namespace) -> int:
             training.path = train_files.free_name(arguments.task)
             training.save()
         resume = ["rnnbench", "train", arguments.task, "--resume", str(training.path), *_run_options(arguments)]
-        what = "standard output was closed" if gone else "interrupted"
+        what = "interrupted"
+        if gone:
+            what = "standard output was closed" if isinstance(gone[0], BrokenPipeError) else "standard output failed"
         print(f"rnnbench: {what} at step {training.total_steps}; continue with: {shlex.join(resume)}", file=sys.stderr)
         if gone:
             raise gone[0] from None
@@ -198,10 +200,9 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
     settings = about["settings"]
     for name, value in chosen.items():
         if settings.get(name) != value:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"{arguments.resume} was made with {flag} {settings.get(name)}, not {value}; leave out {flag} or --resume"
-            )
+            flag, before = "--" + name.replace("_", "-"), settings.get(name)
+            made = f"without {flag}, not with" if before is None else f"with {flag} {before}, not"
+            raise UsageError(f"{arguments.resume} was made {made} {value}; leave out {flag} or --resume")
     values.cell(settings["cell"])  # raises UsageError if its file is gone
     return settings, about
 

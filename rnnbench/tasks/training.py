@@ -146,6 +146,11 @@ class Training:
 
     def _diverged(self, what: str, value: float, step: int) -> NoReturn:
         rate = self.optimiser.learning_rate
+        if step == 1 and what == "loss is":
+            raise Diverged(
+                f"the loss is {value} at step 1, before any update: the cell overflows, divides by zero, or takes the log or "
+                "sqrt of a negative number, or the data are not finite"
+            )
         clip = f"a smaller clip than {self.clip:g}" if self.clip else "clipping gradients to a norm of 1"
         raise Diverged(
             f"the {what} {value} at step {step} (epoch {self.epoch + 1}) with the learning rate {rate:g}; "

@@ -130,8 +130,9 @@ def sample(
         raise ValueError("only a model with an embedding can make sentences, such as those of language_model")
     rng = np.random.default_rng(seed)
     tokens = np.full(count, dictionary.start)
-    state, drawn = None, []
-    for _ in range(longest):
+    state, over = None, np.zeros(count, bool)
+    drawn: list[np.ndarray] = []
+    while len(drawn) < longest and not over.all():
         output, state = model.recurrent.infer(embedding.forward(model.params, tokens[None]), state)
         logits = model.output.forward(model.params, output[0]).astype(np.float64)
         with np.errstate(over="ignore"):  # as the temperature approaches 0, all logits but the largest go to -infinity
@@ -140,6 +141,7 @@ def sample(
         # the largest of logit + Gumbel noise is a draw from the softmax
         tokens = np.argmax(logits + rng.gumbel(size=logits.shape), 1)
         drawn.append(tokens)
+        over |= tokens == dictionary.end
     rows = np.array(drawn).T
     ended = [np.argmax(row == dictionary.end) if (row == dictionary.end).any() else longest for row in rows]
     return [dictionary.decode(row[:end]) for row, end in zip(rows, ended, strict=True)]

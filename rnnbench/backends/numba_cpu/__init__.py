@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numba
 import numpy as np
+from numba.core import config
 from numba.core.registry import cpu_target
 
 from ...params import Spec
@@ -24,6 +25,13 @@ from .threading import start_pool
 def describe() -> str:
     """Numba's version, the vectors that kernels use and the number of threads: "numba 0.68.1, 512-bit vectors, 2 threads"."""
     return f"numba {numba.__version__}, {8 * SIMD_BYTES}-bit vectors, {threads.in_words()}"
+
+
+def why_unavailable() -> str | None:
+    """Why kernels cannot be compiled in this process, in a sentence, or None if they can."""
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return "the backend numba-cpu compiles kernels, and NUMBA_DISABLE_JIT=1 forbids that: unset it, or use the backend numpy"
+    return None
 
 
 def why_unsupported(spec: Spec, direction: str) -> str | None:
