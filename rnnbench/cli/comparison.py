@@ -90,7 +90,7 @@ def _print_table(rows: list[Row], shown: Columns) -> None:
     yardstick, ratios = rows[0]["backend"], any(row["ratio"] is not None for row in rows)
     meaning = f"ratio: time divided by that of {yardstick}"
     if not ratios:
-        meaning = f"no ratios, because {yardstick} has no time ({rows[0]['status']}: {rows[0]['reason']})"
+        meaning = f"no ratios, because {yardstick} has no time; its row says why"
     print(f"{shown.title(rows[0])}; {meaning}")
     print(lines[0])
     for k, (row, line) in enumerate(zip(rows, lines[1:], strict=True)):

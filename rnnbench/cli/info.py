@@ -43,8 +43,18 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         *[(f"peak {dtype}", f"{peak:.1f} GFLOP/s, measured matrix product") for dtype, peak in peaks.items()],
     ]
     lines = ["Machine", *_indented(rows), "", "Libraries", *_indented(list(facts["versions"].items()))]
-    usable = [(name, reason or "ready") for name, reason in facts["backends"].items()]
-    return [*lines, "", "Backends", *_indented(usable)]
+    return [*lines, "", "Backends", *_indented(_readiness(facts["backends"]))]
+
+
+def _readiness(reasons: dict[str, str | None]) -> list[tuple[str, str]]:
+    """(backend, whether it can be used or why not). A reason that several variants share is told once."""
+    rows: list[tuple[str, str]] = []
+    first: dict[str, str] = {}
+    for name, reason in reasons.items():
+        said = "ready" if reason is None else reason.removeprefix(f"the backend {name} ")
+        told_by = first.setdefault(said, name)
+        rows.append((name, said if reason is None or told_by == name else f"as {told_by}"))
+    return rows
 
 
 def _indented(rows: list[tuple[str, str]]) -> list[str]:
