@@ -83,17 +83,17 @@ def parse(text: str) -> tuple[str, tuple[float, ...]]:
     defaults = ACTIVATIONS[name][1]
     if len(given) > len(defaults):
         raise ValueError(f"the activation {name} takes {len(defaults)} parameter(s), not the {len(given)} of {text!r}")
-    return name, tuple(number(value) for value in given) + defaults[len(given) :]
+    return name, tuple(number(f"the parameter of {name}", value) for value in given) + defaults[len(given) :]
 
 
-def number(text: str) -> float:
-    """Parse a finite number. Raises ValueError for anything else."""
+def number(name: str, text: str) -> float:
+    """Parse the finite number called `name`. Raises ValueError for anything else."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is not a finite number")
+        raise ValueError(f"{name} must be a finite number, not {text!r}")
     return value
 
 

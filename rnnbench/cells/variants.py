@@ -204,7 +204,7 @@ def _value(option: str, text: str) -> Any:
     if not text:
         raise ValueError(f"{option} needs a value, as in {option}={_EXAMPLES.get(option, 'relu')}")
     if option in ("clip", "cell_clip"):
-        bound = activations.number(text)
+        bound = activations.number(option, text)
         if bound <= 0:
             raise ValueError(f"{option} must be a number above 0, not {text}")
         return bound
