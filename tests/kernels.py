@@ -49,13 +49,18 @@ def is_narrow(cell: str, dtype: str, hidden_size: int) -> bool:
     return panels(cell, dtype, hidden_size) == (1, 1)
 
 
-def narrow_sizes(cell: str, dtype: str, most: int = 48) -> list[int]:
+def large_size(dtype: str) -> int:
+    """A hidden size with several panels that runs on the shared kernels: four vectors and one unit."""
+    return 4 * simd.SIMD_BYTES // np.dtype(dtype).itemsize + 1
+
+
+def narrow_sizes(cell: str, dtype: str, most: int = 80) -> list[int]:
     """Hidden sizes up to `most` that run on the shared kernels: whole vectors and all sorts of tails."""
     return [size for size in range(1, most + 1) if is_narrow(cell, dtype, size)]
 
 
-# Panels of two vectors and of four where a vector is 64 bytes; on other machines of one or two.
-WIDE = {("rnn_tanh", "float32", 17), ("lstm", "float32", 17), ("rnn_tanh", "float64", 61)}
+# Panels of two vectors and of four, and two transposed ones of four, where a vector is 64 bytes; elsewhere some are narrower.
+WIDE = {("rnn_tanh", "float32", 17), ("lstm", "float32", 17), ("lstm", "float32", 100), ("rnn_tanh", "float64", 61)}
 # Inference: each cell once. What it shares with training (all but the memory of what is saved) runs in both dtypes there.
 INFERENCE = {
     ("rnn_tanh", "float32"), ("lstm", "float32"), ("gru_reset_before", "float32"),

@@ -21,24 +21,25 @@ from rnnbench.bench.data import Data, make
 from rnnbench.bench.tolerance import tolerances
 from rnnbench.bench.verify import Verification, compare
 
+LARGE = 0  # stands for four vectors and one unit, see `kernels.large_size`
 SHAPES: dict[str, dict[str, Any]] = {
     "one of everything": {"seq_len": 1, "batch_size": 1, "input_size": 1, "hidden_size": 1},
     "one step": {"seq_len": 1, "batch_size": 3, "input_size": 4, "hidden_size": 5},
-    "one row": {"seq_len": 6, "batch_size": 1, "input_size": 7, "hidden_size": 33},
+    "one row": {"seq_len": 6, "batch_size": 1, "input_size": 7, "hidden_size": LARGE},
     "one unit": {"seq_len": 9, "batch_size": 2, "input_size": 3, "hidden_size": 1},
-    "one input": {"seq_len": 5, "batch_size": 4, "input_size": 1, "hidden_size": 33},
+    "one input": {"seq_len": 5, "batch_size": 4, "input_size": 1, "hidden_size": LARGE},
     "17 units": {"seq_len": 5, "batch_size": 4, "input_size": 6, "hidden_size": 17},
     "61 units": {"seq_len": 5, "batch_size": 7, "input_size": 3, "hidden_size": 61, "lengths": "ragged"},
     "primes": {"seq_len": 11, "batch_size": 13, "input_size": 19, "hidden_size": 5},
     "many inputs": {"seq_len": 3, "batch_size": 2, "input_size": 131, "hidden_size": 3},
     "many rows": {"seq_len": 2, "batch_size": 67, "input_size": 2, "hidden_size": 7},
     "many steps": {"seq_len": 259, "batch_size": 2, "input_size": 3, "hidden_size": 7},
-    "ragged": {"seq_len": 7, "batch_size": 9, "input_size": 6, "hidden_size": 33, "lengths": "ragged"},
+    "ragged": {"seq_len": 7, "batch_size": 9, "input_size": 6, "hidden_size": LARGE, "lengths": "ragged"},
     "ragged, one row": {"seq_len": 5, "batch_size": 1, "input_size": 6, "hidden_size": 7, "lengths": "ragged"},
-    "two layers": {"seq_len": 5, "batch_size": 3, "input_size": 5, "hidden_size": 33, "num_layers": 2},
+    "two layers": {"seq_len": 5, "batch_size": 3, "input_size": 5, "hidden_size": LARGE, "num_layers": 2},
     "both directions": {"seq_len": 6, "batch_size": 4, "input_size": 3, "hidden_size": 7, "bidirectional": True},
     "everything": {
-        "seq_len": 7, "batch_size": 5, "input_size": 5, "hidden_size": 33, "num_layers": 2, "bidirectional": True,
+        "seq_len": 7, "batch_size": 5, "input_size": 5, "hidden_size": LARGE, "num_layers": 2, "bidirectional": True,
         "lengths": "ragged",
     },
 }  # fmt: skip
@@ -99,7 +100,9 @@ def everything(training: bool) -> list[Any]:
     found = []
     for backend, cell, dtype in itertools.product(backends.OWN, cells.BUILT_IN, kernels.DTYPES):
         for name, shape in SHAPES.items():
-            case = Case(cell, backend, dtype, **shape)
+            case = Case(
+                cell, backend, dtype, **shape | {"hidden_size": shape["hidden_size"] or kernels.large_size(dtype)}
+            )
             marks = () if is_shared(case, training) else pytest.mark.full
             found.append(pytest.param(case, marks=marks, id=f"{backend}-{cell}-{dtype}-{name}"))
     return found
@@ -209,7 +212,7 @@ FAULTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_check_finds_that(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    case = Case("lstm", stand_in.NAME, "float64", **SHAPES["ragged"])
+    case = Case("lstm", stand_in.NAME, "float64", **SHAPES["ragged"] | {"hidden_size": 33})
     stand_in.install(monkeypatch, stand_in.StandIn())
     assert conformity(case).ok
     stand_in.install(monkeypatch, FAULTS[fault]())
