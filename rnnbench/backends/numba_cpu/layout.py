@@ -53,7 +53,9 @@ class ForwardDims(NamedTuple):
     batch_size: int
     input_size: int
     hidden_size: int
-    output_size: int  # of the hidden units' values, how many are output: fewer with a projection
+    output_size: (
+        int  # of the hidden units' values, how many are output: fewer with a projection, and then some panels have none
+    )
     padded: int  # Hp
     slots: int  # of a state: T + 1 in training, else 2
     steps: int  # of saved values and computed operands: T in training, else 1

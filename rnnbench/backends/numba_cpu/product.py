@@ -73,7 +73,7 @@ def product_of_two_widths(vectors, last):
     """
     most, least = product_over_rows(vectors, once=True), product_over_rows(last, once=True)
     if vectors == last:
-        return _jit(True)(named(lambda is_last, *operands: most(*operands), vectors))
+        return inner_njit_once(named(lambda is_last, *operands: most(*operands), vectors))
 
     def product(is_last, *operands):
         if is_last:
@@ -81,7 +81,7 @@ def product_of_two_widths(vectors, last):
         else:
             most(*operands)
 
-    return _jit(True)(named(product, vectors, last))
+    return inner_njit_once(named(product, vectors, last))
 
 
 @lru_cache(maxsize=64)
