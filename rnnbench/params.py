@@ -142,7 +142,8 @@ def flag(name: str, value: Any) -> bool:
 
 def as_array(name: str, value: Any) -> np.ndarray:
     """`value` as an array; a tensor that records gradients is detached. Raises ValueError, with the name, for anything that is not
-    an array, such as None or rows of different lengths, and for a masked array, whose mask would be ignored.
+    an array, such as None or rows of different lengths, and for a masked array, whose mask would be ignored; TypeError for a tensor
+    of a dtype that NumPy has not.
     """
     if type(value) is np.ndarray:
         return value
@@ -151,6 +152,8 @@ def as_array(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value.detach() if hasattr(value, "detach") else value)
     except (ValueError, TypeError, RuntimeError) as error:
+        if "bfloat16" in str(getattr(value, "dtype", "")):
+            raise TypeError(f"{name} holds {value.dtype}, which NumPy has not; convert it with .float()") from error
         raise ValueError(f"{name} is not an array of numbers: {error}") from error
     if array.dtype.kind == "O" and not array.shape:  # NumPy wraps any other object in an array without dimensions
         raise ValueError(f"{name} is not an array of numbers: {None if value is None else type(value).__name__}")

@@ -166,7 +166,7 @@ class RNN:
         T, B = tape.seq_len, tape.batch_size
         if doutput is not None:
             shape = (B, T, spec.output_size) if self.batch_first else (T, B, spec.output_size)
-            doutput = network.put(self._time_major(self._array("doutput", doutput, shape)))
+            doutput = network.put(self._time_major("doutput", self._array("doutput", doutput, shape)))
         native = network.backward(tape._native, doutput, self._state("dstate", dstate, B, network))
         gradients = native if tape._on_device else {name: network.get(value) for name, value in native.items()}
         gradients["x"] = self._user_layout(gradients["x"])
@@ -180,7 +180,7 @@ class RNN:
             raise ValueError(f"x must be {layout} with I = {self.spec.input_size}, not {shape}")
         if 0 in shape:
             raise ValueError(f"x is {shape}; {layout} needs at least one step and one row")
-        array = self._time_major(array)
+        array = self._time_major("x", array)
         T, B, _ = array.shape
         native_state = self._state("state", state, B, network)
         output, final, tape = network.forward(network.put(array), native_state, _lengths(lengths, T, B), training)
@@ -218,7 +218,7 @@ class RNN:
             raise ValueError(f"{name} must have the shape {shape}, not {array.shape}")
         return array
 
-    def _native(self, array: Any) -> Any:
+    def _native(self, name: str, array: Any) -> Any:
         """The array, C-contiguous and in the RNN's dtype, copied only if necessary. Raises ValueError for numbers out of range."""
         if _on_device(array):
             return array
@@ -230,7 +230,7 @@ class RNN:
         except FloatingPointError as error:
             largest = np.nanmax(np.abs(array[np.isfinite(array)]))
             raise ValueError(
-                f"an array of {array.dtype} holds {largest:g}, beyond what the RNN's {self._dtype} can hold; "
+                f"{name} holds {largest:g}, beyond what the RNN's {self._dtype} can hold; "
                 'use RNN(..., dtype="float64")'
             ) from error
 
@@ -243,11 +243,12 @@ class RNN:
             raise ValueError(f"{name} must be a tuple of {len(states)} array(s) ({', '.join(states)}), not {got}")
         rows = self.spec.num_layers * self.spec.num_directions
         shapes = [(rows, batch_size, width) for width in self.spec.state_sizes]
-        arrays = [self._array(f"{name} {s}", v, w) for s, v, w in zip(states, value, shapes, strict=True)]
-        return tuple(network.put(self._native(a)) for a in arrays)
+        names = [f"{name} {s}" for s in states]
+        arrays = [self._array(n, v, w) for n, v, w in zip(names, value, shapes, strict=True)]
+        return tuple(network.put(self._native(n, a)) for n, a in zip(names, arrays, strict=True))
 
-    def _time_major(self, array: Any) -> Any:
-        return self._native(array.swapaxes(0, 1) if self.batch_first else array)
+    def _time_major(self, name: str, array: Any) -> Any:
+        return self._native(name, array.swapaxes(0, 1) if self.batch_first else array)
 
     def _user_layout(self, array: Any) -> Any:
         return array.swapaxes(0, 1) if self.batch_first else array
@@ -285,10 +286,10 @@ def _lengths(lengths: Any, T: int, B: int) -> np.ndarray | None:
     if lengths is None:
         return None
     array = params.as_array("lengths", lengths)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"lengths holds {array.dtype}, not whole numbers")
     if array.shape != (B,):
         raise ValueError(f"lengths must have the shape ({B},), one for each row, not {array.shape}")
-    if array.size and (array.min() < 0 or array.max() > T):
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths holds {array.dtype}, not whole numbers")
+    if array.min() < 0 or array.max() > T:
         raise ValueError(f"lengths must lie between 0 and seq_len {T}; they span {array.min()} to {array.max()}")
     return np.array(array, np.int64)  # a copy, because the tape keeps it

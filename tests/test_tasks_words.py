@@ -123,7 +123,8 @@ def test_the_dictionary_is_made_of_what_is_learnt_from() -> None:
             {"size": 12, "exact": True},
             "a dictionary of 12 is larger than the corpus, which has 8 .* with the marks, 11",
         ),
-        ({"held_out": 0.001}, "a text of 200 sentences is too short to hold 0% of it out"),
+        ({"held_out": 0.001}, "a text of 200 sentences is too short to hold 0.1% of it out; 501 are enough"),
+        ({"held_out": 0.0}, "held_out must lie between 0 and 1, both excluded, not 0.0"),
     ],
 )
 def test_what_cannot_be_learnt_from(options: dict[str, Any], message: str) -> None:

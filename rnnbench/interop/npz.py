@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import cells
+from .. import backends, cells
 from ..files import replace_file
 from ..rnn import RNN
 from .common import InteropError, network, spec_of
@@ -42,8 +42,9 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
 
     backend: of the RNN. cell: the cell itself if it is user-defined, because the file holds only its name and a hash.
     Raises InteropError for a file that is damaged, pickled, not written by `save_npz` or made with other equations; OSError if
-    there is no file.
+    there is no file; ValueError for an unknown backend, BackendUnavailable if its library is missing.
     """
+    backends.load(backend)  # before the file, which is not to blame for a backend that cannot be had
     arrays = read_arrays(path)
     try:
         about = json.loads(str(arrays.pop(ABOUT)))

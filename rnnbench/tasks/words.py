@@ -39,10 +39,13 @@ class Corpus:
         seed: int = 0,
         dictionary: Dictionary | None = None,
     ) -> None:
+        if not 0 < held_out < 1:
+            raise DataError(f"held_out must lie between 0 and 1, both excluded, not {held_out}")
         count = round(len(sentences) * held_out)
         if count < 1 or count >= len(sentences):
             found = f"{len(sentences)} sentence{'s' * (len(sentences) != 1)}"
-            raise DataError(f"a text of {found} is too short to hold {held_out:.0%} of it out")
+            enough = int(0.5 / min(held_out, 1 - held_out)) + 1
+            raise DataError(f"a text of {found} is too short to hold {held_out:.1%} of it out; {enough} are enough")
         order = np.random.default_rng(seed).permutation(len(sentences))
         learnt, kept = ([sentences[k] for k in part] for part in (order[count:], order[:count]))
         self.dictionary = Dictionary.of(learnt, size) if dictionary is None else dictionary
