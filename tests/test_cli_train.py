@@ -211,7 +211,7 @@ def test_a_cell_of_ones_own_is_found_from_another_folder_and_its_equations_are_k
     )
     (tmp_path / "mine.py").unlink()
     assert main(words("--resume", "../run.npz", "--epochs", "3")) == 2
-    assert "there is no file" in capsys.readouterr().err
+    assert "is not there; name its new place with --cell" in capsys.readouterr().err
 
 
 def test_epochs_are_those_of_the_training_that_is_gone_on_with(

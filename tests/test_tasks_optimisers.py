@@ -75,7 +75,7 @@ def test_a_restored_optimiser_goes_on_to_the_same_bits(make: Any, dtype: str) ->
     for step in range(3):
         first.step(halves, made(step + 1, dtype))
     second = make()
-    second.restore({name: np.array(value) for name, value in first.state().items()})
+    second.restore({name: np.array(value) for name, value in first.state().items()}, halves)
     for step in range(3, 6):
         second.step(halves, made(step + 1, dtype))
     for name in SHAPES:
@@ -105,6 +105,58 @@ def test_threads_divide_a_step_without_changing_it(
         assert (results[0][name] != start[name]).any() or (name == "rows" and not touched)
 
 
+@pytest.mark.parametrize("make", [SGD, lambda: SGD(0.1, 0.9), Adam])
+def test_an_array_of_another_size_is_refused_before_a_kernel_sees_it(make: Any) -> None:
+    optimiser, small = make(), {"weight": np.zeros((2, 3))}
+    for wrong in (np.ones(3), np.ones((3, 2)), np.ones((20, 30)), Rows((20, 3), np.array([19]), np.ones((1, 3)))):
+        with pytest.raises(ValueError, match=r"the parameter weight has the shape \(2, 3\), and its gradient \("):
+            optimiser.step(small, {"weight": wrong})
+    assert not small["weight"].any()
+    if make is SGD:
+        return  # it remembers nothing
+    optimiser.step(small, {"weight": np.ones((2, 3))})
+    large = {"weight": np.zeros((200, 300))}
+    with pytest.raises(ValueError, match=r"shape \(200, 300\), and its .* \(2, 3\); an optimiser belongs to one model"):
+        optimiser.step(large, {"weight": np.ones((200, 300))})
+    with pytest.raises(ValueError, match=r"shape \(200, 300\), and its .* \(2, 3\)"):
+        make().restore(optimiser.state(), large)
+    with pytest.raises(ValueError, match=r"float32, and its .* float64"):
+        make().restore(optimiser.state(), {"weight": np.zeros((2, 3), np.float32)})
+    assert not large["weight"].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": np.asarray(-5)}, "the running means after -5 steps"),
+        ({"square.weight": None}, "are not those of the same parameters"),
+        ({"learning_rate": np.asarray(np.nan)}, "learning_rate must be a finite number above 0, not nan"),
+    ],
+)
+def test_what_adam_cannot_have_remembered_is_refused(change: dict[str, Any], message: str) -> None:
+    optimiser, params = Adam(), {"weight": np.zeros((2, 3))}
+    optimiser.step(params, {"weight": np.ones((2, 3))})
+    state = {name: array for name, array in {**optimiser.state(), **change}.items() if array is not None}
+    with pytest.raises(ValueError, match=message):
+        Adam().restore(state, params)
+
+
+@pytest.mark.parametrize(
+    ("index", "rows", "message"),
+    [
+        ([-1, 1], 2, "rows -1 to 1 of a sparse gradient lie outside"),
+        ([0, 3], 2, "rows 0 to 3 of a sparse gradient lie outside"),
+        ([1, 0], 2, "ascending and unique"),
+        ([1, 1], 2, "ascending and unique"),
+        ([0.0, 1.0], 2, "must be whole numbers"),
+        ([0, 1], 1, r"2 rows of an array of \(3, 4\) cannot have the shape \(1, 4\)"),
+    ],
+)
+def test_rows_that_are_not_an_arrays_are_refused(index: list[float], rows: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Rows((3, 4), np.array(index), np.ones((rows, 4)))
+
+
 def test_large_arrays() -> None:
     big = np.random.default_rng(0).standard_normal((3, 50_000))
     params, right = {"weight": big.copy()}, big - 0.5 * np.cos(big)
@@ -121,7 +173,7 @@ def test_the_rate_halves_when_the_loss_rises_and_only_then() -> None:
         rates.append(optimiser.learning_rate)
     assert rates == [0.8, 0.8, 0.8, 0.4, 0.4, 0.2]
     again = SGD(0.8, halve=True)
-    again.restore(optimiser.state())
+    again.restore(optimiser.state(), {})
     again.end_of_epoch(2.7)
     assert again.learning_rate == 0.1
     plain = SGD(0.8)

@@ -277,6 +277,34 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
         training().restore(tmp_path / "missing.npz")
 
 
+@pytest.mark.parametrize(
+    ("group", "name"), [("optimiser", "mean.output.weight"), ("best", "output.weight"), ("params", "output.weight")]
+)
+def test_arrays_cut_short_are_refused_and_change_nothing(group: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    training(path=path, patience=2).run(1)
+    about, groups = checkpoint.load(path)
+    groups[group][name] = groups[group][name][:2]
+    checkpoint.save(path, about, groups)
+    fresh = training()
+    before = {name: array.copy() for name, array in fresh.model.params.items()}
+    with pytest.raises(CheckpointError, match=r"output.weight .*\(2, "):
+        fresh.restore(path)
+    for name, array in before.items():
+        np.testing.assert_array_equal(fresh.model.params[name], array)
+
+
+@pytest.mark.parametrize("change", [{"epoch": -1}, {"sums": {"epoch": [1]}}, {"rows": 5}, {"step": "x"}])
+def test_progress_that_cannot_be_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    training(path=path).run(1)
+    about, groups = checkpoint.load(path)
+    about["progress"] |= change
+    checkpoint.save(path, about, groups)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this training"):
+        training().restore(path)
+
+
 def test_a_full_disk_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.npz"
     run = training(path=path)

@@ -65,7 +65,7 @@ def _train(arguments: argparse.Namespace) -> int:
         },
     )
     if arguments.resume is not None:
-        if kept["digest"] != about["digest"]:
+        if kept.get("digest") != about["digest"]:
             raise UsageError(
                 f"{arguments.resume} was trained on data other than what is there now; train without --resume"
             )
@@ -189,7 +189,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
     known, given = SETTINGS[arguments.task], vars(arguments)
     chosen = {name: given[name] for name in known if given[name] is not None}
     # a training may be resumed from another folder
-    chosen |= {name: os.path.abspath(chosen[name]) for name in ("text", "mnist", "cell") if _is_path(name, chosen)}
+    chosen |= {name: os.path.abspath(chosen[name]) for name in _PATHS if _is_path(name, chosen)}
     if arguments.resume is None:
         original = arguments.task == "words" and arguments.optimiser == "sgd"
         settings = known | (ORIGINAL_WORDS if original else {}) | chosen
@@ -197,18 +197,42 @@ def _settings(arguments: argparse.Namespace) -> tuple[Settings, dict[str, Any]]:
     about = checkpoint.load(arguments.resume)[0].get("about", {})
     if about.get("task") != arguments.task:
         raise UsageError(f"{arguments.resume} is a checkpoint of {about.get('task')!r}, not of {arguments.task!r}")
-    settings = about["settings"]
+    settings = about.get("settings", {})
+    if settings.keys() != known.keys() | {"exact"}:
+        raise UsageError(
+            f"{arguments.resume} has not the settings that this version of rnnbench knows; train without --resume"
+        )
+    # the files may have moved since; whether they are the same ones, their contents decide
+    moved = {name: chosen[name] for name in _PATHS if _is_path(name, chosen) and _is_path(name, settings)}
+    settings |= moved
     for name, value in chosen.items():
         if settings.get(name) != value:
             flag, before = "--" + name.replace("_", "-"), settings.get(name)
             made = f"without {flag}, not with" if before is None else f"with {flag} {before}, not"
             raise UsageError(f"{arguments.resume} was made {made} {value}; leave out {flag} or --resume")
-    values.cell(settings["cell"])  # raises UsageError if its file is gone
+    for name in _PATHS:
+        path = _file_of(name, settings)
+        if path is not None and not os.path.exists(path):
+            raise UsageError(
+                f"{path}, which {arguments.resume} was trained with, is not there; name its new place with --{name}"
+            )
+    values.cell(settings["cell"])  # raises UsageError if the cell has another name now
     return settings, about
 
 
-def _is_path(name: str, chosen: Settings) -> bool:
-    return name in chosen and (name != "cell" or ".py" in chosen[name])
+_PATHS = ("text", "mnist", "cell")  # settings that may be names of files
+
+
+def _is_path(name: str, settings: Settings) -> bool:
+    return _file_of(name, settings) is not None
+
+
+def _file_of(name: str, settings: Settings) -> str | None:
+    """The file or folder that a setting of _PATHS names, None if it names none."""
+    value = settings.get(name)
+    if name != "cell" or value is None:
+        return value
+    return value.rpartition(":")[0] if ".py" in value else None
 
 
 def _optimiser(settings: Settings) -> Optimiser:

@@ -112,7 +112,8 @@ def _describe(layer: Layer) -> tuple[Cell, int, bool, bool]:
 
 def _activation(layer: str, name: Any) -> str:
     if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise InteropError(f"the activation {name!r} of the layer {layer} is not among {', '.join(ACTIVATIONS)}")
+        what = repr(name) if isinstance(name, str) else "function"  # of the user's, which Keras tells in its bytecode
+        raise InteropError(f"the activation {what} of the layer {layer} is not among {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 

@@ -42,10 +42,14 @@ def new_cell(
     """A cell with TensorFlow's initial values: kernels Glorot uniform, biases 0, but 1 for a GRU's gates.
 
     cell_name: one of `CELLS`. num_units: H. forget_bias: of an LSTM, added when it runs; None for its default, 1. seed: of the
-    kernels. backend: of the RNN. Raises ValueError for another cell, and InteropError for a forget bias that the cell lacks.
+    kernels. backend: of the RNN. Raises ValueError for another cell or sizes below 1, and InteropError for a forget bias that the
+    cell lacks.
     """
     if cell_name not in CELLS:
         raise ValueError(unknown("cell", cell_name, CELLS))
+    for name, size in (("input_size", input_size), ("num_units", num_units)):
+        if size < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {size!r}")
     rng = np.random.default_rng(seed)
 
     def kernel(blocks: int) -> np.ndarray:

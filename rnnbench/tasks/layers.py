@@ -28,11 +28,23 @@ class Rows:
     """A row-sparse gradient, such as that of an embedding, of which a batch touches few words.
 
     shape: of the whole array. index (N,): the non-zero rows, ascending and unique. values (N, ...): their contents.
+    Raises ValueError where these do not fit each other.
     """
 
     shape: tuple[int, ...]
     index: np.ndarray
     values: np.ndarray
+
+    def __post_init__(self) -> None:
+        index = self.index
+        if index.ndim != 1 or index.dtype.kind not in "iu" or (index[1:] <= index[:-1]).any():
+            raise ValueError("the rows of a sparse gradient must be whole numbers, ascending and unique")
+        if index.size and not 0 <= index[0] <= index[-1] < self.shape[0]:
+            raise ValueError(
+                f"rows {index[0]} to {index[-1]} of a sparse gradient lie outside an array of {self.shape}"
+            )
+        if self.values.shape != (len(index), *self.shape[1:]):
+            raise ValueError(f"{len(index)} rows of an array of {self.shape} cannot have the shape {self.values.shape}")
 
     def dense(self) -> np.ndarray:
         """The whole array, zeros included."""
@@ -65,21 +77,37 @@ class Dense:
         }
 
     def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """x (..., inputs) -> (..., outputs), written into `out` if given, which is contiguous, (rows of x, outputs)."""
-        weight, bias = (usable(params[name]) for name in (self.weight, self.bias))
+        """x (..., inputs) -> (..., outputs), written into `out` if given, which is contiguous, (rows of x, outputs).
+
+        Raises ValueError for shapes that do not fit, here and in `backward`.
+        """
+        weight, bias = usable(params[self.weight]), usable(params[self.bias], params[self.weight].dtype)
+        self._require(weight=(weight, (self.outputs, self.inputs)), bias=(bias, (self.outputs,)))
+        self._require(x=(x, (*x.shape[:-1], self.inputs)))
         flat = usable(x, weight.dtype).reshape(-1, self.inputs)
         y = np.empty((len(flat), self.outputs), weight.dtype) if out is None else out
+        self._require(out=(y, (len(flat), self.outputs)))
         products.forward(flat, weight, bias, y)
         return y.reshape(*x.shape[:-1], self.outputs)
 
     def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Params]:
         """Gradients of x and of both parameters. params, x: as in `forward`. dy: (..., outputs), the gradient of y."""
         weight = usable(params[self.weight])
+        self._require(weight=(weight, (self.outputs, self.inputs)), x=(x, (*x.shape[:-1], self.inputs)))
+        self._require(dy=(dy, (*x.shape[:-1], self.outputs)))
         flat, rows = (
             usable(array, weight.dtype).reshape(-1, width) for array, width in ((x, self.inputs), (dy, self.outputs))
         )
         dx, dweight, dbias = products.backward(flat, weight, rows)
         return dx.reshape(x.shape), {self.weight: dweight, self.bias: dbias}
+
+    def _require(self, **shapes: tuple[np.ndarray, tuple[int, ...]]) -> None:
+        """Refuse arrays of other shapes, because the kernels would read and write past their ends."""
+        for name, (array, shape) in shapes.items():
+            if array.shape != shape:
+                raise ValueError(
+                    f"{name} of the layer {self.weight.partition('.')[0]} must be {shape}, not {array.shape}"
+                )
 
 
 class Embedding:
@@ -98,7 +126,14 @@ class Embedding:
         return {self.weight: rng.standard_normal((self.words, self.width)).astype(dtype)}
 
     def forward(self, params: Mapping[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
-        """tokens (...), integers below `words` -> (..., width)."""
+        """tokens (...), integers below `words` -> (..., width). Raises ValueError for others."""
+        tokens = np.asarray(tokens)
+        if tokens.dtype.kind not in "iu":
+            raise ValueError(f"tokens must be whole numbers, not {tokens.dtype}")
+        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.words:
+            raise ValueError(
+                f"tokens must lie between 0 and {self.words - 1}; they span {tokens.min()} to {tokens.max()}"
+            )
         return params[self.weight][tokens]
 
     def backward(self, tokens: np.ndarray, dy: np.ndarray) -> Gradients:

@@ -25,7 +25,9 @@ class Optimiser(Protocol):
     learning_rate: float
 
     def step(self, params: Params, gradients: Gradients) -> None:
-        """Update `params` in place. Raises KeyError for gradients under names that params lacks."""
+        """Update `params` in place. Raises KeyError for gradients under names that params lacks, and ValueError for gradients, or
+        what is remembered of earlier steps, of another shape than the parameter's.
+        """
 
     def end_of_epoch(self, loss: float) -> None:
         """Called with the mean training loss of each epoch, before the next one starts."""
@@ -33,8 +35,10 @@ class Optimiser(Protocol):
     def state(self) -> dict[str, np.ndarray]:
         """Everything that later steps depend on, by name."""
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Restore what `state` of an optimiser of the same kind returned."""
+    def restore(self, state: Mapping[str, np.ndarray], params: Params) -> None:
+        """Restore what `state` of an optimiser of the same kind returned, for these parameters. Raises ValueError or KeyError, and
+        changes nothing, if it does not fit them.
+        """
 
 
 class SGD:
@@ -58,10 +62,12 @@ class SGD:
 
         for name, gradient in gradients.items():
             array = params[name]
+            _require_shape(name, array, "its gradient", gradient)
             rate = array.dtype.type(self.learning_rate)
             if self.momentum:
                 if name not in self._velocity:
                     self._velocity[name] = np.zeros_like(array)
+                _require_shape(name, array, "its velocity", self._velocity[name])
                 momentum = array.dtype.type(self.momentum)
                 _pass(passes.descend_with_momentum, array, dense(gradient), self._velocity[name], rate, momentum)
             elif isinstance(gradient, Rows):
@@ -80,10 +86,11 @@ class SGD:
         numbers = {"learning_rate": np.float64(self.learning_rate), "last_loss": np.float64(self._last_loss)}
         return {**{name: np.asarray(v) for name, v in numbers.items()}, **_prefixed("velocity", self._velocity)}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray], params: Params) -> None:
         """See `Optimiser.restore`."""
-        self.learning_rate, self._last_loss = float(state["learning_rate"]), float(state["last_loss"])
-        self._velocity = _under("velocity", state)
+        velocity, rate = _under("velocity", state, params), _positive("learning_rate", float(state["learning_rate"]))
+        self._last_loss = float(state["last_loss"])
+        self._velocity, self.learning_rate = velocity, rate
 
 
 class Adam:
@@ -117,6 +124,8 @@ class Adam:
             if name not in self._mean:
                 self._mean[name], self._square[name] = np.zeros_like(array), np.zeros_like(array)
             kept, typed = (self._mean[name], self._square[name]), [array.dtype.type(n) for n in numbers]
+            for what, other in zip(("its gradient", "its mean", "its mean square"), (gradient, *kept), strict=True):
+                _require_shape(name, array, what, other)
             if isinstance(gradient, Rows):
                 _adam_rows(array, gradient, *kept, typed)
             else:
@@ -130,10 +139,13 @@ class Adam:
         numbers = {"learning_rate": np.asarray(self.learning_rate), "steps": np.asarray(self._steps)}
         return {**numbers, **_prefixed("mean", self._mean), **_prefixed("square", self._square)}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray], params: Params) -> None:
         """See `Optimiser.restore`."""
-        self.learning_rate, self._steps = float(state["learning_rate"]), int(state["steps"])
-        self._mean, self._square = _under("mean", state), _under("square", state)
+        mean, square, steps = _under("mean", state, params), _under("square", state, params), int(state["steps"])
+        if mean.keys() != square.keys() or steps < 0:
+            raise ValueError(f"the running means after {steps} steps are not those of the same parameters")
+        self.learning_rate = _positive("learning_rate", float(state["learning_rate"]))
+        self._mean, self._square, self._steps = mean, square, steps
 
 
 def _pass(body: Any, p: np.ndarray, g: np.ndarray, *more: Any) -> None:
@@ -187,8 +199,22 @@ def _prefixed(prefix: str, arrays: Params) -> dict[str, np.ndarray]:
     return {f"{prefix}.{name}": array for name, array in arrays.items()}
 
 
-def _under(prefix: str, state: Mapping[str, np.ndarray]) -> Params:
-    return {name.partition(".")[2]: a.copy() for name, a in state.items() if name.startswith(f"{prefix}.")}
+def _under(prefix: str, state: Mapping[str, np.ndarray], params: Params) -> Params:
+    """The reverse, for parameters of the same names, shapes and dtypes."""
+    found = {name.partition(".")[2]: a.copy() for name, a in state.items() if name.startswith(f"{prefix}.")}
+    for name, array in found.items():
+        _require_shape(name, params[name], f"its {prefix}", array)
+        if array.dtype != params[name].dtype:
+            raise ValueError(f"the parameter {name} is {params[name].dtype}, and its {prefix} {array.dtype}")
+    return found
+
+
+def _require_shape(name: str, array: np.ndarray, what: str, other: np.ndarray | Rows) -> None:
+    """Refuse an array that the kernels would read or write past its end."""
+    if other.shape != array.shape:
+        raise ValueError(
+            f"the parameter {name} has the shape {array.shape}, and {what} {other.shape}; an optimiser belongs to one model"
+        )
 
 
 def _positive(name: str, value: float) -> float:

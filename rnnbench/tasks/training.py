@@ -223,23 +223,29 @@ class Training:
         """
         about, groups = checkpoint.load(path)
         try:
-            progress = about["progress"]
+            progress, best = about["progress"], groups.get("best", {})
+            self._check(groups["params"])
+            if best:
+                self._check(best)
+            epoch, step, total_steps = (int(progress[name]) for name in ("epoch", "step", "total_steps"))
+            if min(epoch, step, total_steps) < 0:
+                raise ValueError(f"{epoch} epochs, {step} and {total_steps} steps")
+            self.optimiser.restore(groups["optimiser"], self.model.params)
             self._take(groups["params"])
-            self.optimiser.restore(groups["optimiser"])
-            self._best = groups.get("best", {})
-            self.epoch, self.step = int(progress["epoch"]), int(progress["step"])
-            self.total_steps, self.seconds = int(progress["total_steps"]), float(progress["seconds"])
+            self._best = best
+            self.epoch, self.step, self.total_steps = epoch, step, total_steps
+            self.seconds = float(progress["seconds"])
             self.stopped_early = bool(progress["stopped_early"])
             self._lowest, self._since_lowest = float(progress["lowest"]), int(progress["since_lowest"])
             self._sums = {kind: (Loss(*numbers[:3]), float(numbers[3])) for kind, numbers in progress["sums"].items()}
             self.rows = list(progress["rows"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{path} is not a checkpoint of this training: {error!r}") from error
 
-    def _take(self, arrays: Mapping[str, Any]) -> None:
-        """Copy `arrays` into the model's parameters."""
+    def _check(self, arrays: Mapping[str, Any]) -> None:
+        """Refuse arrays that are not those of the model's parameters."""
         params = self.model.params
         if arrays.keys() != params.keys():
             names = ", ".join(sorted(arrays.keys() ^ params.keys()))
@@ -250,8 +256,11 @@ class Training:
                     f"the checkpoint belongs to another model: {name} is {array.dtype} {array.shape} there, "
                     f"{params[name].dtype} {params[name].shape} here"
                 )
+
+    def _take(self, arrays: Mapping[str, Any]) -> None:
+        """Copy `arrays` into the model's parameters."""
         for name, array in arrays.items():
-            params[name][...] = array
+            self.model.params[name][...] = array
         self.model.changed()
 
 
