@@ -105,6 +105,33 @@ def test_results_are_the_users_own_and_sizes_may_change() -> None:
         np.testing.assert_allclose(state[0], right_state[0], atol=1e-6)
 
 
+def test_arrays_that_stay_bound_are_read_anew() -> None:
+    """A call with the arrays of the one before binds nothing, and still computes with what is in them now."""
+    rnn, numpy = (RNN("lstm", 3, 7, backend=name) for name in ("onnxruntime", "numpy"))
+    rng = np.random.default_rng(0)
+    x, other = rng.random((5, 4, 3), np.float32), rng.random((5, 4, 3), np.float32)
+    state = tuple(rng.random((1, 4, 7), np.float32) for _ in "hc")
+    lengths = np.array([5, 0, 3, 1])
+
+    def agrees(x: np.ndarray, state: Any, lengths: np.ndarray | None) -> None:
+        output, final, _ = rnn.network.forward(x, state, lengths, False)
+        right, right_final = numpy(x, state, lengths)
+        np.testing.assert_allclose(rnn.network.get(output), right, atol=1e-6)
+        for one, two in zip(final, right_final, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-6)
+
+    for given, start, ends in (
+        (x, None, None),
+        (x, None, lengths),
+        (x, state, lengths),
+        (other, state, None),
+        (x, None, None),
+    ):
+        agrees(given, start, ends)
+        x[:], state[0][:], lengths[:] = rng.random(x.shape), rng.random((1, 4, 7)), rng.integers(0, 6, 4)
+        agrees(given, start, ends)
+
+
 def test_threads_are_ours_and_spin_as_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (1, 2):
         monkeypatch.setattr(threads, "_chosen", count)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,15 +97,19 @@ class Gradient(NamedTuple):
 
 @dataclass
 class KerasTape:
-    """What differentiation keeps. pullback: JAX's function. leaves: PyTorch's (weights, x, states). nbytes: see `base.Tape`;
-    0 on PyTorch, which does not report it.
-    """
+    """What differentiation keeps. pullback: JAX's function. leaves: (weights, x, states)."""
 
     output: Any
     final: States
+    leaves: tuple[Any, ...]
     pullback: Any = None
-    leaves: tuple[Any, ...] = field(default=())
-    nbytes: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """See `base.Tape`; 0 on PyTorch, which does not report it."""
+        if self.pullback is None:
+            return 0
+        return jax_peer.kept_bytes(self.pullback, jax.tree.leaves((self.leaves, self.output, self.final)))
 
 
 class KerasNetwork:
@@ -227,8 +231,7 @@ class _OnJax(KerasNetwork):
             if not training:
                 return *jax.block_until_ready(self._infer(self.weights, x, state, lengths)), None
             output, final, pullback = jax.block_until_ready(self._record(self.weights, x, state, lengths))
-        known = jax.tree.leaves((self.weights, x, state, output, final))
-        return output, final, KerasTape(output, final, pullback, nbytes=jax_peer.kept_bytes(pullback, known))
+        return output, final, KerasTape(output, final, (self.weights, x, state), pullback)
 
     def backward(self, tape: KerasTape, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`. Returns when XLA is done."""
@@ -260,7 +263,7 @@ class _OnTorch(KerasNetwork):
             weights = [[w.detach().requires_grad_() for w in row] for row in self.weights]
             x, state = x.detach().requires_grad_(), tuple(s.detach().requires_grad_() for s in state)
             output, final = self.run(weights, x, state, rows)
-        return output, final, KerasTape(output, final, leaves=(weights, x, state))
+        return output, final, KerasTape(output, final, (weights, x, state))
 
     def backward(self, tape: KerasTape, doutput: Any, dstate: States | None) -> dict[str, Any]:
         """See `Network.backward`. The graph is kept, so that the tape can be used again."""

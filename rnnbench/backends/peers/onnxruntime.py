@@ -117,6 +117,7 @@ class OnnxRuntimeNetwork:
         self._binding = session.io_binding()
         self._output = np.empty((0, 0, 0, 0), np.float32)
         self._final: States = ()
+        self._bound: tuple[np.ndarray, ...] = ()  # x and the states that are bound now
 
     def put(self, array: np.ndarray) -> np.ndarray:
         """The array itself: its memory is bound."""
@@ -136,15 +137,16 @@ class OnnxRuntimeNetwork:
         T, B, _ = x.shape
         if self._output.shape[::2] != (T, B):
             self._bind_outputs(T, B)
-        if state is None:
-            state = tuple(np.zeros_like(final) for final in self._final)
-        steps = np.full(B, T, np.int32) if lengths is None else lengths.astype(np.int32)
-        self._bind(self._binding.bind_input, "x", x)
-        self._bind(self._binding.bind_input, "lengths", steps)
-        self._bind_states(self._binding.bind_input, "", state)
+        state = self._zeros if state is None else state
+        if len(self._bound) != 1 + len(state) or any(a is not b for a, b in zip(self._bound, (x, *state), strict=True)):
+            # binding takes Python 5 us an array, so arrays that the previous call had stay bound
+            self._bind(self._binding.bind_input, "x", x)
+            self._bind_states(self._binding.bind_input, "", state)
+            self._bound = (x, *state)
+        self._steps[...] = T if lengths is None else lengths
         self._session.run_with_iobinding(self._binding)
-        if lengths is not None and not steps.all():
-            self._keep_empty_rows(steps == 0, state)
+        if lengths is not None and not lengths.all():
+            self._keep_empty_rows(lengths == 0, state)
         return self._output, self._final, None
 
     def _keep_empty_rows(self, empty: np.ndarray, state: States) -> None:
@@ -157,8 +159,11 @@ class OnnxRuntimeNetwork:
         self._output = np.empty((T, spec.num_directions, B, spec.hidden_size), np.float32)
         shape = (spec.num_layers * spec.num_directions, B, spec.hidden_size)
         self._final = tuple(np.empty(shape, np.float32) for _ in spec.cell.states)
+        self._zeros = tuple(np.zeros(shape, np.float32) for _ in spec.cell.states)
+        self._steps = np.empty(B, np.int32)
         self._bind(self._binding.bind_output, "y", self._output)
         self._bind_states(self._binding.bind_output, "_n", self._final)
+        self._bind(self._binding.bind_input, "lengths", self._steps)
 
     def _bind_states(self, bind: Any, mark: str, arrays: States) -> None:
         """Each layer's part of each state (layers * D, B, H)."""

@@ -173,7 +173,7 @@ class TorchNetwork:
             rows = self.spec.num_layers * self.spec.num_directions
             state = tuple(x.new_zeros((rows, x.shape[1], size)) for size in self.spec.state_sizes)
         if not training:
-            self.module.train(False)
+            self._set_training(False)
             with self._settings(), torch.inference_mode():
                 output, final = self.run(x, state, lengths)
             return output, final, None
@@ -184,9 +184,13 @@ class TorchNetwork:
 
     def record(self, x: torch.Tensor, state: States, lengths: np.ndarray | None) -> tuple[torch.Tensor, States]:
         """Output and final states of the leaves x and state, with an autograd graph. Waits for CUDA."""
-        self.module.train(True)  # cuDNN keeps what its backward pass reads only in this mode
+        self._set_training(True)  # cuDNN keeps what its backward pass reads only in this mode
         with self._settings():
             return self.run(x, state, lengths)
+
+    def _set_training(self, on: bool) -> None:
+        if self.module.training != on:  # setting it takes as long as a small part of a step
+            self.module.train(on)
 
     def run(self, x: torch.Tensor, state: States, lengths: np.ndarray | None) -> tuple[torch.Tensor, States]:
         """Output and final states, with or without a graph, as the caller has decided."""
