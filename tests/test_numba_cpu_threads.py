@@ -278,6 +278,20 @@ def test_openmp_s_limit_of_threads_is_kept() -> None:
     assert kernels.finish(child).split() == ["1", "3", "64"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is Linux's")
+def test_openmp_may_not_start_fewer_threads_on_a_busy_machine() -> None:
+    """With fewer than it was asked for, it would run the first alone, which would wait for the second forever."""
+    code = (
+        "import ctypes, threading; import numpy as np; from rnnbench import RNN; from numba.np.ufunc import omppool\n"
+        "asks = ctypes.CDLL(omppool.__file__).omp_get_dynamic\n"
+        "rnn = RNN('lstm', 4, 33)\n"
+        "def call(): print(asks(), rnn(np.ones((400, 64, 4), np.float32))[0].shape[1], asks())\n"
+        "call(); thread = threading.Thread(target=call); thread.start(); thread.join()\n"
+    )
+    child = kernels.start_python("-c", code, OMP_DYNAMIC="true", NUMBA_THREADING_LAYER="omp")
+    assert kernels.finish(child) == "1 64 0\n1 64 0\n"
+
+
 def in_threads(count: int, work: Any) -> None:
     """Call work(i) from `count` threads that start together; what one of them raises is raised here."""
     start, errors = threading.Barrier(count), []

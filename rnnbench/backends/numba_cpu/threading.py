@@ -6,6 +6,7 @@ times, which was half of a kernel's compile time; `on_threads` is a single call.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
@@ -38,6 +39,7 @@ _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, within a process
 _has_lost_threads = False  # whether the pool's threads are missing, in a forked child
 # Numba's simplest threading layer aborts the process when two threads enter a parallel kernel at once
 _lock = threading.Lock()
+_here = threading.local()  # OpenMP keeps this setting for each thread
 
 
 def most_threads() -> int:
@@ -47,7 +49,21 @@ def most_threads() -> int:
     Only one in a process forked from one whose pool was running: GNU's OpenMP, which Numba uses if there is no TBB, terminates a
     child that asks for its threads.
     """
+    if not getattr(_here, "gets_all_threads", False):
+        _get_all_threads()
     return 1 if _has_lost_threads else int(min(_config.NUMBA_NUM_THREADS, _MOST, NEVER_MORE))
+
+
+def _get_all_threads() -> None:
+    """Have OpenMP start as many threads as the calling one asks for. With OMP_DYNAMIC=true in the environment it starts fewer on a
+    busy machine, and the first would wait for ever for one that was to run after it.
+    """
+    start_pool()
+    if numba.threading_layer() == "omp":
+        from numba.np.ufunc import omppool  # type: ignore[attr-defined]
+
+        ctypes.CDLL(omppool.__file__).omp_set_dynamic(0)  # of the library that the pool itself is linked with
+    _here.gets_all_threads = True
 
 
 def _after_fork() -> None:
