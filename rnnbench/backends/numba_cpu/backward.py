@@ -22,15 +22,15 @@ from .threading import Kernel, going_on, on_threads, part_of, rows_of, to_and_fr
 def _backward(body, dstates, stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier):
     """BPTT through one layer that reads its sequences in one direction.
 
-    body: `_sequence`. dstates: a tuple of arrays (B*H,), the final states' adjoints on entry and the initial states' on return.
-    stage: a `Specialisation`, for which the kernel is compiled. arrays: `KernelArrays`. doutput (T*B*D*H,). lengths (B,) or empty.
+    body: `_sequence`. dstates: a tuple of arrays (B, H), the final states' adjoints on entry and the initial states' on return.
+    stage: a `Specialisation`, for which the kernel is compiled. arrays: `KernelArrays`. doutput (T, B, D*H). lengths (B,) or empty.
     d: `BackwardDims`. panels, back_panels: their numbers. threads, by_rows, barrier: as in the forward kernel.
     """
     barrier[:2] = 0
     work, plane = arrays.work, d.batch_size * d.padded
     clear(work, d.dstate_at, d.work_size - d.dstate_at)
     take_states(work, d.dstate_at, 2 * plane, d.batch_size, d.padded, dstates)
-    arguments = (stage, arrays, doutput, lengths, d, panels, back_panels, threads, by_rows, barrier)
+    arguments = (stage, arrays, doutput.reshape(-1), lengths, d, panels, back_panels, threads, by_rows, barrier)
     on_threads(body, arguments, threads)
     give_states(dstates, work, d.dstate_at + (d.seq_len & 1) * plane, 2 * plane, d.batch_size, d.padded)
 

@@ -23,10 +23,10 @@ from .threading import Kernel, going_on, on_threads, part_of, rows_of, to_and_fr
 def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier):
     """Run one layer, reading its sequences in one direction.
 
-    body: `_sequence`. states: a tuple of arrays (B*H,), the initial states on entry and the final ones on return. stage: a
-    `Specialisation`, for which the kernel is compiled. x (T*B*I,). arrays: `KernelArrays`. output (T*B*D*H,), written. lengths (B,)
-    or empty. d: `ForwardDims`. panels: their number. threads: their number. by_rows: whether threads divide the rows, or else the
-    panels. barrier (8,): its contents do not matter.
+    body: `_sequence`. states: a tuple of arrays (B, H), the initial states on entry and the final ones on return. stage: a
+    `Specialisation`, for which the kernel is compiled. x (T, B, I). arrays: `KernelArrays`. output (T, B, D*H), written. lengths
+    (B,) or empty. d: `ForwardDims`. panels: their number. threads: their number. by_rows: whether threads divide the rows, or
+    else the panels. barrier (8,): its contents do not matter.
     """
     barrier[:2] = 0
     first, last = 0, d.seq_len & 1
@@ -34,7 +34,9 @@ def _forward(body, states, stage, x, arrays, output, lengths, d, panels, threads
         first, last = (d.seq_len, 0) if d.reverse else (0, d.seq_len)
     plane = d.batch_size * d.padded
     take_states(arrays.tape, first * plane, d.slots * plane, d.batch_size, d.padded, states)
-    on_threads(body, (stage, x, arrays, output, lengths, d, panels, threads, by_rows, barrier), threads)
+    # made one-dimensional here, where it costs nothing
+    flat_x, flat_output = x.reshape(-1), output.reshape(-1)
+    on_threads(body, (stage, flat_x, arrays, flat_output, lengths, d, panels, threads, by_rows, barrier), threads)
     give_states(states, arrays.tape, last * plane, d.slots * plane, d.batch_size, d.padded)
 
 

@@ -51,10 +51,10 @@ def clear(out, out_at, count):
 
 @inner_njit
 def take_states(out, at, step, rows, padded, states):
-    """Copy states (rows * width,) into rows of `padded` elements, padded with zeros; state s starts at at + s * step."""
+    """Copy states (rows, width) into rows of `padded` elements, padded with zeros; state s starts at at + s * step."""
     for s in range(len(states)):
-        state = states[s]
-        here, width = at + s * step, len(state) // rows
+        state, width = states[s].reshape(-1), states[s].shape[1]
+        here = at + s * step
         clear(out, here, rows * padded)
         for r in range(rows):
             copy(out, here + r * padded, state, r * width, width)
@@ -64,7 +64,6 @@ def take_states(out, at, step, rows, padded, states):
 def give_states(states, source, at, step, rows, padded):
     """The reverse of `take_states`."""
     for s in range(len(states)):
-        state = states[s]
-        width = len(state) // rows
+        state, width = states[s].reshape(-1), states[s].shape[1]
         for r in range(rows):
             copy(state, r * width, source, at + s * step + r * padded, width)

@@ -136,7 +136,8 @@ class Kernel(NamedTuple):
 
     They are compiled separately: linked together, the second would be optimised and turned into machine code twice.
 
-    function: takes a Body, `own` arguments of its own, and the body's arguments. body: takes those and a thread's index.
+    function: takes a Body, `own` arguments of its own, and the body's arguments. body: takes those, sequences (T, B, width) made
+    one-dimensional, and a thread's index.
     """
 
     function: Any
@@ -146,8 +147,12 @@ class Kernel(NamedTuple):
     def compiled(self, *arguments: Any) -> tuple[Callable[..., None], Body]:
         """The function compiled for arguments of these types, which no longer checks them; and the body, its first argument."""
         kinds = tuple(map(numba.typeof, arguments))
-        body = body_of(self.body, kinds[self.own :])
+        body = body_of(self.body, tuple(map(_flat, kinds[self.own :])))
         return self.function.compile((numba.typeof(body), *kinds)), body
+
+
+def _flat(kind: types.Type) -> types.Type:
+    return kind.copy(ndim=1) if isinstance(kind, types.Array) and kind.ndim == 3 else kind
 
 
 @intrinsic
