@@ -5,7 +5,6 @@ A program, too: `python test_numba_cuda_memory.py` runs what is named `check_...
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
@@ -29,7 +28,6 @@ def some(context: Any, **options: Any) -> Any:
     """Blocks on a device with nothing in it, and how often memory was taken and the device waited for counted anew."""
     from rnnbench.backends.numba_cuda.memory import Blocks
 
-    gc.collect()  # a network that was on a stream is part of a cycle
     context.taken = context.waited = 0
     context.room = 1 << 36
     return Blocks(**options)
@@ -72,6 +70,43 @@ def check_a_call_on_a_stream_waits_for_nothing_but_the_first(context: Any) -> No
     assert counts[0] == counts[1] == counts[2], counts
     rnn(x)
     assert context.waited > counts[2][1], "without a stream it is not waited for"
+
+
+def check_a_dropped_network_leaves_nothing(context: Any) -> None:
+    """Not even until cyclic garbage is collected: what is large lies on the device, so Python would not see that it is time to."""
+    from numba import cuda
+    from pretend_device import MEMORY
+
+    from rnnbench import RNN
+
+    before = set(MEMORY)
+    x = cuda.to_device(np.ones((4, 2, 3), np.float32))
+    rnn = RNN("lstm", 3, 5, backend="numba-cuda")
+    tape = rnn.forward(x, stream=64)[2]
+    rnn.backward(tape, None, stream=65)
+    rnn(x)
+    assert len(MEMORY) > len(before) + 1
+    del rnn, tape, x
+    assert set(MEMORY) == before
+
+
+def check_other_parameters_take_no_workspace(context: Any) -> None:
+    from numba import cuda
+    from pretend_device import MEMORY
+
+    from rnnbench import RNN
+
+    rnn = RNN("lstm", 3, 5, backend="numba-cuda")
+    x, doutput = cuda.to_device(np.ones((4, 2, 3), np.float32)), cuda.to_device(np.ones((4, 2, 5), np.float32))
+    for stream in (None, 64):
+        kept = []
+        for _ in range(4):
+            rnn.backward(rnn.forward(x, stream=stream)[2], doutput)
+            kept.append((sum(buffer.nbytes for buffer, _ in MEMORY.values()), context.taken))
+            rnn.load(rnn.params)
+        assert kept[1][0] == kept[2][0] == kept[3][0], kept
+        weights = 6  # the bias, the vectors, and the matrices of the input and of the states, forward and backward
+        assert kept[3][1] - kept[2][1] == weights, "a load took more than weights"
 
 
 def check_what_is_held_is_not_handed_out(context: Any) -> None:

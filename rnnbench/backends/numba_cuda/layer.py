@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -48,16 +49,25 @@ class DeviceLayer:
     def __init__(self, queue: Queue, spec: Spec, weights: LayerWeights, reverse: bool, row: int, forced: str) -> None:
         self.spec, self.reverse, self.row, self.forced = spec, reverse, row, forced
         self._program, self._training = program(spec.step, False), program(spec.step, True)
+        self._number = queue.upload_for_all(np.array([spec.numbers[n] for n in spec.cell.numbers], spec.dtype))
+        self._plans: dict[int, Plan] = {}
+        self._take(queue, weights)
+
+    def with_weights(self, queue: Queue, weights: LayerWeights) -> DeviceLayer:
+        """The same layer with other weights. This one and its tapes stay as they are."""
+        other = copy.copy(self)
+        other._take(queue, weights)
+        return other
+
+    def _take(self, queue: Queue, weights: LayerWeights) -> None:
         self._recurrent = pack(weights.recurrent, queue.stored)
         P, H, I = weights.input.shape
         self._blocks, self._input_size = P, I
         self._bias = queue.upload_for_all(weights.bias.reshape(P * H))
         self._vector = queue.upload_for_all(weights.vector.reshape(weights.vector.size))
-        self._number = queue.upload_for_all(np.array([spec.numbers[n] for n in spec.cell.numbers], spec.dtype))
         self._input_t = queue.upload_for_all(weights.input.reshape(P * H, I).T)
         self._input = queue.upload_for_all(weights.input.reshape(P * H, I))
         self._packed: dict[tuple[str, bool], Any] = {}
-        self._plans: dict[int, Plan] = {}
 
     def plan(self, queue: Queue, batch_size: int) -> Plan:
         """How the layer runs with `batch_size` rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,13 +43,23 @@ class DeviceNetwork:
         kernel: str = "",
     ) -> None:  # fmt: skip
         self.spec, self._queue = spec, Queue(device.current(), spec.dtype, fast, stored, tensor_cores)
+        # shared with `on_stream` and `with_params`: what works on a stream uses its one queue, and calls enqueue one after another
         self._lock = threading.Lock()
-        self._on_streams: dict[int, DeviceNetwork] = {}
-        arrangement = Arrangement(program(spec.step, False), spec)
+        self._queues: dict[int, Queue] = {}
+        self._arrangement = arrangement = Arrangement(program(spec.step, False), spec)
         self.layers: list[list[DeviceLayer]] = [[] for _ in range(spec.num_layers)]
         for layer, d, suffix in spec.suffixes():
             weights, row = arrangement.weights(params, suffix), layer * spec.num_directions + d
             self.layers[layer].append(DeviceLayer(self._queue, spec, weights, spec.reads_backwards(d), row, kernel))
+
+    def with_params(self, params: Mapping[str, np.ndarray]) -> DeviceNetwork:
+        """See `base.Network`: queues keep their buffers and blocks, so that loads in a loop of training calls take none anew."""
+        other = copy.copy(self)
+        other.layers = [[] for _ in self.layers]
+        for layer, d, suffix in self.spec.suffixes():
+            weights = self._arrangement.weights(params, suffix)
+            other.layers[layer].append(self.layers[layer][d].with_weights(self._queue, weights))
+        return other
 
     def put(self, array: Any) -> Any:
         """A copy of a host array on the device. A device array is not copied, only wrapped.
@@ -80,12 +91,12 @@ class DeviceNetwork:
         another stream reads the result, wait for that stream first.
         """
         name, own = device.stream_of(stream)
-        if name not in self._on_streams:
-            other = DeviceNetwork.__new__(DeviceNetwork)
-            other.__dict__.update(self.__dict__)
-            other._queue = self._queue.on(own)
-            self._on_streams[name] = other
-        return self._on_streams[name]
+        if name not in self._queues:
+            self._queues.setdefault(name, self._queue.on(own))
+        # made anew in each call: networks that knew each other would be a cycle, and keep the device's memory until it is collected
+        other = copy.copy(self)
+        other._queue = self._queues[name]
+        return other
 
     @property
     def workspace_bytes(self) -> int:
