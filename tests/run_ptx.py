@@ -30,7 +30,7 @@ from rnnbench.backends.numba_cuda.sequence import nothing
 from rnnbench.bench.cases import Case
 from rnnbench.bench.verify import verify
 
-FEW = 6  # multiprocessors: so few that units and rows of tiny layers share blocks
+FEW = 4  # multiprocessors: so few that units and rows of tiny layers share blocks
 MEMORY = DeviceMemory(1 << 26)
 READ: dict[str, Kernel] = {}
 POINTERS: dict[int, Any] = {}  # Numba keeps weak references to them, a context strong ones

@@ -26,7 +26,7 @@ from rnnbench.params import Spec  # noqa: E402
 
 PROGRAM = Path(__file__).resolve().with_name("run_ptx.py")
 # more rows than pass through a product at once, one of them without a step, and units that no block has whole
-RAGGED = {"direction": "train", "seq_len": 3, "batch_size": 11, "input_size": 3, "hidden_size": 13, "lengths": "ragged"}
+RAGGED = {"direction": "train", "seq_len": 3, "batch_size": 17, "input_size": 3, "hidden_size": 13, "lengths": "ragged"}
 LAYER: dict[str, Any] = {"cell": "lstm", "backend": "numba-cuda", "kernel": "grid", **RAGGED}
 
 
@@ -98,6 +98,7 @@ def test_layers_directions_projection_and_users_cells(folder: Path, kernel: str)
         ("gru_reset_before", 512, 4, "grid"),
         ("rnn_tanh", 1024, 64, "grid"),
         ("lstm", 128, 15, "cluster"),
+        ("gru", 128, 128, "cluster"),  # 5 rows at once in clusters of 4
         ("lstm", 256, 40, "cluster"),
         ("gru_reset_before", 256, 15, "cluster"),
         ("rnn_tanh", 512, 15, "cluster"),

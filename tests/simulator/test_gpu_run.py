@@ -279,8 +279,8 @@ def test_kernels_are_compiled_ahead_once_each(monkeypatch: pytest.MonkeyPatch) -
     compiled = [kernels(case) for group in asked for case in group if case.backend != "numba-cuda-tf32"]
     needed = {kernels(case.on(name)) for case in gpu.grid() for name in ("numba-cuda", *STORED)}
     assert set(compiled) == needed and len(compiled) == len(needed)
-    # LSTM, H = 128: 4 rows divided over 15 clusters are one a cluster, 16 are two, and 64 are five
-    assert {tile.rows for *what, tile, _ in needed if what[:3] == ["numba-cuda", "lstm", 128] and tile} == {1, 2, 8}
+    # LSTM, H = 128: up to 16 rows are one a cluster, and 64 and 128 are five
+    assert {tile.rows for *what, tile, _ in needed if what[:3] == ["numba-cuda", "lstm", 128] and tile} == {1, 5}
     assert {case.direction for case in asked[0]} == {"forward", "train"} and asked[0][0].seq_len == gpu.SEQ_LENS[0]
     tf32 = [case for group in asked for case in group if case.backend == "numba-cuda-tf32"]
     assert {(case.seq_len, case.batch_size) for case in tf32} == set(itertools.product(gpu.SEQ_LENS, gpu.BATCH_SIZES))

@@ -7,8 +7,8 @@ import pytest
 from numba import cuda
 
 from rnnbench.backends.numba_cuda import device
-from rnnbench.backends.numba_cuda.plan import slices
 from rnnbench.backends.numba_cuda.product import ADD, FROM_ZERO
+from rnnbench.backends.numba_cuda.product_tiles import slices
 from rnnbench.backends.numba_cuda.queue import Queue
 
 

@@ -17,7 +17,8 @@ from numba import cuda, types
 from numba.cuda.extending import intrinsic
 
 from .maths import SIMULATED, index
-from .plan import ITEMSIZE, WARP, ProductTile
+from .plan import ITEMSIZE
+from .product_tiles import WARP, ProductTile
 from .sequence import in_parts
 from .shared import LOADED_BYTES
 

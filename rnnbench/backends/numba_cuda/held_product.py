@@ -65,7 +65,7 @@ def multiply(
     """Device function (b, now, first_row, end_row, held, staged, coming, total): adds to total[g * R + r] the thread's slice of
     sum g of row first_row + r. What each chunk is to fetch before and after it is staged comes from `fetches`, see fetching.py.
     """
-    R, U, S, across = tile.rows, tile.units, tile.cuts, tile.across
+    R, U, S, across, stride = tile.rows, tile.units, tile.cuts, tile.across, tile.stride
     outs, depth, size = tile.sums(product.outs), product.depth, tile.chunk(product.depth)
     each_chunk, threads, take, turns = size // S, tile.threads, weight.take, tile.turns(depth)
     even = turns * threads == size
@@ -79,7 +79,7 @@ def multiply(
             k = i if across else i * threads + cuda.threadIdx.y * U + cuda.threadIdx.x
             if even or k < size:
                 for r in range(R):
-                    staged[index(k * R + r)] = coming[i * R + r]
+                    staged[index(k * stride + r)] = coming[i * R + r]
 
     def chunk(first: int, end: int) -> Any:
         skipped = first * apart
@@ -95,7 +95,7 @@ def multiply(
                     for g in range(outs):
                         factor = take(held, at + j * outs + g)
                         for r in range(R):
-                            total[g * R + r] += factor * staged[index((j * apart - skipped + mine) * R + r)]
+                            total[g * R + r] += factor * staged[index((j * apart - skipped + mine) * stride + r)]
 
             return accumulate
 

@@ -83,7 +83,7 @@ def persistent(
     U = tile.units
     held_size, word, in_pairs = max(1, -(-at // weight.per_word)), weight.word, weight.per_word == 2
     across, size = tile.across, tile.turns if tile.across else tile.chunk
-    staged_size = tile.rows * max([size(product.depth) for product in products], default=1)
+    staged_size = tile.stride * max([size(product.depth) for product in products], default=1)
     staged_array = aligned((staged_size,), real, lambda: cuda.shared.array(staged_size, real))
     partial_size = tile.cuts * tile.rows * U * max([product.outs for product in products], default=1)
     partial_array = aligned((partial_size,), real, lambda: cuda.shared.array(partial_size, real))

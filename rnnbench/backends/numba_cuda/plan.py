@@ -13,6 +13,8 @@ matrix rate) and times all four kernels.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...cells import Program, program
@@ -25,11 +27,14 @@ KERNELS = ("block", "cluster", "grid", "step")
 HELD_BYTES = 256
 # Static shared memory per block: every GPU has this much, and no attribute of the kernel has to be set to use it.
 SHARED_BYTES = 48 * 1024
-WARP = 32  # threads
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 FEWEST_UNITS = (
     4  # per block where several share them: 16 bytes of a row of weights or states, the least that is read at once
 )
+LOADED_BYTES = 16  # from shared memory by one instruction, from an address that is a multiple of this
+# Multiply-adds that a multiprocessor could do during whatever else a group of rows costs: an LSTM with H = 512 issues some 250
+# other instructions per group in each of 8 warps, and meets four times.
+PASS = 64_000
 MOST_BLOCKS_ACROSS = 65_535  # CUDA's limit for the second dimension of a launch
 GRID_ROWS = 128  # per block: beyond that the tiles of `step` reuse weights better than groups of a few rows do
 
@@ -53,15 +58,15 @@ class Device:
     simulated: bool = False
 
     def clusters(self, blocks: int) -> int:
-        """How many clusters of so many `blocks` run at once: one fewer than fill the device. A cluster lies within one part of it,
-        and parts differ in size; of an H100's 132 multiprocessors clusters of 8 reach 120.
+        """How many clusters of so many `blocks` run at once. A cluster lies within a part of the device, and parts differ in size;
+        of an H100's 132 multiprocessors the largest clusters, of 8, reach 120, one fewer than would fill it. Where one of these
+        runs, as many smaller ones run as it has room for.
         """
-        return max(1, self.multiprocessors // blocks - 1)
+        return max(1, (self.multiprocessors // self.cluster - 1) * (self.cluster // blocks))
 
 
 MOST_IN_CLUSTER = 8  # blocks that every device with clusters grants; more would have to be allowed, kernel by kernel
 H200 = Device("NVIDIA H200", 132, cluster=MOST_IN_CLUSTER)
-_LEAST_DEPTH = 256  # terms per slice of a sum: computing them must take longer than adding up the slices
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,12 @@ class Tile:
         """How many items of a group a thread owns at most."""
         return -(-self.rows // self.slices)
 
+    @property
+    def stride(self) -> int:
+        """Elements from one element's rows to the next one's in shared memory: as loads of 16 bytes want it, which are fewest."""
+        at_once = LOADED_BYTES // self.itemsize
+        return self.rows if self.across or at_once % self.rows == 0 else at_once * -(-self.rows // at_once)
+
     def each(self, depth: int) -> int:
         """How many of the `depth` terms of a sum a thread computes."""
         return -(-depth // self.cuts)
@@ -111,37 +122,17 @@ class Tile:
 
     def chunk(self, depth: int) -> int:
         """How many elements of an operand's row are staged at once: `depth` in even parts."""
-        most = max(1, self.staged_bytes // (self.rows * self.cuts * self.itemsize))
+        most = max(1, self.staged_bytes // (self.stride * self.cuts * self.itemsize))
         chunks = -(-self.each(depth) // most)
         return self.cuts * -(-self.each(depth) // chunks)
+
+    def passes(self, rows: int) -> int:
+        """In how many groups so many rows pass through a product."""
+        return -(-rows // self.rows)
 
     def turns(self, depth: int) -> int:
         """In how many turns a block's threads fetch a chunk, where a thread fetches one element of each row per turn."""
         return -(-self.chunk(depth) // self.threads)
-
-
-@dataclass(frozen=True)
-class ProductTile:
-    """A block's tile of a matrix product: rows x columns of the result, which it computes `depth` terms at a time.
-
-    each: the rows x columns that one thread computes. by_warps: tensor cores are used, and `each` is what one warp computes.
-    """
-
-    rows: int
-    columns: int
-    depth: int
-    each: tuple[int, int]
-    by_warps: bool = False
-
-    @property
-    def threads(self) -> int:
-        """Threads per block."""
-        return self.rows // self.each[0] * (self.columns // self.each[1]) * (WARP if self.by_warps else 1)
-
-    @property
-    def sums(self) -> int:
-        """Sums per thread."""
-        return self.rows * self.columns // self.threads
 
 
 @dataclass(frozen=True)
@@ -187,46 +178,6 @@ def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str =
             against.append(f"not {name}: {error}")
     reasons = "; ".join(against) if len(names) > 1 else against[0].removeprefix(f"not {names[0]}: ")
     raise Unsuitable(f"the kernel {forced!r} cannot run {_what(spec, batch_size, stored)}: {reasons}")
-
-
-# Large, usual, and for few rows. In float64 the large one would need more registers than there are.
-_TILES = (
-    ProductTile(128, 128, 8, (8, 8)), ProductTile(64, 64, 16, (4, 4)), ProductTile(16, 64, 16, (4, 4)),
-)  # fmt: skip
-_TENSOR_TILES = (
-    ProductTile(128, 128, 16, (64, 32), True), ProductTile(64, 64, 16, (32, 32), True),
-    ProductTile(16, 64, 16, (16, 16), True),
-)  # fmt: skip
-_TINY_TILES = ProductTile(4, 4, 4, (2, 2)), ProductTile(16, 8, 8, (16, 8), True)  # for the simulator
-_FEW_ROWS = 16
-
-
-def product_tile(
-    rows: int, columns: int, depth: int, sliced: bool, dtype: str, tensor_cores: bool, device: Device
-) -> ProductTile:
-    """The tile for a product: the large one if that gives all multiprocessors work, otherwise by the number of rows.
-
-    rows, columns: of the result. depth: terms of each sum. sliced: whether sums may be divided, see `slices`. tensor_cores: whether
-    tensor cores compute the product. device: what it is planned for.
-    """
-    if device.simulated:
-        return _TINY_TILES[tensor_cores]
-    large, usual, flat = _TENSOR_TILES if tensor_cores else _TILES
-    tiles = -(-rows // large.rows) * -(-columns // large.columns)
-    enough = tiles * (max(1, depth // _LEAST_DEPTH) if sliced else 1) >= device.multiprocessors
-    if enough and ITEMSIZE[dtype] == 4:
-        return large
-    return usual if rows > _FEW_ROWS else flat
-
-
-def slices(blocks: int, depth: int, device: Device) -> int:
-    """Into how many slices to divide sums of `depth` terms whose result takes `blocks` blocks, so that the device is busy.
-
-    As many as give each multiprocessor two blocks: with one more slice a few blocks would run in a round of their own. Gradients
-    of parameters need this: they are small results of long sums, over all steps of all rows. Those of an LSTM with H = 128 are 16
-    tiles.
-    """
-    return max(1, min(depth // (3 if device.simulated else _LEAST_DEPTH), 2 * device.multiprocessors // blocks))
 
 
 def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> str:
@@ -280,40 +231,83 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored
 def _cluster(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     if not device.cluster:
         raise Unsuitable(f"{device.name} has no clusters of blocks, which compute capability 9.0 brought")
-    return _divided("cluster", device.cluster, program, spec, batch_size, device, stored, against)
+    return _divided(
+        "cluster",
+        [size for size in (8, 4, 2) if size <= device.cluster],
+        program,
+        spec,
+        batch_size,
+        device,
+        stored,
+        against,
+    )
 
 
 def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
-    return _divided("grid", device.multiprocessors, program, spec, batch_size, device, stored, against)
+    return _divided("grid", range(device.multiprocessors, 1, -1), program, spec, batch_size, device, stored, against)
 
 
 def _divided(
-    kernel: str, most_blocks: int, program: Program, spec: Spec, batch_size: int, device: Device, stored: str,
+    kernel: str, counts: Sequence[int], program: Program, spec: Spec, batch_size: int, device: Device, stored: str,
     against: list[str],
 ) -> Plan:  # fmt: skip
-    """The plan of a kernel that divides units over so many blocks, and rows over as many of these groups as the device holds."""
+    """The plan of a kernel that divides units over blocks, and rows over as many groups of blocks as the device holds: of the
+    numbers of blocks the one with the least work for each, of equals the one where the fewest blocks meet; but none that is not
+    `across` where another is, since its work takes longer. counts: the numbers to try, as upper limits. The first, which is the
+    largest, decides whether the kernel suits.
+    """
     if not program.operands:
         raise Unsuitable("the cell has no recurrent product, so there is nothing to share")
     H = spec.hidden_size
-    units = max(min(FEWEST_UNITS, H), -(-H // most_blocks))
-    blocks = -(-H // units)
-    groups = device.clusters(blocks) if kernel == "cluster" else device.multiprocessors // blocks
-    rows = -(-batch_size // min(batch_size, groups))
-    if rows > GRID_ROWS:
-        raise Unsuitable(f"{rows} rows a block are more than {GRID_ROWS}, beyond which tiles reuse the weights better")
+    found: dict[tuple[bool, int, int], Plan] = {}
+    for units in dict.fromkeys(max(min(FEWEST_UNITS, H), -(-H // count)) for count in counts):
+        blocks = -(-H // units)
+        groups = device.clusters(blocks) if kernel == "cluster" else device.multiprocessors // blocks
+        rows = -(-batch_size // min(batch_size, groups))
+        if rows > GRID_ROWS and not found:
+            raise Unsuitable(
+                f"{rows} rows a block are more than {GRID_ROWS}, beyond which tiles reuse the weights better"
+            )
+        try:
+            tiles, held, shared = _smallest(spec, device, stored, rows, units, kernel)
+        except Unsuitable:
+            if not found:
+                raise
+            break  # with more units a thread would hold more weights still
+        who = f"{blocks} blocks" if kernel == "grid" else f"the {blocks} blocks of a cluster"
+        why = f"{who} keep their units' recurrent weights in registers, {held} a thread, for the whole sequence"
+        divided = blocks, -(-batch_size // rows)
+        meeting = blocks if kernel == "cluster" else blocks * divided[1]
+        found.setdefault(
+            (not tiles[1].across, _work(spec, tiles, rows), meeting),
+            Plan(kernel, "; ".join([why, *against]), *tiles, divided, rows, held, shared),
+        )
+    return found[min(found)]
+
+
+def _smallest(
+    spec: Spec, device: Device, stored: str, rows: int, units: int, kernel: str
+) -> tuple[tuple[Tile, Tile], int, int]:
+    """`_tiles` with the fewest threads that hold the weights."""
+    reason = Unsuitable(f"{units} units a block are too many")
     for threads in device.threads:
         if threads >= units:
             try:
-                tiles, held, shared = _tiles(spec, device, stored, rows, units, min(threads // units, H), kernel)
+                return _tiles(spec, device, stored, rows, units, min(threads // units, spec.hidden_size), kernel)
             except Unsuitable as error:
                 reason = error
-                continue
-            who = f"{blocks} blocks" if kernel == "grid" else f"the {blocks} blocks of a cluster"
-            why = f"{who} keep their units' recurrent weights in registers, {held} a thread, for the whole sequence"
-            return Plan(
-                kernel, "; ".join([why, *against]), *tiles, (blocks, -(-batch_size // rows)), rows, held, shared
-            )
-    raise Unsuitable(str(reason) if units <= device.threads[-1] else f"{units} units a block are too many")
+    raise reason
+
+
+def _work(spec: Spec, tiles: tuple[Tile, Tile], rows: int) -> int:
+    """The time of a block for a step forward and one backward, in multiply-adds: those of its rows, filled up to whole groups, and
+    what each group costs beside them.
+    """
+    return sum(
+        tile.passes(rows) * (tile.rows * tile.units * outs * depth + PASS)
+        for tile, products in zip(tiles, _products(spec), strict=True)
+        for outs, depth in products
+    )
 
 
 def _step(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
@@ -324,27 +318,31 @@ _MAKE = {"block": _block, "cluster": _cluster, "grid": _grid, "step": _step}
 
 
 def _tiles(
-    spec: Spec, device: Device, stored: str, batch_size: int, units: int, slices: int, meets: str
+    spec: Spec, device: Device, stored: str, rows: int, units: int, slices: int, meets: str
 ) -> tuple[tuple[Tile, Tile], int, int]:
     """The tiles forward and backward, and the larger of both ways' weights per thread and bytes of shared memory."""
-    rows = next(r for r in (1, 2, 4, 8) if r >= min(batch_size, device.most_rows))
-    tile = Tile(rows, units, slices, ITEMSIZE[spec.dtype], device.staged_bytes, meets)
-    part = program(spec.step, True)
-    forward, backward = (
-        [(p.outs, p.depth) for s in segments(part, way, spec.hidden_size) for p in s.products] for way in (False, True)
-    )
-    fits = _fitting(tile, forward, stored)
+    tile = Tile(device.most_rows, units, slices, ITEMSIZE[spec.dtype], device.staged_bytes, meets)
+    forward, backward = _products(spec)
+    fits = _fitting(tile, rows, forward, stored)
     try:
         if meets != "grid":
             raise Unsuitable("all units of a block are too many for a thread")
-        back = _fitting(replace(tile, across=True), backward, stored)
+        back = _fitting(replace(tile, across=True), rows, backward, stored)
     except Unsuitable:
-        back = _fitting(tile, backward, stored)
+        back = _fitting(tile, rows, backward, stored)
     return (fits[0], back[0]), max(fits[1], back[1]), max(fits[2], back[2])
 
 
-def _fitting(tile: Tile, products: list[tuple[int, int]], stored: str) -> tuple[Tile, int, int]:
-    """The tile with its groups of rows halved until they fit, the weights per thread, and the bytes of shared memory.
+def _products(spec: Spec) -> list[list[tuple[int, int]]]:
+    """(sums per unit, terms of each) of the products of a step, forward and backward."""
+    part = program(spec.step, True)
+    return [
+        [(p.outs, p.depth) for s in segments(part, way, spec.hidden_size) for p in s.products] for way in (False, True)
+    ]
+
+
+def _fitting(tile: Tile, rows: int, products: list[tuple[int, int]], stored: str) -> tuple[Tile, int, int]:
+    """The tile with so many `rows` in the fewest groups that fit, as even as possible; weights per thread; bytes of shared memory.
 
     Raises Unsuitable where they do not fit at all.
     """
@@ -353,13 +351,14 @@ def _fitting(tile: Tile, products: list[tuple[int, int]], stored: str) -> tuple[
         raise Unsuitable(
             f"each of {tile.threads} threads would hold {held} weights; {HELD_BYTES // ITEMSIZE[stored]} in {stored} fit"
         )
-    while True:
+    for passes in itertools.count(tile.passes(rows)):
+        tile = replace(tile, rows=-(-rows // passes))
         shared = _shared(tile, products) + (4 if ITEMSIZE[stored] == 2 else 0)  # the shift of `weights.Reading`
         if shared <= SHARED_BYTES:
-            return tile, held, shared
+            break
         if tile.rows == 1:
             raise Unsuitable(f"a block would need {shared:,} bytes of shared memory; {SHARED_BYTES:,} are there")
-        tile = replace(tile, rows=tile.rows // 2)
+    return tile, held, shared
 
 
 def held_bytes(weights: int, stored: str) -> int:
@@ -369,7 +368,7 @@ def held_bytes(weights: int, stored: str) -> int:
 
 def _shared(tile: Tile, products: list[tuple[int, int]]) -> int:
     """Bytes of shared memory per block: for what is staged, and for the sums of all slices."""
-    staged = 0 if tile.across else tile.rows * max((tile.chunk(depth) for _, depth in products), default=1)
+    staged = 0 if tile.across else tile.stride * max((tile.chunk(depth) for _, depth in products), default=1)
     partial = tile.cuts * tile.units * tile.rows * max((outs for outs, _ in products), default=1)
     return (staged + partial) * tile.itemsize
 

@@ -16,7 +16,7 @@ from numba import cuda
 from .arithmetic import arithmetic
 from .compiled import kernel
 from .maths import REAL, index
-from .plan import ProductTile
+from .product_tiles import ProductTile
 from .sequence import in_parts
 from .shared import aligned
 from .weights import reading

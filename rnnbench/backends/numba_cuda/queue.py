@@ -15,8 +15,9 @@ from .compiled import launch
 from .maths import SIMULATED
 from .memory import Blocks
 from .moves import SUM_COLUMNS, SUM_ROWS, THREADS, add_slices, column_sums, fill
-from .plan import Device, product_tile, slices
+from .plan import Device
 from .product import ADD, FROM_ZERO, product
+from .product_tiles import product_tile, slices
 
 At = tuple[int, int]
 _MOST_VIEWS = 8  # of a buffer: calls that alternate between this many shapes reuse their views

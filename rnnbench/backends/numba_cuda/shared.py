@@ -9,8 +9,7 @@ from numba import cuda, types
 from numba.cuda.extending import intrinsic
 
 from .maths import SIMULATED
-
-LOADED_BYTES = 16  # by one instruction, from an address that is a multiple of this
+from .plan import LOADED_BYTES
 
 
 def aligned(shape: tuple[int, ...], real: Any, simulated: Callable[[], Any]) -> Any:
