@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -236,6 +237,16 @@ def test_a_process_that_fails_says_so() -> None:
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("backend", "most"), [("numba-cpu", 192), ("numba-cuda", startup.MOST_ON_DEVICE)])
+def test_few_processes_share_a_device(backend: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a context there, and the host may have more processors than the device has room for contexts."""
+    pools: list[int] = []
+    monkeypatch.setattr(startup, "ThreadPoolExecutor", lambda count: pools.append(count) or ThreadPoolExecutor(1))
+    monkeypatch.setattr(startup, "available_threads", lambda: 192)
+    monkeypatch.setattr(startup, "_ask", lambda *_: {})
+    assert len(list(startup.compile_kernels([[Case("lstm", backend)]] * 3))) == 3 and pools == [most]
 
 
 def test_records_are_appended_as_lines_of_strict_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

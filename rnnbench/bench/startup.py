@@ -26,6 +26,9 @@ from rnnbench.bench.environment import python_path
 
 CACHE = "RNNBENCH_CACHE_DIR"
 COMPILES = ("numba-cpu", *GPU)  # backends that have kernels to compile, and keep them
+MOST_ON_DEVICE = (
+    16  # processes that compile for a GPU at a time: each has a context there, which takes some 0.5 GB of its memory
+)
 
 
 def case_for(cell: str, backend: str) -> Case:
@@ -73,8 +76,9 @@ def kernel_groups(cases: Iterable[Case]) -> list[list[Case]]:
 def compile_kernels(
     groups: Sequence[Sequence[Case]], until: float | None = None
 ) -> Iterator[tuple[Sequence[Case], str]]:
-    """Run every case once so that its kernels are on disk: one process per group, as many at a time as there are
-    processors. Yields each finished group with the reason if it failed (the benchmark that needs it will report it again).
+    """Run every case once so that its kernels are on disk: one process per group, as many at a time as there are processors, but no
+    more than MOST_ON_DEVICE with a GPU. Yields each finished group with the reason if it failed (the benchmark that needs it will
+    report it again).
 
     groups: the cases of each process. until: the time of time.monotonic at which unfinished groups count as failed; None waits.
     """
@@ -82,7 +86,8 @@ def compile_kernels(
     def compiled(group: Sequence[Case]) -> None:
         _ask("compile", group, {}, None if until is None else max(0.1, until - monotonic()))
 
-    with ThreadPoolExecutor(available_threads()) as pool:
+    on_device = any(case.backend in GPU for group in groups for case in group)
+    with ThreadPoolExecutor(min(available_threads(), MOST_ON_DEVICE) if on_device else available_threads()) as pool:
         started = {pool.submit(compiled, group): group for group in groups}
         try:
             for done in as_completed(started):
