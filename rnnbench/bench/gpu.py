@@ -49,6 +49,7 @@ CELLS = ("lstm", "gru", "rnn_tanh")
 HIDDEN_SIZES = (512, 1024, 256, 128, 768, 64)
 BATCH_SIZES = (1, 16, 64, 4, 128)
 SEQ_LENS = (128, 1024)
+SHORT_SEQ_LEN = 32  # for layers that would pass MOST_FLOPS with each of these
 RAGGED_HIDDEN_SIZES, RAGGED_BATCH_SIZES = (512, 256), (16, 4, 64)
 # The oracle's loops in float64 on the host take seconds for so many operations; larger cases are named, not timed.
 MOST_FLOPS = 5e11
@@ -56,9 +57,8 @@ FRESH_INPUTS = 5  # for finding races: the same kernels on different inputs
 COMPILE_UNTIL, CONFORMANCE_UNTIL, SANITIZERS_UNTIL = 0.25, 0.45, 0.55  # fractions of the time limit
 # A case that takes longer is hanging: its kernels are on disk by then, or compile within that time.
 CASE_SECONDS, CEILINGS_SECONDS = 90.0, 120.0
-CONFORMANCE_PROCESSES = (
-    8  # at most: nearly all of a case's time its kernels compile and the reference computes, on the host
-)
+# At most: nearly all of a case's time its kernels compile and the reference computes, on the host.
+CONFORMANCE_PROCESSES = 8
 SANITIZERS = ("memcheck", "racecheck")
 Say = Callable[[str], None]
 
@@ -289,16 +289,14 @@ def conformance(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
 
 def grid() -> list[Case]:
     """The cases to compare, ordered so that any prefix is a sample of the whole. PyTorch gets ragged batches packed."""
-    directions = ("forward", "train")
-    full = {
-        Case(cell, "", "float32", direction, SEQ_LENS[t], BATCH_SIZES[b], HIDDEN_SIZES[h], HIDDEN_SIZES[h]): t
-        + b
-        + h
-        + c
-        for t, h, b, (c, cell), direction in itertools.product(
-            range(len(SEQ_LENS)), range(len(HIDDEN_SIZES)), range(len(BATCH_SIZES)), enumerate(CELLS), directions
-        )
-    }
+    directions, late = ("forward", "train"), {}
+    axes = (range(len(SEQ_LENS)), range(len(HIDDEN_SIZES)), range(len(BATCH_SIZES)), enumerate(CELLS), directions)
+    for t, h, b, (c, cell), direction in itertools.product(*axes):
+        H = HIDDEN_SIZES[h]
+        case = Case(cell, "", "float32", direction, SEQ_LENS[t], BATCH_SIZES[b], H, H)
+        late[case] = t + b + h + c
+        if t == 0 and case.flops > MOST_FLOPS:
+            late[dataclasses.replace(case, seq_len=SHORT_SEQ_LEN)] = t + b + h + c
     ragged = {
         Case(
             "lstm", "", "float32", direction, SEQ_LENS[0], RAGGED_BATCH_SIZES[b], RAGGED_HIDDEN_SIZES[h],
@@ -308,12 +306,12 @@ def grid() -> list[Case]:
             range(len(RAGGED_HIDDEN_SIZES)), range(len(RAGGED_BATCH_SIZES)), directions
         )
     }  # fmt: skip
-    late = full | ragged
+    late |= ragged
     return sorted(late, key=lambda case: late[case])
 
 
 def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
-    """Compile the kernels of `grid`, each once, one per processor at a time, for the processes that follow.
+    """Compile the kernels of `grid`, each once, several at a time (see `startup`), for the processes that follow.
 
     until: a time of time.monotonic. kernels: those that may run. Returns what went wrong, or that time ran out.
     """

@@ -242,7 +242,12 @@ def test_what_there_was_no_time_for_is_named(tiny: None, monkeypatch: pytest.Mon
 
 def test_the_grid_is_the_issues_and_its_beginning_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = gpu.grid()
-    assert len(cases) == len(set(cases)) == 3 * 6 * 5 * 2 * 2 + 2 * 3 * 2
+    layers = 3 * 6 * 5 * 2
+    assert len(cases) == len(set(cases)) == layers * 2 + 2 * 3 * 2 + 2
+    timed = {replace(case, seq_len=1) for case in cases if case.flops <= gpu.MOST_FLOPS and case.lengths == "full"}
+    assert len(timed) == layers, "a layer for which the reference would always take too long"
+    short = [(case.cell, case.direction, case.hidden_size, case.batch_size) for case in cases if case.seq_len == 32]
+    assert short == [("lstm", "train", 1024, 128), ("gru", "train", 1024, 128)]
     assert sum(case.lengths == "ragged" for case in cases) == 12
     first = cases[:40]
     assert {case.cell for case in first} == set(gpu.CELLS) and {case.seq_len for case in first} == set(gpu.SEQ_LENS)
