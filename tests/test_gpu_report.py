@@ -32,6 +32,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_what_was_known(
     assert set(before) == {
         "machine.json", "ceilings.json", "conformance.csv", "compare.csv", "sanitizers.txt", "report.md"
     }  # fmt: skip
+    assert "numba-cuda-tf32" in before["report.md"] and "elsewhere these are in float32" in before["report.md"]
     assert before["ceilings.json"] == '{\n  "copy": 3.5\n}\n' and before["conformance.csv"].count("\n") == 2
 
     def cut_off(number: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from rnnbench import cells, cli
 from rnnbench.backends.numba_cuda import VARIABLE, plan, product_tiles
+from rnnbench.backends.numba_cuda.tile import Tile
 from rnnbench.params import Spec
 
 device: Any = pytest.importorskip("rnnbench.backends.numba_cuda.device")
@@ -94,7 +95,7 @@ def test_show_tells_what_weights_are_stored_in(capsys: pytest.CaptureFixture[str
 def test_every_weight_is_held_once() -> None:
     """The slices of a depth are even parts of it, and so are the chunks that are staged."""
     for depth, slices, across in itertools.product((1, 5, 64, 100, 2048), (1, 3, 64, 85), (False, True)):
-        tile = plan.Tile(2, 4, slices, 4, 4096, "grid", across)
+        tile = Tile(2, 4, slices, 4, 4096, "grid", across)
         cuts = 4 * slices if across else slices
         assert tile.each(depth) * cuts >= depth > (tile.each(depth) - 1) * cuts
         assert tile.held(1, depth) == tile.each(depth) * (4 if across else 1)
@@ -176,7 +177,7 @@ def test_a_cluster_has_little_more_work_than_a_grid() -> None:
     ("rows", "itemsize", "stride"), [(1, 4, 1), (2, 4, 2), (3, 4, 4), (5, 4, 8), (8, 4, 8), (1, 8, 1), (3, 8, 4)]
 )
 def test_the_rows_of_an_element_begin_where_16_bytes_are_loaded_at_once(rows: int, itemsize: int, stride: int) -> None:
-    assert plan.Tile(rows, 4, 8, itemsize, 4096).stride == stride
+    assert Tile(rows, 4, 8, itemsize, 4096).stride == stride
 
 
 @pytest.mark.parametrize(
@@ -226,6 +227,21 @@ def test_a_device_without_clusters_runs_the_others() -> None:
 def test_clusters_that_are_launched_together_run_together() -> None:
     assert [plan.H200.clusters(blocks) for blocks in (8, 7, 5, 4, 3, 2)] == [15, 15, 15, 30, 30, 60]
     assert plan.Device("a small one", 10, cluster=8).clusters(8) == 1
+
+
+def test_with_tensor_cores_much_work_runs_step_by_step(capsys: pytest.CaptureFixture[str]) -> None:
+    def kernel(hidden_size: int, batch_size: int, forced: str = "") -> str:
+        return plan.plan(spec("lstm", hidden_size), batch_size, plan.H200, "float32", forced, tensor_cores=True).kernel
+
+    for hidden_size, most in ((1024, 36), (768, 68)):
+        assert kernel(hidden_size, most) == "grid" and kernel(hidden_size, most + 1) == "step"
+    assert kernel(512, 128) == "grid" and kernel(256, 128) == "cluster" and kernel(64, 128) == "block"
+    assert kernel(1024, 128, "grid") == kernel(1024, 128, "block,grid") == "grid", "where step must not run"
+    command = ["show", "lstm", "--backend", "numba-cuda-tf32", "--hidden-size", "1024", "--batch-size"]
+    for batch_size, told in ((4, "products in float32"), (128, "products in TF32, on tensor cores")):
+        assert cli.main([*command, str(batch_size)]) == 0
+        said = capsys.readouterr().out
+        assert told in said and ("beyond which tensor cores take less time" in said) == (batch_size == 128)
 
 
 def test_several_kernels_may_be_allowed() -> None:

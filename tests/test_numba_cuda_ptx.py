@@ -24,6 +24,7 @@ from rnnbench import cells  # noqa: E402
 from rnnbench.backends.numba_cuda import compiled, moves, plan, product, product_tiles  # noqa: E402
 from rnnbench.backends.numba_cuda.buffers import Backward, Forward, Now  # noqa: E402
 from rnnbench.backends.numba_cuda.persistent import persistent  # noqa: E402
+from rnnbench.backends.numba_cuda.tile import Tile  # noqa: E402
 from rnnbench.cells import program  # noqa: E402
 from rnnbench.params import Spec  # noqa: E402
 
@@ -314,7 +315,7 @@ def test_the_gate_sees_local_memory_and_spills() -> None:
         values[0] = kept[at]
 
     assert ".local" in ptx(indexed, (array(1, types.float32), INT), (9, 0))
-    tight = plan.Tile(rows=1, units=128, slices=4, itemsize=4, staged_bytes=4096)  # 128 weights for each of 512 threads
+    tight = Tile(rows=1, units=128, slices=4, itemsize=4, staged_bytes=4096)  # 128 weights for each of 512 threads
     kernel = persistent(program(cells.find("lstm"), True), True, tight, 128, "float32", False, "float32")
     text = ptx(kernel, (buffers(True, types.float32), array(2, types.float32), INT, types.boolean, INT), (9, 0))
     assert assembled(text)["spilled"] > MOST_SPILLED_BYTES.get(128, 0)

@@ -321,18 +321,20 @@ def compiled(until: float, kernels: tuple[str, ...]) -> list[str]:
 
 def _compiled(until: float) -> list[str]:
     groups: dict[tuple[Any, ...], dict[str, Case]] = {}  # direction -> the case that compiles for it
-    for case, name in itertools.product(grid(), ("numba-cuda", *STORED)):
+    for case, name in itertools.product(grid(), ("numba-cuda", "numba-cuda-tf32", *STORED)):
         backend: Any = backends.load(name)
         try:
             planned = backend.planned(case.spec, case.batch_size)
         except ValueError:  # `Unsuitable`: none of the kernels that may run can, as `compare` will say
             continue
+        if name == "numba-cuda-tf32" and planned.kernel != "step":
+            continue  # what numba-cuda runs
         # these properties of a layer are compiled into its kernels; the sequence length only into the tiles of large products
         key = name, case.cell, case.hidden_size, planned.kernel, planned.tile, planned.back
         short = dataclasses.replace(case, backend=name, seq_len=SEQ_LENS[0], lengths="full")
         groups.setdefault(key, {}).setdefault(case.direction, short)
     for case in grid():
-        # TF32's are the same but for those tiles, which are the same for all cells and sizes
+        # those of TF32 are the same for all cells and sizes
         if case.cell == CELLS[0] and case.hidden_size == HIDDEN_SIZES[0]:
             products = dataclasses.replace(case, backend="numba-cuda-tf32", direction="train", lengths="full")
             groups.setdefault(("numba-cuda-tf32", case.seq_len, case.batch_size), {"train": products})

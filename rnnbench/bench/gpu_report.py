@@ -17,6 +17,12 @@ from rnnbench.bench.text import counted
 from rnnbench.bench.verify import STATUSES, Verification
 from rnnbench.files import replace_text
 
+CAPTION = (
+    "The last columns are the peer's time divided by ours. torch-cuda and numba-cuda compute in IEEE float32. torch-cuda-tf32 lets "
+    "cuDNN use TensorFloat-32 in all products; numba-cuda-tf32 uses it for the input's and the gradients', but for those within a "
+    "step only where its kernel is `step`, as `rnnbench show` tells; elsewhere these are in float32."
+)
+
 
 class WriteError(Exception):
     """Results cannot be written; the message is a sentence for the user that says where and why."""
@@ -81,7 +87,7 @@ class Results:
         lines += ["", *(f"{tool}: {text.splitlines()[-1]}" for tool, (_, text) in self.sanitizers.items())]
         lines += ["", "## Ceilings", "", "| figure | value |", "| --- | ---: |"]
         lines += [f"| {name} | {value:.4g} |" for name, value in self.ceilings.items()]
-        lines += ["", "## Microseconds a time step", "", *self._times()]
+        lines += ["", "## Microseconds a time step", "", CAPTION, "", *self._times()]
         lines += ["", f"Lost: {counted(len(self.failures), 'case')}.", *[f"- {reason}" for reason in self.failures]]
         lines += ["", f"Not timed: {counted(len(self.skipped), 'case')}.", *[f"- {reason}" for reason in self.skipped]]
         return "\n".join(lines) + "\n"
@@ -89,7 +95,7 @@ class Results:
     def _times(self) -> Iterator[str]:
         names = list(dict.fromkeys(row["backend"] for row in self.rows))
         key = ("direction", "cell", "lengths", "seq_len", "batch_size", "hidden_size")
-        pairs = [(peer, name) for peer, name in _SAME_PRECISION if {peer, name} <= set(names)]
+        pairs = [(peer, name) for peer, name in _PAIRS if {peer, name} <= set(names)]
         columns = [*names, "floor of numba-cuda", *(f"{peer} / {name}" for peer, name in pairs)]
         yield f"| direction | cell | lengths | T | B | H | {' | '.join(columns)} |"
         yield "| --- " * len(key) + "| ---: " * len(columns) + "|"
@@ -102,8 +108,8 @@ class Results:
             yield f"| {' | '.join(map(str, what))} | {' | '.join(cells)} |"
 
 
-# The peer and ours in the same precision: the last columns are the peer's time divided by ours.
-_SAME_PRECISION = (("torch-cuda", "numba-cuda"), ("torch-cuda-tf32", "numba-cuda-tf32"))
+# The peer and ours: the last columns are the peer's time divided by ours.
+_PAIRS = (("torch-cuda", "numba-cuda"), ("torch-cuda-tf32", "numba-cuda-tf32"))
 
 
 def _times_as_fast(peer: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:

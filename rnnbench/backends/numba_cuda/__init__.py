@@ -102,7 +102,7 @@ class CudaBackend:
         """The plan for a layer on the current device. Raises what `plan.plan` raises."""
         from . import device
 
-        return plan.plan(spec, batch_size, device.current(), self._stored(spec), self.kernel)
+        return plan.plan(spec, batch_size, device.current(), self._stored(spec), self.kernel, self.tensor_cores)
 
     def explain(self, spec: Spec, batch_size: int) -> str:
         """The plan for a layer, as text: for the current GPU, or for an H200 if there is none."""
@@ -110,7 +110,7 @@ class CudaBackend:
 
         usable = device.why_unavailable(self.name) is None and not device.SIMULATED
         found = device.current() if usable else plan.H200
-        text = plan.explain(spec, batch_size, found, self._stored(spec), self.kernel)
+        text = plan.explain(spec, batch_size, found, self._stored(spec), self.kernel, self.tensor_cores)
         return text if usable else text + "                  no GPU can be used here, so this is what one would run\n"
 
     def _stored(self, spec: Spec) -> str:

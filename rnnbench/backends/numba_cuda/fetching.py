@@ -13,9 +13,9 @@ from numba import cuda
 
 from ...cells import Program
 from .maths import index
-from .plan import Tile
 from .segments import Product
 from .sequence import nothing
+from .tile import Tile
 from .weights import Reading
 
 REGISTERS = 65536  # per multiprocessor, of 4 bytes each

@@ -18,9 +18,9 @@ from ...cells.program import Place
 from .barriers import block_barrier
 from .items import Item
 from .maths import index
-from .plan import Tile
 from .segments import Product
 from .sequence import both, in_parts, nothing
+from .tile import Tile
 from .weights import Reading
 
 UNROLLED = 128  # multiplications in a row: NVVM 13.0 was seen to unroll so many, and not 256

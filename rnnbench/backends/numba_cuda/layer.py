@@ -73,7 +73,9 @@ class DeviceLayer:
         """How the layer runs with `batch_size` rows."""
         made = self._plans.get(batch_size)
         if made is None:
-            made = self._plans[batch_size] = plan(self.spec, batch_size, queue.device, queue.stored, self.forced)
+            made = self._plans[batch_size] = plan(
+                self.spec, batch_size, queue.device, queue.stored, self.forced, queue.tensor_cores
+            )
         return made
 
     # ---- forward

@@ -34,10 +34,10 @@ from .compiled import kernel
 from .fetching import fetches, is_early
 from .items import Item, backward_item, forward_item
 from .maths import REAL
-from .plan import Tile
 from .segments import Segment, segments
 from .sequence import both, nothing
 from .shared import aligned
+from .tile import Tile
 from .weights import SHIFT, reading
 
 _in_inference, _in_training, _in_backward = (cuda.jit(device=True)(f) for f in (in_inference, in_training, in_backward))

@@ -21,6 +21,7 @@ from ...cells import Program, program
 from ...params import Spec
 from ...spelling import unknown
 from .segments import segments
+from .tile import Tile
 
 KERNELS = ("block", "cluster", "grid", "step")
 # Bytes of weights per thread. With 512 threads on a multiprocessor each has 128 registers; this is what sums and addresses leave.
@@ -31,10 +32,12 @@ ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 FEWEST_UNITS = (
     4  # per block where several share them: 16 bytes of a row of weights or states, the least that is read at once
 )
-LOADED_BYTES = 16  # from shared memory by one instruction, from an address that is a multiple of this
 # Multiply-adds that a multiprocessor could do during whatever else a group of rows costs: an LSTM with H = 512 issues some 250
 # other instructions per group in each of 8 warps, and meets four times.
 PASS = 64_000
+# Where tensor cores may be used: multiply-adds of a block and step that no kernel does in float32 if `step` may run. At half of an
+# H200's 67 TFLOP/s they take 10 us. So do about two launches, behind which a product on tensor cores, of 495 TFLOP/s, hides.
+TENSOR_WORK = 1_300_000
 MOST_BLOCKS_ACROSS = 65_535  # CUDA's limit for the second dimension of a launch
 GRID_ROWS = 128  # per block: beyond that the tiles of `step` reuse weights better than groups of a few rows do
 
@@ -70,72 +73,6 @@ H200 = Device("NVIDIA H200", 132, cluster=MOST_IN_CLUSTER)
 
 
 @dataclass(frozen=True)
-class Tile:
-    """How a persistent kernel divides its work: rows pass in groups of R, and a block has U units x S slices = U * S threads.
-
-    A slice is a share of the terms of each sum. itemsize: bytes of a number in the arithmetic. staged_bytes: shared memory for a
-    product's operand. meets: which threads meet before a product, those of its "block", its "cluster" or the "grid": units are
-    divided over their blocks. across: a thread computes for all units of its block instead of one, so that each thread is a slice
-    of its own; since no other thread needs the elements of the operand that it multiplies, they do not pass through shared memory.
-    """
-
-    rows: int
-    units: int
-    slices: int
-    itemsize: int
-    staged_bytes: int
-    meets: str = "block"
-    across: bool = False
-
-    @property
-    def threads(self) -> int:
-        """Threads per block."""
-        return self.units * self.slices
-
-    @property
-    def cuts(self) -> int:
-        """The number of slices into which a sum is divided."""
-        return self.threads if self.across else self.slices
-
-    @property
-    def own(self) -> int:
-        """How many items of a group a thread owns at most."""
-        return -(-self.rows // self.slices)
-
-    @property
-    def stride(self) -> int:
-        """Elements from one element's rows to the next one's in shared memory: as loads of 16 bytes want it, which are fewest."""
-        at_once = LOADED_BYTES // self.itemsize
-        return self.rows if self.across or at_once % self.rows == 0 else at_once * -(-self.rows // at_once)
-
-    def each(self, depth: int) -> int:
-        """How many of the `depth` terms of a sum a thread computes."""
-        return -(-depth // self.cuts)
-
-    def sums(self, outs: int) -> int:
-        """How many sums a thread has for each row, in a product with `outs` sums per unit."""
-        return outs * self.units if self.across else outs
-
-    def held(self, outs: int, depth: int) -> int:
-        """How many weights a thread holds for a product with `outs` sums of `depth` terms per unit."""
-        return self.sums(outs) * self.each(depth)
-
-    def chunk(self, depth: int) -> int:
-        """How many elements of an operand's row are staged at once: `depth` in even parts."""
-        most = max(1, self.staged_bytes // (self.stride * self.cuts * self.itemsize))
-        chunks = -(-self.each(depth) // most)
-        return self.cuts * -(-self.each(depth) // chunks)
-
-    def passes(self, rows: int) -> int:
-        """In how many groups so many rows pass through a product."""
-        return -(-rows // self.rows)
-
-    def turns(self, depth: int) -> int:
-        """In how many turns a block's threads fetch a chunk, where a thread fetches one element of each row per turn."""
-        return -(-self.chunk(depth) // self.threads)
-
-
-@dataclass(frozen=True)
 class Plan:
     """What runs a layer.
 
@@ -158,11 +95,14 @@ class Unsuitable(ValueError):
     """A kernel cannot run a layer; the message says why and what would work."""
 
 
-def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> Plan:
+def plan(
+    spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "", tensor_cores: bool = False
+) -> Plan:
     """The kernel for the layers of `spec` with `batch_size` rows: the first that suits.
 
     device: what it is planned for. stored: the dtype of the recurrent weights, see `weights`. forced: a kernel's name, or several
-    with commas between, in the order in which to try them; "" for all of KERNELS.
+    with commas between, in the order in which to try them; "" for all of KERNELS. tensor_cores: whether `step` computes products on
+    them, as no other kernel does.
 
     Raises Unsuitable, a ValueError, where no forced kernel can run this, and ValueError for an unknown one.
     """
@@ -173,16 +113,34 @@ def plan(spec: Spec, batch_size: int, device: Device, stored: str, forced: str =
     against: list[str] = []
     for name in names:
         try:
-            return _MAKE[name](program(spec.step, True), spec, batch_size, device, stored, against)
+            made = _MAKE[name](program(spec.step, True), spec, batch_size, device, stored, against)
+            if tensor_cores and "step" in names:
+                _limit_float32(made, spec)
+            return made
         except Unsuitable as error:
             against.append(f"not {name}: {error}")
     reasons = "; ".join(against) if len(names) > 1 else against[0].removeprefix(f"not {names[0]}: ")
     raise Unsuitable(f"the kernel {forced!r} cannot run {_what(spec, batch_size, stored)}: {reasons}")
 
 
-def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "") -> str:
+def _limit_float32(made: Plan, spec: Spec) -> None:
+    """Raise Unsuitable where a kernel that has no tensor cores would compute longer than `step` takes with them."""
+    if made.tile is not None:
+        forward, _ = _products(spec)
+        rows = made.tile.passes(made.rows) * made.tile.rows
+        work = rows * made.tile.units * sum(outs * depth for outs, depth in forward)
+        if work > TENSOR_WORK:
+            raise Unsuitable(
+                f"{work:,} multiply-adds a block and step in float32 are more than {TENSOR_WORK:,}, beyond which tensor "
+                "cores take less time"
+            )
+
+
+def explain(
+    spec: Spec, batch_size: int, device: Device, stored: str, forced: str = "", tensor_cores: bool = False
+) -> str:
     """The plan as text for people; the arguments are those of `plan`."""
-    made = plan(spec, batch_size, device, stored, forced)
+    made = plan(spec, batch_size, device, stored, forced, tensor_cores)
     count = spec.hidden_size**2 * sum(len(operand.pre) for operand in program(spec.step, True).operands)
     lines = [f"kernel            {made.kernel}", f"why               {made.why}"]
     lines.append(f"recurrent weights {count:,} in {stored}, {count * ITEMSIZE[stored]:,} bytes")
@@ -196,6 +154,9 @@ def explain(spec: Spec, batch_size: int, device: Device, stored: str, forced: st
             f"rows at once      {tile.rows} forward, {made.back.rows} backward",
             f"backward          a thread sums {'all units of its block' if made.back.across else 'one unit'}",
         ]
+    if tensor_cores:
+        how = "TF32, on tensor cores" if made.kernel == "step" else "float32"
+        lines.append(f"in each step      products in {how}")
     barriers = sum(bool(s.products) for s in segments(program(spec.step, True), False, spec.hidden_size))
     meets = {"block": "of a block", "cluster": "of a cluster", "grid": "of the grid", "step": "by the end of a launch"}
     lines.append(f"barriers          {barriers} a step, {meets[made.kernel]}")

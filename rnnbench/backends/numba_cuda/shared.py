@@ -9,7 +9,7 @@ from numba import cuda, types
 from numba.cuda.extending import intrinsic
 
 from .maths import SIMULATED
-from .plan import LOADED_BYTES
+from .tile import LOADED_BYTES
 
 
 def aligned(shape: tuple[int, ...], real: Any, simulated: Callable[[], Any]) -> Any:
