@@ -68,7 +68,7 @@ def multiply(
     R, U, S, across, stride = tile.rows, tile.units, tile.cuts, tile.across, tile.stride
     outs, depth, size = tile.sums(product.outs), product.depth, tile.chunk(product.depth)
     each_chunk, threads, take, turns = size // S, tile.threads, weight.take, tile.turns(depth)
-    even = turns * threads == size
+    even, zero = turns * threads == size, real(0)
     # across: a thread multiplies what it fetched itself, and `staged` is its own
     apart, met = (1, nothing) if across else (S, block_barrier)
 
@@ -80,6 +80,8 @@ def multiply(
             if even or k < size:
                 for r in range(R):
                     staged[index(k * stride + r)] = coming[i * R + r]
+                for r in range(R, stride):  # read where 16 bytes are loaded at once, and not used
+                    staged[index(k * stride + r)] = zero
 
     def chunk(first: int, end: int) -> Any:
         skipped = first * apart
