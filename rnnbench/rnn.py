@@ -166,14 +166,14 @@ class RNN:
         T, B = tape.seq_len, tape.batch_size
         if doutput is not None:
             shape = (B, T, spec.output_size) if self.batch_first else (T, B, spec.output_size)
-            doutput = network.put(self._time_major("doutput", self._array("doutput", doutput, shape)))
+            doutput = network.put(self._time_major("doutput", self._array("doutput", doutput, network, shape)))
         native = network.backward(tape._native, doutput, self._state("dstate", dstate, B, network))
         gradients = native if tape._on_device else {name: network.get(value) for name, value in native.items()}
         gradients["x"] = self._user_layout(gradients["x"])
         return gradients
 
     def _run(self, network: Any, x: Any, state: Any, lengths: Any, training: bool) -> tuple[Any, tuple[Any, ...], Any]:
-        array = self._array("x", x)
+        array = self._array("x", x, network)
         shape = array.shape
         layout = "(B, T, I)" if self.batch_first else "(T, B, I)"
         if len(shape) != 3 or shape[2] != self.spec.input_size:
@@ -196,17 +196,17 @@ class RNN:
             raise ValueError(f"stream is for backends on a CUDA device, which {self.backend} is not")
         return network.on_stream(stream)
 
-    def _array(self, name: str, value: Any, shape: tuple[int, ...] | None = None) -> Any:
+    def _array(self, name: str, value: Any, network: Any, shape: tuple[int, ...] | None = None) -> Any:
         """`value` as an array of floating-point numbers, of this shape if one is given."""
         if _on_device(value):
-            if not hasattr(self.network, "on_stream"):
+            if not hasattr(network, "on_stream"):
                 raise TypeError(f"{name} is on a CUDA device, and the backend {self.backend} computes on the host")
             if self.batch_first:
                 raise TypeError(
                     f"{name} is on a CUDA device, where arrays are time-major; make the RNN without batch_first"
                 )
             try:
-                array = self.network.put(value)
+                array = network.put(value)
             except TypeError as error:
                 raise TypeError(f"{name}: {error}") from error
         else:
@@ -244,7 +244,7 @@ class RNN:
         rows = self.spec.num_layers * self.spec.num_directions
         shapes = [(rows, batch_size, width) for width in self.spec.state_sizes]
         names = [f"{name} {s}" for s in states]
-        arrays = [self._array(n, v, w) for n, v, w in zip(names, value, shapes, strict=True)]
+        arrays = [self._array(n, v, network, w) for n, v, w in zip(names, value, shapes, strict=True)]
         return tuple(network.put(self._native(n, a)) for n, a in zip(names, arrays, strict=True))
 
     def _time_major(self, name: str, array: Any) -> Any:

@@ -109,6 +109,31 @@ def check_other_parameters_take_no_workspace(context: Any) -> None:
         assert kept[3][1] - kept[2][1] == weights, "a load took more than weights"
 
 
+def check_an_array_of_another_stream_is_waited_for(context: Any) -> None:
+    """Also where it is Numba's own: what fills it may still be under way there."""
+    from unittest import mock
+
+    from numba import cuda
+    from numba.cuda.cudadrv import driver
+
+    from rnnbench import RNN
+
+    rnn, waited = RNN("lstm", 3, 5, backend="numba-cuda"), []
+    on_stream, on_none = (
+        cuda.to_device(np.ones((4, 2, 3), np.float32), stream=stream) for stream in (cuda.external_stream(0x1234), 0)
+    )
+    with mock.patch.object(driver.Stream, "synchronize", lambda self: waited.append(int(self))):
+        for x, stream, expected in (
+            (on_stream, None, {0x1234}), (on_stream, 0x1234, set()), (on_stream, 64, {0x1234}), (on_none, 64, set()),
+        ):  # fmt: skip
+            waited.clear()
+            output, _, tape = rnn.forward(x, stream=stream)
+            assert set(waited) == expected, (stream, waited)
+            waited.clear()
+            rnn.backward(tape, output.bind(on_stream.stream))
+            assert set(waited) == ({0x1234} if stream != 0x1234 else set())
+
+
 def check_what_is_held_is_not_handed_out(context: Any) -> None:
     blocks = some(context)
     held, dropped = blocks.empty((3, KIB), "float32", True), blocks.empty((3, KIB), "float32", True)

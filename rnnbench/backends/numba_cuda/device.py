@@ -167,6 +167,11 @@ def is_native(array: object) -> bool:
     return bool(getattr(array, "__cuda_ndarray__", False))
 
 
+def is_same_stream(one: Any, other: Any) -> bool:
+    """Whether both are the same stream: Numba's, each, or 0. Two of its objects may stand for one stream."""
+    return one is other or (not SIMULATED and int(one) == int(other))
+
+
 def stream_of(stream: Any) -> tuple[int, Any]:
     """A key that identifies a stream, and the stream as Numba's.
 

@@ -62,7 +62,7 @@ class DeviceNetwork:
         return other
 
     def put(self, array: Any) -> Any:
-        """A copy of a host array on the device. A device array is not copied, only wrapped.
+        """A copy of a host array on the device. A device array is only wrapped, and waited for if it has another stream.
 
         Raises TypeError for a device array of another dtype or layout, because converting it would be a copy that nobody asked for.
         """
@@ -75,6 +75,9 @@ class DeviceNetwork:
             raise TypeError(
                 f"the device array of shape {tuple(wrapped.shape)} is not C-contiguous; copy it on the device first"
             )
+        # `as_cuda_array` has waited for other libraries' streams; a Numba array may have one, too
+        if wrapped.stream != 0 and not device.is_same_stream(wrapped.stream, self._queue.stream):
+            wrapped.stream.synchronize()
         return wrapped
 
     def get(self, native: Any) -> np.ndarray:
