@@ -62,12 +62,13 @@ def why_unavailable(name: str) -> str | None:
     if not hasattr(np, "row_stack") and version() in _NEED_ROW_STACK:
         return f"the backend {name} needs NumPy below 2.5: with {np.__version__} {version()} compiles nothing"
     driver, toolkit = _driver_version(), cuda.runtime.get_version()
-    if driver < toolkit:
+    if (
+        driver[0] < toolkit[0]
+    ):  # kernels are linked for the device here, and a driver loads what any minor version of its CUDA linked
         # another major version also needs other bindings and another linker, which come with an extra of numba-cuda
-        others = "" if driver[0] == toolkit[0] else f"'numba-cuda[cu{driver[0]}]' "
         return (
             f"the backend {name} compiles with CUDA {_dotted(toolkit)}, and the driver here runs no newer than {_dotted(driver)}: "
-            f"pip install {others}'cuda-toolkit=={_dotted(driver)}.*', or a newer driver"
+            f"pip install 'numba-cuda[cu{driver[0]}]' 'cuda-toolkit=={_dotted(driver)}.*', or a newer driver"
         )
     device = cuda.get_current_device()
     if device.compute_capability < OLDEST:
