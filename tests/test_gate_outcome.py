@@ -14,7 +14,16 @@ import pytest
 from gate_projects import Pretender, case, project
 
 from rnnbench.bench.gate import pairs, run
-from rnnbench.bench.gate.outcome import INCONCLUSIVE, PASSED, REGRESSION, VERDICTS, Outcome, Result, slow_to_compile
+from rnnbench.bench.gate.outcome import (
+    INCONCLUSIVE,
+    PASSED,
+    REGRESSION,
+    UNFINISHED,
+    VERDICTS,
+    Outcome,
+    Result,
+    slow_to_compile,
+)
 from rnnbench.bench.gate.output import markdown, memory, sentences
 from rnnbench.bench.gate.pairs import Samples, Timings, take_batch
 from rnnbench.bench.gate.project import Project
@@ -25,7 +34,7 @@ CASE = case()
 
 
 def outcome(verdict: str, **about: Any) -> Outcome:
-    return Outcome(CASE, verdict, **{"reason": "", **about})
+    return Outcome(CASE, verdict, **{"reason": "", "restarts": pairs.RESTARTS, **about})
 
 
 def result(*outcomes: Outcome) -> Result:
@@ -71,6 +80,15 @@ def test_what_both_sides_can_is_timed() -> None:
 )
 def test_the_status_of_verdicts(verdicts: list[str], status: int) -> None:
     assert result(*map(outcome, verdicts)).status == status
+
+
+def test_a_case_that_was_never_timed_whole_does_not_pass_as_noise() -> None:
+    left_out, cut_short = (outcome("inconclusive", restarts=count) for count in (0, pairs.RESTARTS - 1))
+    for unknown in (left_out, cut_short):
+        found = result(outcome("same"), outcome("inconclusive"), unknown)
+        assert found.status == UNFINISHED == 4 and found.sentence.startswith("unfinished: 2 inconclusive, 1 same")
+        assert markdown(found).startswith("## ❌") and found.record()["verdict"] == "unfinished"
+        assert result(unknown, outcome("slower")).status == REGRESSION
 
 
 def test_a_case_that_head_has_lost_fails_and_one_that_base_lacks_does_not() -> None:
@@ -130,7 +148,7 @@ def test_markdown_shows_a_table_once_and_counts_in_the_right_number() -> None:
 
 
 def test_a_case_that_the_clock_left_out_of_a_batch_says_that_the_budget_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, batches = [0.0], [Timings([[1.8] * 4] * 4, [[1.0] * 4] * 4, [(1.0, 1.8)] * 16), Timings()]
+    clock, batches = [0.0], [Timings([[1.4] * 4] * 4, [[1.0] * 4] * 4, [(1.0, 1.4)] * 16), Timings()]
 
     def take_batch(*arguments: Any) -> dict[Any, Timings]:
         timings = batches.pop(0)
@@ -144,7 +162,7 @@ def test_a_case_that_the_clock_left_out_of_a_batch_says_that_the_budget_ended(mo
     (only,) = found.outcomes
     assert only.verdict == "inconclusive" and only.pairs == 16 and not batches
     assert only.reason == (
-        "a change of +80.0% was seen once, and another whole batch has to show it again; "
+        "a change of +40.0% was seen once, and another whole batch has to show it again; "
         "the budget ended before another batch"
     )
 

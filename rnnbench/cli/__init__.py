@@ -1,7 +1,8 @@
 """The command `rnnbench`.
 
 Exit status: 0 all is well; 1 something disagrees with the reference or failed; 2 the command was used wrongly; 3 a gate is
-inconclusive. And as usual in shells: 130 after Ctrl-C or SIGTERM, which a cancelled job gets; 141 if the reader of a pipe is gone.
+inconclusive; 4 a gate's budget ended before it had timed every case. And as usual in shells: 130 after Ctrl-C or SIGTERM, which a
+cancelled job gets; 141 if the reader of a pipe is gone.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ STATUS = {"slower": "wrong", "wrong": "wrong", "missing": "skipped", "inconclusi
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the gate and print its findings. Returns 0 pass, 1 regression or wrong, 3 inconclusive; a GateError is wrong usage, 2."""
+    """Run the gate and print its findings. Returns `Result.status`; a GateError is wrong usage, 2."""
     try:
         for path in filter(None, (arguments.markdown, arguments.json)):
             require_writable(path)  # fail now, not after minutes of measuring

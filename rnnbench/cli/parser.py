@@ -224,7 +224,8 @@ def _gate(parser: Parser) -> None:
     (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged", "both ways". Other projects name their cells, backends and
     cases in the table [tool.rnnbench] of pyproject.toml.
 
-    Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive.
+    Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive, 4 the budget
+    ended before every case was timed.
     """
     parser.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
     parser.add_argument("--head", metavar="REV", help="what to judge (default: HEAD, without uncommitted changes)")

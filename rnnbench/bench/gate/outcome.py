@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rnnbench.bench.cases import Case
+from rnnbench.bench.gate import pairs
 from rnnbench.bench.gate.pairs import Timings
 from rnnbench.bench.gate.verdict import Judgement
 
@@ -15,7 +16,7 @@ VERDICTS = ("wrong", "slower", "missing", "inconclusive", "faster", "same")  # f
 COMPILE_FACTOR = 1.5  # from this factor on, slower compilation is reported; it never fails the gate
 # tracemalloc counts Python's own small objects too, whose number varies slightly from call to call
 BYTES_SLACK = 4096
-PASSED, REGRESSION, INCONCLUSIVE = 0, 1, 3
+PASSED, REGRESSION, INCONCLUSIVE, UNFINISHED = 0, 1, 3, 4
 Pair = tuple[float, float]  # of base and head
 
 
@@ -56,6 +57,11 @@ class Outcome:
     def fails(self) -> bool:
         """Whether this alone fails the gate: slower, wrong, missing from head, or more memory."""
         return self.verdict in ("slower", "wrong") or self.missing_on == "head" or bool(self.grown)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the budget ended before one whole batch: nothing is known of this case, so it must not look like noise."""
+        return self.verdict == "inconclusive" and self.restarts < pairs.RESTARTS
 
     def judged(self, judgement: Judgement, timings: Iterable[Timings]) -> None:
         """Take over a judgement and the data behind it. timings: of all batches of this case."""
@@ -144,9 +150,13 @@ class Result:
 
     @property
     def status(self) -> int:
-        """The exit status: REGRESSION if anything fails, else INCONCLUSIVE if anything is unclear or nothing was compared."""
+        """The exit status: REGRESSION if anything fails, else UNFINISHED if the budget ended before a case had its first whole
+        batch, else INCONCLUSIVE if anything is unclear or nothing was compared.
+        """
         if any(outcome.fails for outcome in self.outcomes):
             return REGRESSION
+        if any(outcome.unfinished for outcome in self.outcomes):
+            return UNFINISHED
         verdicts = {outcome.verdict for outcome in self.outcomes}
         if "inconclusive" in verdicts or not verdicts & {"same", "faster"}:
             return INCONCLUSIVE
@@ -155,7 +165,9 @@ class Result:
     @property
     def sentence(self) -> str:
         """The result in one line."""
-        word = {PASSED: "pass", REGRESSION: "regression", INCONCLUSIVE: "inconclusive"}[self.status]
+        word = {PASSED: "pass", REGRESSION: "regression", INCONCLUSIVE: "inconclusive", UNFINISHED: "unfinished"}[
+            self.status
+        ]
         counts = [(verdict, sum(o.verdict == verdict for o in self.outcomes)) for verdict in VERDICTS]
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
         grown = sum(bool(outcome.grown) for outcome in self.outcomes)

@@ -13,7 +13,7 @@ MARKS = {
     "slower": "🔴 slower", "wrong": "🔴 wrong", "missing": "⚪ missing", "inconclusive": "🟡 inconclusive",
     "faster": "🟢 faster", "same": "same",
 }  # fmt: skip
-TITLES = {0: "✅", 1: "❌", 3: "⚠️"}
+TITLES = {0: "✅", 1: "❌", 3: "⚠️", 4: "❌"}
 
 
 def cells(outcome: Outcome) -> list[str]:

@@ -3,6 +3,9 @@
 A pair is base, head, head, base, and the next one head, base, base, head: linear drifts cancel within a pair, and any advantage of
 going first cancels over two. Both sides make the same number of calls, and each sample begins with a call that is not timed,
 because the other side has filled the caches in the meantime.
+
+A gross change (see `verdict`) has to be told within the budget however slow the slower side is. So one pair of it is enough in a
+restart, if it is huge; it is confirmed at once in a second restart, and then it is not timed any more.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from rnnbench.bench.cases import Case
-from rnnbench.bench.gate.verdict import Batch
+from rnnbench.bench.gate.verdict import GROSS_PAIRS, THRESHOLD, Batch, far, gross
 from rnnbench.bench.gate.workers import Worker, WorkerDied
 
 RESTARTS = 4
 PAIRS = 10  # at most, of a case in one restart
-FEWEST_PAIRS = 4
+FEWEST_PAIRS = GROSS_PAIRS  # even if they take longer, unless they show a huge change
 CASE_SECONDS = 1.2  # that the pairs of one case may take in one restart
 SAMPLE_SECONDS = 0.006
 CONTROL_SAMPLE_SECONDS = 0.002
@@ -49,6 +52,10 @@ class Timings:
         """Whether both sides were correct and fast enough to be timed."""
         return self.status == ("ok", "ok")
 
+    def gross(self, threshold: float) -> bool:
+        """Whether the restarts so far show a gross change. threshold: the project's."""
+        return bool(self.ratios) and bool(gross([self.batch()], threshold))
+
     def batch(self) -> Batch:
         """The ratios in the form of `verdict.judge`; all restarts have the same number of pairs. Raises ValueError for none."""
         pairs = min(map(len, self.ratios), default=0)
@@ -75,25 +82,30 @@ def take_batch(
     restarts: int,
     tell: Callable[[str], None] = lambda what: None,
     until: float = math.inf,
+    threshold: float = THRESHOLD,
 ) -> dict[Case, Timings]:
     """Time every case in `restarts` fresh pairs of workers.
 
     open_workers: given a restart's number, ends the previous workers and starts new ones. cases: each is timed in every restart.
-    tell: called with a few words on what is being done. until: on the clock `monotonic`; what is not done by then is left out. A
-    case that one side cannot run, or runs wrongly, is not timed any more; it has the statuses instead.
+    tell: called with a few words on what is being done. until: on the clock `monotonic`; what is not done by then is left out.
+    threshold: the project's. A case that one side cannot run, or runs wrongly, is not timed any more; it has the statuses instead.
     """
     found = {case: Timings() for case in cases}
     for restart in range(restarts):
         pair = open_workers(restart)
         for case, timings in found.items():
-            if not timings.ok or monotonic() > until:
+            if not timings.ok or timings.gross(threshold) or monotonic() > until:
                 continue
             tell(f"restart {restart + 1}/{restarts}: {case}")
-            pair = _time_case(pair, case, timings) or open_workers(restart)
+            pair = _time_case(pair, case, timings, threshold) or open_workers(restart)
+            first = timings.ok and len(timings.ratios) == 1
+            if first and far(timings.ratios[0], timings.control[0], threshold) and monotonic() <= until:
+                # now, in workers of its own: with cases as slow as this one the budget may end before the next restart
+                pair = _time_case(open_workers(restart), case, timings, threshold) or open_workers(restart)
     return found
 
 
-def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
+def _time_case(pair: Workers, case: Case, timings: Timings, threshold: float) -> Workers | None:
     """Verify and time a case in one restart. Returns the workers, or None if one has died."""
     answers = [worker.about_case("prepare", case) for worker in pair]
     timings.status = (answers[0]["status"], answers[1]["status"])
@@ -103,7 +115,7 @@ def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
     if not timings.ok:
         return pair
     try:
-        _time_pairs(pair, timings)
+        _time_pairs(pair, timings, threshold)
     except _SideFailed as error:
         on_head = error.side == 1
         timings.status = ("ok", "failed") if on_head else ("failed", "ok")
@@ -114,17 +126,20 @@ def _time_case(pair: Workers, case: Case, timings: Timings) -> Workers | None:
     return pair
 
 
-def _time_pairs(pair: Workers, timings: Timings) -> None:
+def _time_pairs(pair: Workers, timings: Timings, threshold: float) -> None:
     speed = max(_seconds(pair, side, "speed", what="case") for side in (0, 1))
     plan = Samples.lasting(SAMPLE_SECONDS, speed)
     control = Samples.lasting(
         CONTROL_SAMPLE_SECONDS, max(_seconds(pair, side, "speed", what="control") for side in (0, 1))
     )
     once = 4 * (plan.samples * plan.calls + 1) * speed
-    count = min(PAIRS, max(FEWEST_PAIRS, int(CASE_SECONDS / once)))
+    affordable = max(1, int(CASE_SECONDS / once))
     timings.ratios.append([])
     timings.control.append([])
-    for k in range(count):
+    for k in range(PAIRS):
+        enough = k >= FEWEST_PAIRS or (k > 0 and far(timings.ratios[-1], timings.control[-1], threshold))
+        if k >= affordable and enough:
+            break
         order = (0, 1, 1, 0) if k % 2 == 0 else (1, 0, 0, 1)
         base, head = _sample(pair, "case", plan, order)
         timings.ratios[-1].append(head / base)

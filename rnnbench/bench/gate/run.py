@@ -142,7 +142,7 @@ def time_cases(
             def told(what: str, number: int = number) -> None:
                 tell(f"batch {number + 1}, {what}")
 
-            found = pairs.take_batch(fresh, [o.case for o in pending], pairs.RESTARTS, told, until)
+            found = pairs.take_batch(fresh, [o.case for o in pending], pairs.RESTARTS, told, until, project.threshold)
         still = []
         for outcome in pending:
             timings = found[outcome.case]

@@ -10,8 +10,12 @@ them as independent would make the interval too narrow).
     same           the whole interval lies between these two
     inconclusive   the interval contains one of these bounds, the change did not recur, or the control moved
 
-To recur, a change has to show in two batches, each on its own. The control is a kernel that neither side can change, timed in
-the same workers between the same pairs: if its ratio is not within CONTROL_LIMIT of 1, something other than the change differs.
+To recur, a change has to show in two batches, each on its own. A gross change, far beyond the threshold in all pairs of at least
+two restarts, is `slower` or `faster` at once: a kernel that is a thousand times slower leaves no time for two batches, and no
+phase of a machine, which both sides see in turn, does that to the same side in one process after the other.
+
+The control is a kernel that neither side can change, timed in the same workers between the same pairs: if its ratio is not within
+CONTROL_LIMIT of 1, something other than the change differs.
 """
 
 from __future__ import annotations
@@ -27,6 +31,12 @@ from rnnbench.bench.stats import CONFIDENCE, Interval
 
 THRESHOLD = 0.03  # a change that is smaller does not matter
 CONTROL_LIMIT = 0.02
+GROSS = 1.5  # a change is gross if it is beyond the threshold by this factor
+GROSS_PAIRS = 4  # at least, of a restart that shows one
+HUGE = (
+    5.0  # by this factor fewer pairs are enough: no machine slows one side's two samples so much and spares the other's
+)
+GROSS_RESTARTS = 2  # at least, all of which show it
 BATCHES = 8  # at most; what is not settled by then is inconclusive
 RESAMPLES = 2000
 
@@ -74,7 +84,7 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
     """The verdict on all batches of one case so far.
 
     threshold: the smallest change that matters, as a fraction. most: batches that may be taken. restarts: of a complete batch; one
-    that was cut short does not count, because restarts differ by more than the pairs within them.
+    that was cut short counts for a gross change only, because restarts differ by more than the pairs within them.
 
     Raises ValueError for no batch and for a threshold that is not above 0.
     """
@@ -90,6 +100,9 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
     def found(verdict: str, settled: bool = True, reason: str = "") -> Judgement:
         return Judgement(verdict, ratio, control, settled or last, reason)
 
+    change = gross(batches, threshold)
+    if change:  # whatever the control says: it is taken into account restart by restart
+        return found(change)
     if not whole:
         most_restarts = max(len(batch.ratios) for batch in batches)
         return found("inconclusive", False, f"only {most_restarts} of {restarts} restarts were timed")
@@ -109,6 +122,31 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
         return found("same")
     span = f"the ratio is between {ratio.lower:.3f} and {ratio.upper:.3f}"
     return found("inconclusive", False, f"{span}, which does not show whether it has changed by {threshold:.1%}")
+
+
+def gross(batches: Sequence[Batch], threshold: float) -> str:
+    """Whether at least GROSS_RESTARTS restarts, and all that there are, show a gross change: "slower", "faster" or "".
+
+    batches: of one case, whole or cut short. threshold: as for `judge`.
+    """
+    said = [
+        far(ratios, control, threshold)
+        for batch in batches
+        for ratios, control in zip(batch.ratios, batch.control, strict=True)
+    ]
+    return said[0] if len(said) >= GROSS_RESTARTS and len(set(said)) == 1 else ""
+
+
+def far(ratios: Sequence[float] | Ratios, control: Sequence[float] | Ratios, threshold: float) -> str:
+    """Whether all pairs of a restart show a gross change, which the control does not share: "slower", "faster" or "".
+
+    ratios, control: of the pairs. threshold: as for `judge`.
+    """
+    moved = float(np.median(control))
+    bound = (1 + threshold) * (GROSS if len(ratios) >= GROSS_PAIRS else HUGE)
+    if min(ratios) > bound * max(1.0, moved):
+        return "slower"
+    return "faster" if max(ratios) * bound < min(1.0, moved) else ""
 
 
 def _beyond(lower: float, upper: float, threshold: float) -> str:
