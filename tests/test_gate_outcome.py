@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gate_projects import Pretender, case, project
 
 from rnnbench.bench.gate import pairs, run
+from rnnbench.bench.gate import workers as ends
 from rnnbench.bench.gate.outcome import (
     INCONCLUSIVE,
     PASSED,
@@ -24,11 +28,11 @@ from rnnbench.bench.gate.outcome import (
     Result,
     slow_to_compile,
 )
-from rnnbench.bench.gate.output import markdown, memory, sentences
+from rnnbench.bench.gate.output import about, markdown, memory, sentences
 from rnnbench.bench.gate.pairs import Samples, Timings, take_batch
 from rnnbench.bench.gate.project import Project
 from rnnbench.bench.gate.verdict import Interval, Judgement, judge
-from rnnbench.bench.gate.workers import WorkerDied, last_core
+from rnnbench.bench.gate.workers import WorkerDied, last_cores
 
 CASE = case()
 
@@ -262,12 +266,12 @@ def test_when_time_is_up_nothing_more_is_timed() -> None:
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, head: float, until: float = math.inf, **about: Any) -> tuple[Outcome, list]:
-    """The outcome of a head that takes so many milliseconds where base takes one, and the core and padding of each restart."""
+    """The outcome of a head that takes so many milliseconds where base takes one, and the threads and padding of each restart."""
     started = []
 
     @contextmanager
-    def workers(base: Any, other: Any, project: Any, core: int | None, padding: int) -> Iterator[Any]:
-        started.append((core, padding))
+    def workers(base: Any, other: Any, project: Any, threads: int, padding: int) -> Iterator[Any]:
+        started.append((threads, padding))
         yield Pretender(lambda: 0.001), Pretender(lambda: head / 1000)
 
     monkeypatch.setattr(run, "workers", workers)
@@ -286,15 +290,43 @@ def test_a_batch_with_too_few_restarts_settles_nothing(monkeypatch: pytest.Monke
     clock = itertools.count()
     for module in (run, pairs):
         monkeypatch.setattr(module, "monotonic", lambda: next(clock))
-    found, _ = timed(monkeypatch, 1.0, until=2.5)
+    found, _ = timed(monkeypatch, 1.0, until=4.5)
     assert (found.verdict, found.restarts) == ("inconclusive", 2)
     assert found.reason == "only 2 of 4 restarts were timed; the budget ended before another batch"
 
 
-def test_workers_stay_on_one_core_and_lie_elsewhere_after_each_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_have_one_thread_and_lie_elsewhere_after_each_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     started = timed(monkeypatch, 1.0)[1]
-    assert {core for core, _ in started} == {last_core()}
+    assert {threads for threads, _ in started} == {1}
     assert len({padding for _, padding in started}) == 4 and all(0 <= padding < 4096 for _, padding in started)
+
+
+def test_cases_with_two_threads_have_workers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    @contextmanager
+    def workers(base: Any, head: Any, project: Any, threads: int, padding: int) -> Iterator[Any]:
+        yield Pretender(lambda: 0.001), Pretender(lambda: started.append(threads) or 0.001)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(run, "workers", workers)
+    two = dataclasses.replace(CASE, threads=2)
+    found = result(Outcome(two), Outcome(CASE))
+    run.time_cases(found, None, None, project(), math.inf)  # type: ignore[arg-type]
+    assert [outcome.verdict for outcome in found.outcomes] == ["same", "same"]
+    assert started == sorted(started) and set(started) == {1, 2}  # those with one first
+    assert "timed with 1 thread and 2 threads;" in about(found) and "timed with 1 thread;" in about(
+        result(Outcome(CASE))
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no process can be pinned here")
+def test_workers_share_the_last_cores_one_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5, 7})
+    assert last_cores(1) == [7] and last_cores(2) == [5, 7]
+    asked = []
+    monkeypatch.setattr(ends, "Worker", lambda *given: asked.append(given) or SimpleNamespace(close=lambda: None))
+    with ends.workers("base", "head", "project", 2, 17):  # type: ignore[arg-type]
+        assert asked == [("base", "project", [5, 7], 2, 17), ("head", "project", [5, 7], 2, 17)]
 
 
 def test_first_calls_tell_the_seconds_and_bytes_of_base_before_those_of_head(monkeypatch: pytest.MonkeyPatch) -> None:

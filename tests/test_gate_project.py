@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from gate_projects import project
 
-from rnnbench.bench.cases import Case
+from rnnbench.bench.gate import project as settings
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.project import HEADLINE, GateError, cases, parse, read
 
 
@@ -42,7 +43,7 @@ budget = 2
     found = read(written(tmp_path, text))
     assert found.cells == {"mgu": "kernels.cells:mgu"} and found.backends == {"fast": "kernels.fast"}
     assert (found.threshold, found.budget) == (0.1, 2.0)
-    assert cases(found, found.cases) == [Case("mgu", "fast", direction="train", input_size=64, hidden_size=64)]
+    assert cases(found, found.cases) == [GateCase("mgu", "fast", direction="train", input_size=64, hidden_size=64)]
 
 
 def test_what_the_documentation_shows_is_what_is_read(tmp_path: Path) -> None:
@@ -101,17 +102,19 @@ def test_no_pyproject_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        Case("lstm", "numpy", "float64", "train", 3, 4, 5, 6),
-        Case("gru", "numba-cpu", num_layers=2, bidirectional=True, lengths="ragged"),
-        Case("lstm[clip=0.5,peepholes]", "torch"),
+        GateCase("lstm", "numpy", "float64", "train", 3, 4, 5, 6),
+        GateCase("gru", "numba-cpu", num_layers=2, bidirectional=True, lengths="ragged"),
+        GateCase("lstm[clip=0.5,peepholes]", "torch"),
+        GateCase("gru", "numba-cpu", bidirectional=True, threads=3),
     ],
 )
-def test_what_a_case_prints_is_how_it_is_written(case: Case) -> None:
+def test_what_a_case_prints_is_how_it_is_written(case: GateCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "available_threads", lambda: 4)
     assert parse(project(), str(case)) == case
 
 
 def test_words_may_stand_in_any_order_and_be_left_out() -> None:
-    assert parse(project(), "H=64 lstm") == Case("lstm", "numba-cpu", input_size=64, hidden_size=64)
+    assert parse(project(), "H=64 lstm") == GateCase("lstm", "numba-cpu", input_size=64, hidden_size=64)
     assert parse(project(), "numpy train gru").backend == "numpy"
     assert parse(project(), "both ways train lstm train") == parse(project(), "lstm train both ways")
     assert cases(project(), ["lstm H=64", "H=64 lstm"]) == [parse(project(), "lstm H=64")]
@@ -128,6 +131,8 @@ def test_words_may_stand_in_any_order_and_be_left_out() -> None:
         ("lstm lstm", "names two cells, lstm and lstm"),
         ("lstm numpy torch", "names two backends, numpy and torch"),
         ("lstm B=1 B=2", "has two sizes B"),
+        ("lstm threads=0", "'threads=0'; threads must be a whole number of at least 1"),
+        ("lstm threads=1000000", "needs 1000000 processors, and this process may use"),
         ("lstm train forward", "has two directions, train and forward"),
         ("lstm float32 float64", "has two dtypes, float32 and float64"),
         ("lstm both H=3", "has 'both' alone; a network that reads both ways has 'both ways'"),

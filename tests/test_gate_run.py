@@ -21,8 +21,8 @@ import pytest
 from gate_projects import CELL, DIES, HOARDS, SLOW, TABLE, WRONG, backend, commit, git, project
 
 from rnnbench import cli
-from rnnbench.bench.cases import Case
 from rnnbench.bench.gate import pairs, run, sides, verdict, worker
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.project import GateError
 from rnnbench.bench.gate.workers import Worker
 from rnnbench.bench.lock import only_one
@@ -192,12 +192,35 @@ def test_a_side_that_brings_an_rnnbench_runs_no_other(own: bool, tmp_path: Path)
         check("/elsewhere/rnnbench/__init__.py")
 
 
-@pytest.mark.parametrize(("core", "pinned"), [(3, [(0, {3})]), (None, [])])
-def test_a_worker_stays_on_the_core_that_it_is_told(core: int | None, pinned: list, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("cores", "threads", "asked"),
+    [([3], 1, [(0, [3]), 1]), ([2, 3], 2, [(0, [2, 3]), 2]), (None, 1, [1]), (None, None, [])],
+)
+def test_a_worker_stays_on_the_cores_and_threads_that_it_is_told(
+    cores: list[int] | None, threads: int | None, asked: list, monkeypatch: Any
+) -> None:
     found: list[Any] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda *given: found.append(given), raising=False)
-    worker.Side().start(core, {}, {})
-    assert found == pinned
+    monkeypatch.setattr(worker, "set_threads", found.append)
+    worker.Side().start(cores, threads, {}, {})
+    assert found == asked
+
+
+@pytest.mark.parametrize(
+    ("threads", "what", "settled", "blas"), [(1, "case", 0, 0), (2, "case", 1, 0), (2, "control", 0, 1)]
+)
+def test_threads_of_a_sample_sleep_before_the_other_sides_and_the_control_has_one(
+    threads: int, what: str, settled: int, blas: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(worker, "get_threads", lambda: threads)
+    monkeypatch.setattr(worker, "settle", lambda: done.append("settled"))
+    monkeypatch.setattr(worker, "one_blas_thread", lambda: nullcontext(done.append("one")))
+    side = worker.Side()
+    side.runs["case"] = side.runs["control"] = lambda: done.append("run")
+    side.time(what, samples=1, calls=1)
+    assert (done.count("settled"), done.count("one")) == (settled, blas) and done.count("run") == 2
+    assert done[-1] == ("settled" if settled else "run") and done[0] == ("one" if blas else "run")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +231,7 @@ def test_a_worker_verifies_times_and_weighs_the_case_it_is_told(
 ) -> None:
     weighed = []
     monkeypatch.setattr(worker, "workspace_bytes", lambda case: weighed.append(case) or 7)
-    side, wanted = worker.Side(), Case("lstm", "numpy", "float32", direction, 3, 2, 5, 5)
+    side, wanted = worker.Side(), GateCase("lstm", "numpy", "float32", direction, 3, 2, 5, 5)
     assert side.prepare(asdict(wanted))["status"] == "ok"
     assert side.session is not None and side.session.case == wanted and side.session.verified
     assert side.runs["case"] == side.session.run and set(side.bytes()["bytes"]) == sizes

@@ -221,8 +221,9 @@ def _gate(parser: Parser) -> None:
       rnnbench gate --base HEAD~20 --head HEAD~1 --cases 'lstm B=1 H=128, gru train H=256' --markdown gate.md --json gate.json
 
     A case is a cell, followed by whatever differs from these defaults: a backend (numba-cpu), a dtype (float32), "train"
-    (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged", "both ways". Other projects name their cells, backends and
-    cases in the table [tool.rnnbench] of pyproject.toml.
+    (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged", "both ways", threads=1. What only several threads do is verified
+    but not timed, unless a case has, say, threads=2. Other projects name their cells, backends and cases in the table
+    [tool.rnnbench] of pyproject.toml.
 
     Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive, 4 the budget
     ended before every case was timed.

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rnnbench.bench.cases import Case
 from rnnbench.bench.gate import pairs
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.pairs import Timings
 from rnnbench.bench.gate.verdict import Judgement
 
@@ -30,7 +30,7 @@ class Outcome:
     needs one. missing_on: "base", "head" or "both" if it is missing. grown: which memory is larger in head, in words.
     """
 
-    case: Case
+    case: GateCase
     verdict: str = "inconclusive"
     ratio: float = math.nan
     lower: float = math.nan

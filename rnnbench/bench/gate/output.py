@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rnnbench.backends.threads import in_words
 from rnnbench.bench.gate.outcome import BYTES_SLACK, Outcome, Result
 from rnnbench.bench.gate.verdict import CONTROL_LIMIT
 from rnnbench.bench.text import counted, duration
@@ -57,8 +58,14 @@ def about(result: Result) -> str:
     done = f"{counted(len(result.outcomes), 'case')}, {counted(pairs, 'pair')}, {result.seconds:.0f} s"
     return (
         f"head {result.head} against base {result.base}: {done}; "
-        f"a change counts from {result.threshold:.1%}, the control may move by {CONTROL_LIMIT:.0%}"
+        f"timed with {_threads(result)}; a change counts from {result.threshold:.1%}, the control may move by {CONTROL_LIMIT:.0%}"
     )
+
+
+def _threads(result: Result) -> str:
+    """Which numbers of threads the cases are timed with: a reader must not take one core's times for the machine's."""
+    counts = sorted({outcome.case.threads for outcome in result.outcomes}) or [1]
+    return " and ".join(in_words(count) for count in counts)
 
 
 def markdown(result: Result) -> str:

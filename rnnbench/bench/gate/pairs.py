@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.bench.cases import Case
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.verdict import GROSS_PAIRS, THRESHOLD, Batch, far, gross
 from rnnbench.bench.gate.workers import Worker, WorkerDied
 
@@ -78,12 +78,12 @@ class Samples:
 
 def take_batch(
     open_workers: Callable[[int], Workers],
-    cases: Sequence[Case],
+    cases: Sequence[GateCase],
     restarts: int,
     tell: Callable[[str], None] = lambda what: None,
     until: float = math.inf,
     threshold: float = THRESHOLD,
-) -> dict[Case, Timings]:
+) -> dict[GateCase, Timings]:
     """Time every case in `restarts` fresh pairs of workers.
 
     open_workers: given a restart's number, ends the previous workers and starts new ones. cases: each is timed in every restart.
@@ -92,6 +92,8 @@ def take_batch(
     """
     found = {case: Timings() for case in cases}
     for restart in range(restarts):
+        if monotonic() > until:
+            break
         pair = open_workers(restart)
         for case, timings in found.items():
             if not timings.ok or timings.gross(threshold) or monotonic() > until:
@@ -105,7 +107,7 @@ def take_batch(
     return found
 
 
-def _time_case(pair: Workers, case: Case, timings: Timings, threshold: float) -> Workers | None:
+def _time_case(pair: Workers, case: GateCase, timings: Timings, threshold: float) -> Workers | None:
     """Verify and time a case in one restart. Returns the workers, or None if one has died."""
     answers = [worker.about_case("prepare", case) for worker in pair]
     timings.status = (answers[0]["status"], answers[1]["status"])

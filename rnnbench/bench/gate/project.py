@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench import backends, cells, plugins
-from rnnbench.bench.cases import DIRECTIONS, DTYPES, Case
+from rnnbench.backends.threads import available_threads
+from rnnbench.bench.cases import DIRECTIONS, DTYPES
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.verdict import THRESHOLD
 from rnnbench.spelling import did_you_mean, unknown
 
 BUDGET_MINUTES = 6.0
 BACKEND = "numba-cpu"  # if a case names none
-# Every kernel of the three common cells, at batch sizes one and sixteen, in inference and in training.
+# Every kernel of the three common cells, at batch sizes one and sixteen, in inference and in training. All with one thread: with
+# two on two cores, whatever else the machine does is in every sample, and most verdicts would be inconclusive (docs/gate.md).
 HEADLINE = tuple(
     f"{cell} {BACKEND} {what}"
     for cell in ("lstm", "gru", "rnn_tanh")
@@ -38,7 +41,9 @@ HEADLINE = tuple(
         "train T=32 B=16 H=128",
     )
 )
-_SIZES = {"T": "seq_len", "B": "batch_size", "I": "input_size", "H": "hidden_size", "layers": "num_layers"}
+_SIZES = {
+    "T": "seq_len", "B": "batch_size", "I": "input_size", "H": "hidden_size", "layers": "num_layers", "threads": "threads",
+}  # fmt: skip
 _BOTH_WAYS = {"both", "ways"}
 _WORDS = {*DTYPES, *DIRECTIONS, *_BOTH_WAYS, "ragged"}  # that are no names
 _NAME = re.compile(r"[^\s=,\[\]]+")
@@ -136,17 +141,17 @@ def _minutes(path: Path, value: Any) -> float:
     return float(value)
 
 
-def cases(project: Project, texts: Iterable[str]) -> list[Case]:
+def cases(project: Project, texts: Iterable[str]) -> list[GateCase]:
     """The cases that some texts describe, without duplicates. Raises GateError for a text that describes none."""
     return list(dict.fromkeys(parse(project, text) for text in texts))
 
 
-def parse(project: Project, text: str) -> Case:
+def parse(project: Project, text: str) -> GateCase:
     """The case that a text describes, with words in any order: a cell and, where they differ from the defaults, a backend
-    (numba-cpu), a dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged" or "both ways".
+    (numba-cpu), a dtype (float32), "train" (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged", "both ways", threads=1.
 
-    project: its cells and backends may be named too. `str(case)` is such a text. Raises GateError for unknown words and for words
-    that contradict each other.
+    project: its cells and backends may be named too. `str(case)` is such a text. Raises GateError for unknown words, for words
+    that contradict each other, and for more threads than this process may use processors.
     """
     about: dict[str, Any] = {"backend": BACKEND}
     names = []
@@ -186,8 +191,13 @@ def parse(project: Project, text: str) -> Case:
             )
     if "cell" not in about:
         raise GateError(f"the case {text!r} names no cell; write it like {HEADLINE[0]!r}")
-    about.setdefault("input_size", about.get("hidden_size", Case.hidden_size))
-    return Case(**about)
+    about.setdefault("input_size", about.get("hidden_size", GateCase.hidden_size))
+    found = GateCase(**about)
+    if found.threads > available_threads():
+        raise GateError(
+            f"the case {text!r} needs {found.threads} processors, and this process may use {available_threads()}"
+        )
+    return found
 
 
 def _is_cell(project: Project, name: str) -> bool:

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 
-from rnnbench.bench.cases import Case
 from rnnbench.bench.gate import pairs, sides
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.outcome import Outcome, Result, slow_to_compile
 from rnnbench.bench.gate.pairs import Timings, Workers
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.verdict import BATCHES, judge
-from rnnbench.bench.gate.workers import Worker, last_core, workers
+from rnnbench.bench.gate.workers import Worker, last_cores, workers
 from rnnbench.bench.lock import Locked, Taken, only_one
 
 Tell = Callable[[str], None]
@@ -23,7 +23,7 @@ PLACE = "gate"  # the lock's name: one gate per machine
 PADDING = 4096  # the most bytes that a restart adds to its workers' environments
 
 
-def gate(project: Project, base: str, head: str, cases: Sequence[Case], tell: Tell = lambda what: None) -> Result:
+def gate(project: Project, base: str, head: str, cases: Sequence[GateCase], tell: Tell = lambda what: None) -> Result:
     """Compare two revisions of a project on some cases.
 
     project: with threshold and budget. base, head: revisions. tell: called with a few words on what is being done. On Ctrl-C and at
@@ -88,7 +88,7 @@ class _FirstCalls:
         self._stopped = False
         self._worker: Worker | None = None
 
-    def run(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    def run(self, cases: Sequence[GateCase]) -> list[dict[str, Any]]:
         """For every case its status and reason and, if it is correct, the seconds of its first call and its bytes."""
         found = []
         try:
@@ -105,7 +105,7 @@ class _FirstCalls:
         return found
 
     @staticmethod
-    def _answer(worker: Worker, case: Case) -> dict[str, Any]:
+    def _answer(worker: Worker, case: GateCase) -> dict[str, Any]:
         answer = worker.about_case("first", case)
         if answer["status"] == "ok":
             answer |= worker.about_case("prepare", case)
@@ -124,25 +124,29 @@ def time_cases(
     result: Result, base: sides.Side, head: sides.Side, project: Project, until: float, tell: Tell = lambda what: None
 ) -> None:
     """Take batches for the inconclusive outcomes until they are settled or time is up. The arguments are those of `compare`."""
-    taken: dict[Case, list[Timings]] = {}
+    taken: dict[GateCase, list[Timings]] = {}
     pending = [outcome for outcome in result.outcomes if outcome.verdict == "inconclusive"]
-    core, chance = last_core(), random.Random(0)
-    if core is None:
+    chance = random.Random(0)
+    if last_cores(1) is None:
         result.notes.append("This system does not let a process stay on one processor core, so intervals are wider.")
     for number in range(BATCHES):
         if not pending or monotonic() > until:
             break
-        with ExitStack() as stack:
 
-            def fresh(restart: int, stack: ExitStack = stack) -> Workers:
-                stack.close()
-                padding = chance.randrange(PADDING)
-                return stack.enter_context(workers(base, head, project, core, padding))
+        def told(what: str, number: int = number) -> None:
+            tell(f"batch {number + 1}, {what}")
 
-            def told(what: str, number: int = number) -> None:
-                tell(f"batch {number + 1}, {what}")
+        found: dict[GateCase, Timings] = {}
+        for threads in sorted({outcome.case.threads for outcome in pending}):  # workers share as many cores
+            group = [outcome.case for outcome in pending if outcome.case.threads == threads]
+            with ExitStack() as stack:
 
-            found = pairs.take_batch(fresh, [o.case for o in pending], pairs.RESTARTS, told, until, project.threshold)
+                def fresh(restart: int, stack: ExitStack = stack, threads: int = threads) -> Workers:
+                    stack.close()
+                    padding = chance.randrange(PADDING)
+                    return stack.enter_context(workers(base, head, project, threads, padding))
+
+                found |= pairs.take_batch(fresh, group, pairs.RESTARTS, told, until, project.threshold)
         still = []
         for outcome in pending:
             timings = found[outcome.case]

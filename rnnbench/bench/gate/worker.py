@@ -2,14 +2,15 @@
 
 It runs the harness of the rnnbench that runs the gate on the kernels of its own side. The requests:
 
-    start     pin to a processor core, register the project's cells and backends; answers where the package comes from
+    start     pin to processor cores, choose the number of threads, register the project's cells and backends; answers where the
+              package comes from
     first     seconds of the first call of a case in a new session: compile time, if its kernels are not on disk
     prepare   verify a case and make it ready; answers its status, or that this side does not have it ("missing")
     bytes     workspace and tape of the prepared case
     speed     rough seconds per call of the case or of the control, after warming up
     time      the median of some timed samples
 
-Only `time` is a measurement. Between requests the process sleeps in a read, so the other side has the core.
+Only `time` is a measurement. Between requests the process sleeps in a read, so the other side has the core or cores.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -28,11 +30,12 @@ import numpy as np
 
 import rnnbench
 from rnnbench import backends, plugins
-from rnnbench.backends.threads import get_threads
-from rnnbench.bench.cases import Case
+from rnnbench.backends.threads import get_threads, one_blas_thread, set_threads
 from rnnbench.bench.data import make
 from rnnbench.bench.footprint import tape_bytes, workspace_bytes
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.control import control
+from rnnbench.bench.measure import settle
 from rnnbench.bench.session import Session
 from rnnbench.bench.verify import verified_session
 
@@ -47,10 +50,16 @@ class Side:
         self.session: Session | None = None
         self.runs: dict[str, Callable[[], object]] = {"control": control()}
 
-    def start(self, core: int | None, cells: dict[str, str], backends: dict[str, str]) -> Answer:
-        """Get ready. core: the number of the processor to stay on, or None. cells, backends: name -> target, of the project."""
-        if core is not None:
-            os.sched_setaffinity(0, {core})
+    def start(
+        self, cores: list[int] | None, threads: int | None, cells: dict[str, str], backends: dict[str, str]
+    ) -> Answer:
+        """Get ready. cores: the processors to stay on, or None. threads: to compute with, or None for as many as there are.
+        cells, backends: name -> target, of the project.
+        """
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+        if threads is not None:
+            set_threads(threads)
         registered = {plugins.CELLS: cells, plugins.BACKENDS: backends}
         for group, names in registered.items():
             for name, target in names.items():
@@ -64,7 +73,7 @@ class Side:
 
     def first(self, case: Answer) -> Answer:
         """Seconds of preparing and running a case for the first time."""
-        wanted = Case(**case)
+        wanted = GateCase(**case)
         reason = self._why_missing(wanted)
         if reason:
             return {"status": "missing", "reason": reason}
@@ -76,7 +85,7 @@ class Side:
 
     def prepare(self, case: Answer) -> Answer:
         """Verify a case; it is timed only if it passes."""
-        wanted = Case(**case)
+        wanted = GateCase(**case)
         self.session = None
         self.runs.pop("case", None)
         reason = self._why_missing(wanted)
@@ -102,34 +111,38 @@ class Side:
         """Seconds per call, the median over WARM_SECONDS of calls. what: "case" or "control"."""
         run, seconds = self.runs[what], list[float]()
         begin = end = perf_counter()
-        while end - begin <= WARM_SECONDS or len(seconds) < 2:
-            start = perf_counter()
-            run()
-            end = perf_counter()
-            seconds.append(end - start)
+        with _threads_of(what):
+            while end - begin <= WARM_SECONDS or len(seconds) < 2:
+                start = perf_counter()
+                run()
+                end = perf_counter()
+                seconds.append(end - start)
         # the first call may have to wake threads that later ones find awake
         return {"seconds": statistics.median(seconds[1:])}
 
     def time(self, what: str, samples: int, calls: int) -> Answer:
         """Median seconds per call over `samples` samples of `calls` calls each, after one call that is not timed.
 
-        what: as for `speed`.
+        what: as for `speed`. Returns when this process's threads sleep, which would take a processor from the other side.
         """
         run, seconds = self.runs[what], []
         gc.collect(0)
         gc.disable()
         try:
-            run()  # the other side has used the core in the meantime
-            for _ in range(samples):
-                start = perf_counter()
-                for _ in range(calls):
-                    run()
-                seconds.append((perf_counter() - start) / calls)
+            with _threads_of(what):
+                run()  # the other side has used the core in the meantime
+                for _ in range(samples):
+                    start = perf_counter()
+                    for _ in range(calls):
+                        run()
+                    seconds.append((perf_counter() - start) / calls)
         finally:
             gc.enable()
+        if what == "case" and get_threads() > 1:
+            settle()
         return {"seconds": statistics.median(seconds)}
 
-    def _why_missing(self, case: Case) -> str:
+    def _why_missing(self, case: GateCase) -> str:
         """Why this side does not have the case's cell or backend, or cannot run it; empty if it can."""
         try:
             spec = case.spec
@@ -137,6 +150,11 @@ class Side:
             return reason or backends.load(case.backend).why_unsupported(spec, case.direction) or ""
         except (ValueError, backends.BackendUnavailable) as error:  # a CellError is a ValueError
             return str(error)
+
+
+def _threads_of(what: str) -> AbstractContextManager[None]:
+    """A context for running something: the control has one thread whatever the case has, as BLAS's other threads would spin."""
+    return one_blas_thread() if what == "control" else nullcontext()
 
 
 def _origin(module: str) -> str | None:

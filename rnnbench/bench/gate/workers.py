@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rnnbench.bench.cases import Case
+from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.sides import Side
 
@@ -28,13 +28,16 @@ class WorkerDied(Exception):
 class Worker:
     """One worker process, and the end of its error output.
 
-    side: whose kernels it runs. project: whose cells and backends it registers. core: the processor that it stays on, or None.
-    padding: bytes added to its environment, which moves its stack: this randomises one more accidental property of a process.
+    side: whose kernels it runs. project: whose cells and backends it registers. cores: the processors that it stays on, or None.
+    threads: that it computes with, None for as many as it can. padding: bytes added to its environment, which moves its stack: this
+    randomises one more accidental property of a process.
 
     Raises GateError if the process cannot run this harness, or imports the project's modules from elsewhere.
     """
 
-    def __init__(self, side: Side, project: Project, core: int | None = None, padding: int = 0) -> None:
+    def __init__(
+        self, side: Side, project: Project, cores: list[int] | None = None, threads: int | None = None, padding: int = 0
+    ) -> None:
         self.side = side
         environment = {**os.environ, **side.variables, "RNNBENCH_GATE_PADDING": "x" * padding}
         # -P: do not import packages from the checkout, which is the working directory because of cells in files
@@ -57,7 +60,7 @@ class Worker:
         for reader in self._readers:
             reader.start()
         try:
-            self.about = self.ask("start", core=core, cells=project.cells, backends=project.backends)
+            self.about = self.ask("start", cores=cores, threads=threads, cells=project.cells, backends=project.backends)
             if "package" not in self.about:
                 raise WorkerDied(self.about.get("reason", "it gave no answer"))
             self._check_origins()
@@ -104,7 +107,7 @@ class Worker:
         except WorkerDied as error:
             return {"status": "failed", "reason": f"its process died: {error}", "died": True}
 
-    def about_case(self, question: str, case: Case) -> dict[str, Any]:
+    def about_case(self, question: str, case: GateCase) -> dict[str, Any]:
         """`try_asking` about a case. If the side's code raised an error, the answer has status "failed", too."""
         return self.try_asking(question, case=asdict(case))
 
@@ -139,13 +142,14 @@ class Worker:
 
 
 @contextmanager
-def workers(
-    base: Side, head: Side, project: Project, core: int | None, padding: int
-) -> Iterator[tuple[Worker, Worker]]:
-    """A new worker for each side, killed when the block is left. The arguments are those of `Worker`."""
-    first = Worker(base, project, core, padding)
+def workers(base: Side, head: Side, project: Project, threads: int, padding: int) -> Iterator[tuple[Worker, Worker]]:
+    """A new worker for each side, killed when the block is left. The arguments are those of `Worker`; both stay on the same cores,
+    one for each thread.
+    """
+    cores = last_cores(threads)
+    first = Worker(base, project, cores, threads, padding)
     try:
-        second = Worker(head, project, core, padding)
+        second = Worker(head, project, cores, threads, padding)
         try:
             yield first, second
         finally:
@@ -154,8 +158,11 @@ def workers(
         first.close()
 
 
-def last_core() -> int | None:
-    """The processor core that workers are pinned to: the last one that we may use, which handles the fewest interrupts."""
+def last_cores(count: int) -> list[int] | None:
+    """The processor cores that workers are pinned to: the last ones that we may use, which handle the fewest interrupts.
+
+    count: how many. None where a process cannot be pinned.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return None
-    return max(os.sched_getaffinity(0))
+    return sorted(os.sched_getaffinity(0))[-count:]
