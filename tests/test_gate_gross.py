@@ -129,6 +129,15 @@ def test_all_restarts_have_to_agree_and_one_is_none() -> None:
     assert gross([batch([20.0]), batch([20.0])], 0.03) == "slower"
 
 
+def test_a_bad_pair_among_many_does_not_keep_a_gross_change_open() -> None:
+    ratios = np.full((4, 10), 6.0)
+    ratios[1, 3] = 1.1
+    one = Batch(ratios, np.ones((4, 10)))
+    assert not gross([one], 0.03) and judge([one], restarts=4).verdict == "slower"
+    assert judge([Batch(1 / ratios, np.ones((4, 10)))], restarts=4).verdict == "faster"
+    assert judge([Batch(ratios, np.full((4, 10), 1.04))], restarts=4).verdict == "inconclusive"
+
+
 def test_a_control_that_moves_as_far_takes_the_change_back() -> None:
     assert judge([batch([20.0, 20.0], control=1.07)], restarts=4).verdict == "slower"  # one pair of it is that far off
     assert judge([batch([20.0, 20.0], control=18.0)], restarts=4).verdict == "inconclusive"

@@ -11,8 +11,9 @@ them as independent would make the interval too narrow).
     inconclusive   the interval contains one of these bounds, the change did not recur, or the control moved
 
 To recur, a change has to show in two batches, each on its own. A gross change, far beyond the threshold in all pairs of at least
-two restarts, is `slower` or `faster` at once: a kernel that is a thousand times slower leaves no time for two batches, and no
-phase of a machine, which both sides see in turn, does that to the same side in one process after the other.
+two restarts or with the whole interval of a batch, is `slower` or `faster` at once: a kernel that is a thousand times slower leaves
+no time for two batches, and no phase of a machine, which both sides see in turn, does that to the same side in one process after
+the other.
 
 The control is a kernel that neither side can change, timed in the same workers between the same pairs: if its ratio is not within
 CONTROL_LIMIT of 1, something other than the change differs.
@@ -112,7 +113,7 @@ def judge(batches: Sequence[Batch], threshold: float = THRESHOLD, most: int = BA
     change = _beyond(ratio.lower, ratio.upper, threshold)
     if change:
         agreeing = [_beyond(middle, middle, threshold) == change for middle in (estimate(b.ratios) for b in whole)]
-        if sum(agreeing) >= 2:
+        if sum(agreeing) >= 2 or _beyond(ratio.lower, ratio.upper, (1 + threshold) * GROSS - 1):
             return found(change)
         seen = f"a change of {ratio.median - 1:+.1%} was seen"
         once = len(whole) == 1  # the change has had no chance to recur
