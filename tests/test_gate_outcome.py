@@ -270,7 +270,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, head: float, until: float = math.inf,
     started = []
 
     @contextmanager
-    def workers(base: Any, other: Any, project: Any, threads: int, padding: int) -> Iterator[Any]:
+    def workers(base: Any, other: Any, project: Any, threads: int, padding: int, until: float) -> Iterator[Any]:
         started.append((threads, padding))
         yield Pretender(lambda: 0.001), Pretender(lambda: head / 1000)
 
@@ -305,7 +305,7 @@ def test_cases_with_two_threads_have_workers_of_their_own(monkeypatch: pytest.Mo
     started = []
 
     @contextmanager
-    def workers(base: Any, head: Any, project: Any, threads: int, padding: int) -> Iterator[Any]:
+    def workers(base: Any, head: Any, project: Any, threads: int, padding: int, until: float) -> Iterator[Any]:
         yield Pretender(lambda: 0.001), Pretender(lambda: started.append(threads) or 0.001)  # type: ignore[func-returns-value]
 
     monkeypatch.setattr(run, "workers", workers)
@@ -325,16 +325,16 @@ def test_workers_share_the_last_cores_one_for_each_thread(monkeypatch: pytest.Mo
     assert last_cores(1) == [7] and last_cores(2) == [5, 7]
     asked = []
     monkeypatch.setattr(ends, "Worker", lambda *given: asked.append(given) or SimpleNamespace(close=lambda: None))
-    with ends.workers("base", "head", "project", 2, 17):  # type: ignore[arg-type]
-        assert asked == [("base", "project", [5, 7], 2, 17), ("head", "project", [5, 7], 2, 17)]
+    with ends.workers("base", "head", "project", 2, 17, 9.0):  # type: ignore[arg-type]
+        assert asked == [("base", "project", [5, 7], 2, 17, 9.0), ("head", "project", [5, 7], 2, 17, 9.0)]
 
 
 def test_first_calls_tell_the_seconds_and_bytes_of_base_before_those_of_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    def worker(side: int, project: Any) -> Pretender:
+    def worker(side: int, project: Any, until: float) -> Pretender:
         first = {"status": "ok", "seconds": float(side)}
         return Pretender(lambda: 0.001, first=first, bytes={"bytes": {"workspace_bytes": 100 * side}})
 
     monkeypatch.setattr(run, "Worker", worker)
     found = result(Outcome(CASE))
-    run._first_calls(found, 1, 2, project())  # type: ignore[arg-type]
+    run._first_calls(found, 1, 2, project(), math.inf)  # type: ignore[arg-type]
     assert found.outcomes[0].compile == (1.0, 2.0) and found.outcomes[0].memory == {"workspace_bytes": (100, 200)}

@@ -16,6 +16,7 @@ VERDICTS = ("wrong", "slower", "missing", "inconclusive", "faster", "same")  # f
 COMPILE_FACTOR = 1.5  # from this factor on, slower compilation is reported; it never fails the gate
 # tracemalloc counts Python's own small objects too, whose number varies slightly from call to call
 BYTES_SLACK = 4096
+LEFT_OUT = "left out"  # the status of a case that the budget left no time to check
 PASSED, REGRESSION, INCONCLUSIVE, UNFINISHED = 0, 1, 3, 4
 Pair = tuple[float, float]  # of base and head
 
@@ -86,6 +87,8 @@ class Outcome:
         if head in bad:
             self.verdict, self.reason = "wrong", f"head {'is wrong' if head == 'wrong' else 'failed'}: {reasons[1]}"
             return True
+        if LEFT_OUT in statuses:
+            return True  # it stays inconclusive
         self.verdict = "missing"
         self.missing_on = "head" if base == "ok" else "base" if head == "ok" else "both"
         what = {"wrong": "base is wrong: ", "failed": "base failed: "}.get(base, "")

@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnbench.bench.gate import pairs, sides
 from rnnbench.bench.gate.case import GateCase
-from rnnbench.bench.gate.outcome import Outcome, Result, slow_to_compile
+from rnnbench.bench.gate.outcome import LEFT_OUT, Outcome, Result, slow_to_compile
 from rnnbench.bench.gate.pairs import Timings, Workers
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.verdict import BATCHES, judge
@@ -53,7 +53,7 @@ def compare(result: Result, base: sides.Side, head: sides.Side, project: Project
     """Fill in the outcomes of `result`. base, head: built. until: on the clock `monotonic`; project, tell: as for `gate`."""
     try:
         tell("compiling and checking every case on both sides")
-        _first_calls(result, base, head, project)
+        _first_calls(result, base, head, project, until)
         time_cases(result, base, head, project, until, tell)
     except KeyboardInterrupt:
         result.interrupted = True
@@ -63,9 +63,9 @@ def compare(result: Result, base: sides.Side, head: sides.Side, project: Project
     result.notes += [f"Compilation: {sentence}." for sentence in slow_to_compile(result.outcomes)]
 
 
-def _first_calls(result: Result, base: sides.Side, head: sides.Side, project: Project) -> None:
+def _first_calls(result: Result, base: sides.Side, head: sides.Side, project: Project, until: float) -> None:
     """Compile, check and measure the memory of every case once, on both sides at the same time, each in its own process."""
-    both = [_FirstCalls(side, project) for side in (base, head)]
+    both = [_FirstCalls(side, project, until) for side in (base, head)]
     with ThreadPoolExecutor(2) as pool:
         try:
             running = [pool.submit(calls.run, [outcome.case for outcome in result.outcomes]) for calls in both]
@@ -83,20 +83,35 @@ def _first_calls(result: Result, base: sides.Side, head: sides.Side, project: Pr
 class _FirstCalls:
     """The first calls of one side, which another thread can stop."""
 
-    def __init__(self, side: sides.Side, project: Project) -> None:
-        self._open = lambda: Worker(side, project)
+    def __init__(self, side: sides.Side, project: Project, until: float) -> None:
+        self._open = lambda: Worker(side, project, until=until)
+        self._until = until
         self._stopped = False
         self._worker: Worker | None = None
 
     def run(self, cases: Sequence[GateCase]) -> list[dict[str, Any]]:
-        """For every case its status and reason and, if it is correct, the seconds of its first call and its bytes."""
-        found = []
+        """For every case its status and reason and, if it is correct, the seconds of its first call and its bytes.
+
+        A case that hangs is waited for once: others of its cell, backend and direction fail without being run. What the budget
+        leaves no time for is LEFT_OUT.
+        """
+        found: list[dict[str, Any]] = []
+        hung: dict[tuple[str, str, str], GateCase] = {}
         try:
             for case in cases:
+                kind = (case.cell, case.backend, case.direction)
+                if kind in hung:
+                    found.append({"status": "failed", "reason": f"not run, because {hung[kind]} gave no answer"})
+                    continue
+                if monotonic() > self._until:
+                    found.append({"status": LEFT_OUT, "reason": ""})
+                    continue
                 self._worker = self._worker or self._open()
                 found.append({"reason": "", **self._answer(self._worker, case)})
                 if self._stopped:
                     break
+                if found[-1].get("hung"):
+                    hung[kind] = case
                 if found[-1].get("died"):
                     self._worker.close()
                     self._worker = None
@@ -144,7 +159,7 @@ def time_cases(
                 def fresh(restart: int, stack: ExitStack = stack, threads: int = threads) -> Workers:
                     stack.close()
                     padding = chance.randrange(PADDING)
-                    return stack.enter_context(workers(base, head, project, threads, padding))
+                    return stack.enter_context(workers(base, head, project, threads, padding, until))
 
                 found |= pairs.take_batch(fresh, group, pairs.RESTARTS, told, until, project.threshold)
         still = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from rnnbench.bench.gate.case import GateCase
@@ -19,10 +21,20 @@ from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.sides import Side
 
 PATIENCE_SECONDS = 300.0  # for one answer; compiling a kernel takes the longest
+LEAST_PATIENCE_SECONDS = 60.0  # even at the end of the budget: no kernel of ours takes that long to compile
 
 
 class WorkerDied(Exception):
     """A worker ended or did not answer in time; the message says how."""
+
+
+class NoAnswer(WorkerDied):
+    """A worker did not answer in time and was ended."""
+
+
+def patience(until: float) -> float:
+    """Seconds to wait for an answer: what remains of the budget, within bounds. until: its end, on the clock `monotonic`."""
+    return min(PATIENCE_SECONDS, max(LEAST_PATIENCE_SECONDS, until - monotonic()))
 
 
 class Worker:
@@ -30,15 +42,21 @@ class Worker:
 
     side: whose kernels it runs. project: whose cells and backends it registers. cores: the processors that it stays on, or None.
     threads: that it computes with, None for as many as it can. padding: bytes added to its environment, which moves its stack: this
-    randomises one more accidental property of a process.
+    randomises one more accidental property of a process. until: the end of the budget, which limits the patience with it.
 
     Raises GateError if the process cannot run this harness, or imports the project's modules from elsewhere.
     """
 
     def __init__(
-        self, side: Side, project: Project, cores: list[int] | None = None, threads: int | None = None, padding: int = 0
+        self,
+        side: Side,
+        project: Project,
+        cores: list[int] | None = None,
+        threads: int | None = None,
+        padding: int = 0,
+        until: float = math.inf,
     ) -> None:
-        self.side = side
+        self.side, self._until = side, until
         environment = {**os.environ, **side.variables, "RNNBENCH_GATE_PADDING": "x" * padding}
         # -P: do not import packages from the checkout, which is the working directory because of cells in files
         command = [sys.executable, "-P", "-m", "rnnbench.bench.gate.worker"]
@@ -83,16 +101,17 @@ class Worker:
             ):
                 raise GateError(f"{self.side}: {name} comes from {origin} and not from the build of this revision")
 
-    def ask(self, question: str, patience: float = PATIENCE_SECONDS, **details: Any) -> dict[str, Any]:
-        """The answer to one request to `worker`. Raises WorkerDied if there is none within `patience` seconds."""
+    def ask(self, question: str, **details: Any) -> dict[str, Any]:
+        """The answer to one request to `worker`. Raises WorkerDied if there is none, NoAnswer if `patience` ends first."""
         assert self._process.stdin is not None
+        seconds = patience(self._until)
         try:
             self._process.stdin.write(json.dumps({"do": question, **details}) + "\n")
             self._process.stdin.flush()
-            line = self._answers.get(timeout=patience)
+            line = self._answers.get(timeout=seconds)
         except queue.Empty:
             self.close()
-            raise WorkerDied(f"it did not answer within {patience:.0f} seconds") from None
+            raise NoAnswer(f"it did not answer within {seconds:.0f} seconds") from None
         except (BrokenPipeError, OSError):
             line = ""
         if not line:
@@ -101,11 +120,16 @@ class Worker:
         return answer
 
     def try_asking(self, question: str, **details: Any) -> dict[str, Any]:
-        """`ask`, but if the worker dies, the answer has status "failed", the reason, and "died"."""
+        """`ask`, but if the worker dies, the answer has status "failed", the reason, "died", and whether it "hung"."""
         try:
             return self.ask(question, **details)
         except WorkerDied as error:
-            return {"status": "failed", "reason": f"its process died: {error}", "died": True}
+            return {
+                "status": "failed",
+                "reason": f"its process died: {error}",
+                "died": True,
+                "hung": isinstance(error, NoAnswer),
+            }
 
     def about_case(self, question: str, case: GateCase) -> dict[str, Any]:
         """`try_asking` about a case. If the side's code raised an error, the answer has status "failed", too."""
@@ -142,14 +166,16 @@ class Worker:
 
 
 @contextmanager
-def workers(base: Side, head: Side, project: Project, threads: int, padding: int) -> Iterator[tuple[Worker, Worker]]:
+def workers(
+    base: Side, head: Side, project: Project, threads: int, padding: int, until: float
+) -> Iterator[tuple[Worker, Worker]]:
     """A new worker for each side, killed when the block is left. The arguments are those of `Worker`; both stay on the same cores,
     one for each thread.
     """
     cores = last_cores(threads)
-    first = Worker(base, project, cores, threads, padding)
+    first = Worker(base, project, cores, threads, padding, until)
     try:
-        second = Worker(head, project, cores, threads, padding)
+        second = Worker(head, project, cores, threads, padding, until)
         try:
             yield first, second
         finally:
