@@ -29,6 +29,7 @@ from asv.repo import get_repo
 from asv.results import Results
 from asv.runner import run_benchmarks
 
+from rnnbench.backends.threads import get_threads, in_words
 from rnnbench.bench import record
 from rnnbench.bench.cases import Case
 from rnnbench.bench.checkout import SuiteError, configuration, git
@@ -84,7 +85,8 @@ class Suite:
     root: the checkout. results_dir, machine: where results go. environment: variables for the benchmark processes.
     quick: each benchmark runs once, for finding errors; its numbers are poor.
 
-    Raises SuiteError if there is no checkout, a benchmark cannot be imported, or earlier results cannot be read.
+    Raises SuiteError if there is no checkout, a benchmark cannot be imported, earlier results cannot be read, or the machine's
+    results have another number of threads.
     """
 
     root: Path
@@ -98,6 +100,7 @@ class Suite:
         self.commit = git(self.root, "rev-parse", "HEAD")
         config = configuration(self.root, self.results_dir)
         self.record_path = self.results_dir / self.machine["machine"] / f"{self.commit[:8]}-rnnbench.jsonl"
+        _require_threads(self.record_path.parent)
         # asv passes this to its processes as PYTHONPATH: they measure the checkout, not an installed package
         self.environment |= {"ASV_PYTHONPATH": str(self.root), record.VARIABLE: str(self.record_path.resolve())}
         with variables(self.environment), _one_sentence():
@@ -225,6 +228,21 @@ class Suite:
             value = self._results.get_result_value(name, self.benchmarks[name]["params"])[index or 0]
             if isinstance(value, float) and math.isnan(value) and (name, measurement.params) not in known:
                 record.append(unmeasured(measurement, "not measured: the run was interrupted"), self.record_path)
+
+
+def _require_threads(folder: Path) -> None:
+    """Raise SuiteError if a machine's folder holds results with another number of threads than the one in force.
+
+    Neither asv's files nor their parameters have that number, so the new results would replace the old ones or continue their lines.
+    """
+    threads = get_threads()
+    for path in sorted(folder.glob("*-rnnbench.jsonl")):
+        others = {line.get("threads", threads) for line in record.read(path) if line["record"] == "machine"} - {threads}
+        if others:
+            raise SuiteError(
+                f"{path} is of runs with {in_words(others.pop())}, and this one has {in_words(threads)}; a machine's history has one "
+                f"number, so choose that one with --threads, or name another machine, such as --machine {folder.name}-{threads}t"
+            )
 
 
 def unmeasured(measurement: Measurement, reason: str) -> dict[str, Any]:

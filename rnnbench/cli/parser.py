@@ -120,7 +120,8 @@ def _check(parser: Parser) -> None:
 def _run(parser: Parser) -> None:
     """Verify, then measure a suite's cases, each in a process of its own, and keep the results under
     results/<machine>/, filed under the commit that is checked out. Every result is on disk before the next is measured:
-    Ctrl-C loses none. Ends with the report's table and the path of its page.
+    Ctrl-C loses none. Ends with the report's table and the path of its page. One machine's results all have the same number of
+    threads: for another one, name another machine.
 
       rnnbench run --suite quick
       rnnbench run --suite standard --bench 'Forward.*lstm'
