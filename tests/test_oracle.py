@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import stand_in
 
-from rnnbench.bench import oracle
+from rnnbench.backends import numpy_backend
+from rnnbench.bench import check, oracle
 from rnnbench.bench.cases import Case
 from rnnbench.bench.session import Session
-from rnnbench.bench.verify import verify
+from rnnbench.bench.verify import verified_session, verify
 
 CELLS = """
 from rnnbench import cell, tanh, where
@@ -26,7 +29,18 @@ def folded(x, R, h):
     a = x.g
     for _ in range(45):
         a = 1 - 2 * abs(a)
-    return where(a > 0, 0.25, 0.0) + tanh(R.g @ h + x.g)
+    return where(a > 0, 2e-7, 0.0) + tanh(R.g @ h + x.g)
+
+@cell
+def logistic(x, R, h, c):
+    c = 3.9 * c * (1 - c)
+    return c + 0.1 * tanh(x.a + R.a @ h), c
+
+@cell
+def kinked(x, R, h, c):
+    for _ in range(4):
+        c = 1 - 2 * abs(c - 0.5)
+    return c + 0.1 * tanh(x.a + R.a @ h), c
 """
 
 
@@ -113,3 +127,44 @@ def test_gradients_of_an_edited_file_are_confirmed_anew(mine: Path, monkeypatch:
         oracle.confirm_gradients(case(mine, "linear"))
         counts.append(len(slopes))
     assert counts[0] < counts[1] == counts[2] < counts[3]
+
+
+class Zeros(stand_in.StandIn):
+    """NumPy's backend, with zeros for all that it computes."""
+
+    def prepare(self, spec: Any, params: Any) -> Any:
+        network = numpy_backend.prepare(spec, params)
+        forward, backward = network.forward, network.backward
+
+        def zeros(*given: Any) -> Any:
+            output, final, tape = forward(*given)
+            return 0 * output, tuple(0 * s for s in final), tape
+
+        network.forward = zeros  # type: ignore[method-assign]
+        network.backward = lambda *given: {n: 0 * d for n, d in backward(*given).items()}  # type: ignore[method-assign]
+        return network
+
+
+@pytest.mark.parametrize("name", ["logistic", "kinked"])
+def test_where_rounding_grows_beyond_recognition_nothing_is_compared_and_nothing_timed(
+    mine: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zeros = stand_in.install(monkeypatch, Zeros())
+    of = Case(f"{mine}:{name}", zeros, "float32", "forward", 40, 4, 8, 16)
+    for backend, direction in ((zeros, "forward"), (zeros, "train"), ("numpy", "train")):
+        found, session = verified_session(dataclasses.replace(of, backend=backend, direction=direction))
+        assert (found.status, session) == ("skipped", None)
+        assert "rounding in float32 may change outputs" in found.reason and "over 40 steps" in found.reason
+        assert found.reason.endswith("a comparison tells nothing; use float64 or fewer steps")
+    assert verify(dataclasses.replace(of, seq_len=2)).status == "wrong"
+    assert verify(dataclasses.replace(of, seq_len=2, backend="numpy")).ok
+    endless = verify(dataclasses.replace(of, seq_len=100, dtype="float64"))
+    assert endless.status == "skipped" and "beyond recognition" in endless.reason
+    assert endless.reason.endswith("tells nothing; use fewer steps")
+
+
+@pytest.mark.parametrize("name", ["linear", "logistic", "kinked"])
+def test_zeros_never_pass_the_check(mine: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = stand_in.install(monkeypatch, Zeros())
+    found = [v for v, _, _ in check.check(check.cases([f"{mine}:{name}"], [backend], ["float32", "float64"]))]
+    assert not any(v.ok for v in found) and any(v.status == "wrong" for v in found)

@@ -13,6 +13,7 @@ import pytest
 
 from rnnbench import backends, cells
 from rnnbench.bench.cases import Case
+from rnnbench.bench.tolerance import tolerances
 from rnnbench.bench.verify import verify
 
 DTYPES = ("float32", "float64")
@@ -59,7 +60,9 @@ def test_agrees_with_the_reference_or_says_what_it_lacks(case: Case) -> None:
     found = verify(case)
     lacks = LACKS[case.backend]
     words = next((lacks[what] for what in (case.direction, case.dtype, case.cell) if what in lacks), None)
-    if words is None:
+    if words is None and (untold := tolerances(case).why_untold(case)):  # bfloat16's gradients through two layers
+        assert (found.status, found.reason) == ("skipped", untold)
+    elif words is None:
         assert found.ok, found.reason
         assert found.runs == backends.load(case.backend).describe()
     else:

@@ -199,11 +199,21 @@ def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "lstm", "gru"])
-def test_in_16_bits_results_are_float32_and_within_the_tolerance(narrow: str, cell: str) -> None:
-    case = Case(cell, narrow, "float32", "train", 7, 5, 6, 33, num_layers=2, bidirectional=True, lengths="ragged")
-    found = verify(case)
+@pytest.mark.parametrize(("direction", "layers"), [("forward", 2), ("train", 1)])
+def test_in_16_bits_results_are_float32_and_within_the_tolerance(
+    narrow: str, cell: str, direction: str, layers: int
+) -> None:
+    found = verify(Case(cell, narrow, "float32", direction, 7, 5, 6, 33, layers, bidirectional=True, lengths="ragged"))
+    if (narrow, cell, direction) == ("torch-cuda-bf16", "rnn_relu", "train"):  # at too many kinks
+        assert found.status == "skipped" and "change gradients" in found.reason
+        return
     assert found.ok, found.reason
     assert found.error > 2.0**-12  # it did compute in 16 bits
+
+
+def test_gradients_of_two_layers_in_bfloat16_tell_nothing(narrow: str) -> None:
+    found = verify(Case("lstm", narrow, "float32", "train", 7, 5, 6, 33, num_layers=2))
+    assert found.status == ("skipped" if narrow == "torch-cuda-bf16" else "ok"), found.reason
 
 
 def test_in_16_bits_swapped_gates_are_still_wrong(narrow: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,29 @@ def test_what_gradients_may_be_off_by_is_too_much_for_results() -> None:
     assert found == {
         "output": "wrong", "h_n": "wrong", "c_n": "wrong", "dx": "ok", "dh_0": "ok", "dweight_ih_l0": "ok"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("allowed", "words"),
+    [
+        (Tolerances(0.24, 0.99), ""),
+        (Tolerances(0.25, 0.3), "change outputs by 0.25 times their size over 4 steps"),
+        (Tolerances(0.1, 1.0), "change gradients by 1 times their size over 4 steps"),
+        (Tolerances(np.inf, np.inf), "change outputs beyond recognition over 4 steps"),
+    ],
+)
+def test_a_tolerance_that_gross_faults_would_meet_is_told(allowed: Tolerances, words: str) -> None:
+    told = allowed.why_untold(CASE)
+    assert words in told and bool(told) == bool(words)
+
+
+def test_gradients_tell_nothing_of_inference_and_float64_cures_float32() -> None:
+    forward, double = dataclasses.replace(CASE, direction="forward"), dataclasses.replace(CASE, dtype="float64")
+    assert Tolerances(0.1, 5.0).why_untold(forward) == ""
+    assert Tolerances(1.0, 5.0).why_untold(forward).endswith("; use float64 or fewer steps")
+    assert Tolerances(1.0, 5.0).why_untold(double).endswith("; use fewer steps")
+    coarse = Tolerances(1.0, 5.0).why_untold(CASE.on("torch-cuda-bf16"))
+    assert coarse.startswith("rounding in torch-cuda-bf16 may") and coarse.endswith("; use a finer backend")
 
 
 def test_one_element_may_lie_beyond_a_kink_in_gradients_alone() -> None:

@@ -98,5 +98,7 @@ def _compared(
     double = dataclasses.replace(
         allowed, forward=2 * allowed.forward, gradients=2 * allowed.gradients, flips=2 * allowed.flips
     )
+    if reason := double.why_untold(case):
+        return Verification(case, "skipped", reason=reason)
     found = compare(case, got, {name: value.astype(np.float64) for name, value in peers.items()}, double)
     return dataclasses.replace(found, runs=runs, reason=f"against {peer}: {found.reason}" if found.reason else "")

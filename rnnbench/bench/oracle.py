@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -202,9 +203,15 @@ def _step(cell: Any, params: dict[str, Array], suffix: str, x: Array, state: tup
     )
 
 
+_LARGE = 0.1  # a relative change of results that is no longer proportional to the change of the data
+
+
 @np.errstate(all="ignore")
 def gain(case: Case) -> float:
-    """How much a user's equation amplifies a small relative change of all its data, at least GAIN. In float64."""
+    """How much a user's equation amplifies a small relative change of all its data, at least GAIN. In float64.
+
+    Infinity if a change in the tenth digit ends as one of the size of the results, which has stopped its growth.
+    """
     data, rng = in_float64(make(case)), np.random.default_rng(case.seed)
     small = 2.0**-30
 
@@ -215,7 +222,7 @@ def gain(case: Case) -> float:
     moved = dataclasses.replace(data, params=params, x=near(data.x), state=tuple(near(s) for s in data.state))
     there, here = direct(case, moved), direct(case, data)
     changes = [float(np.linalg.norm(there[n] - here[n])) / max(float(np.linalg.norm(here[n])), 1e-300) for n in here]
-    return max(GAIN, 2 * max(changes) / small)
+    return math.inf if max(changes) > _LARGE else max(GAIN, 2 * max(changes) / small)
 
 
 @np.errstate(all="ignore")
@@ -311,7 +318,8 @@ def _confirm_gradients(case: Case, directions: int, cell: cells.Cell) -> None:
                 break
         if not confirmed:
             raise OracleError(
-                f"the gradient of {name} cannot be confirmed: {case.cell} is not smooth in any direction tried"
+                f"the gradient of {name} cannot be confirmed: {case.cell} is not smooth, or bends too sharply, "
+                "in every direction tried"
             )
 
 

@@ -38,14 +38,20 @@ a few places of a step (`COARSE`), while their sums are in float32. Those places
 sqrt(n) u + k v, and e2 = sqrt(G H) u + 2 k v. TF32 rounds both operands of a product, k = 2. numba-cuda-fast uses
 CUDA's tanh.approx.f32, and a value passes through at most four activations in a step (a gate, the candidate,
 their sum's tanh, the output's gate). torch-cuda-fp16 and -bf16 keep all that they store in 16 bits: both operands, gates,
-candidate, memory and output, k = 6. With bfloat16, 2^-8, gradients may be off by a large fraction of themselves: that still
-detects gradients that are zero, swapped or of the wrong sign, and more cannot be expected. Weights that are stored in fewer bits
+candidate, memory and output, k = 6. With bfloat16, 2^-8, gradients of one layer may be off by a large fraction of themselves: that
+still detects gradients that are zero or of the wrong sign, and more cannot be expected. Weights that are stored in fewer bits
 do not need tolerance: the reference gets them too (`stored`).
 
 A user's cell need not contract: `verify` measures how much its equation amplifies a small change of the data, in float64 and on
 the oracle alone, and passes that as `gain`. Its units may also be near saturation, where 1 - y * y has few of the digits of
 y = tanh(a): how much gradients amplify a small change of the values saved for the backward pass is their `sensitivity`, measured
 likewise, and the saved values are off by 4 u. At most half of a gradient is allowed for that.
+
+**Where a comparison tells nothing.** A result of zeros is off by 1, all of itself. On our data swapped gates, a transposed
+matrix and ignored lengths move outputs by 0.13 to 1, half of them by more than 0.25. A tolerance beyond `MOST_OF_A_RESULT`
+would let such faults pass, so nothing is compared then. Gradients repeat what outputs have shown, and may lose half of
+themselves to saturation; they are compared as long as a gradient of zeros would be found. Beyond that the case is skipped, and
+never timed. An equation that expands (a chaotic one) gets there after some steps.
 """
 
 from __future__ import annotations
@@ -62,6 +68,9 @@ GAIN = 4.0
 POINTWISE = 16.0
 # of a gradient: one that is zero, or of the wrong sign, is detected however saturated its units are
 MOST_SATURATED = 0.5
+# tolerances from which on a comparison tells nothing, of outputs and final states, and of gradients
+MOST_OF_A_RESULT = 0.25
+MOST_OF_A_GRADIENT = 1.0
 
 
 class Coarse(NamedTuple):
@@ -95,6 +104,24 @@ class Tolerances:
         """The tolerance of a tensor's normwise relative error."""
         return self.gradients if gradient else self.forward
 
+    def why_untold(self, case: Case) -> str:
+        """Why a comparison within these tolerances would tell nothing; empty if gross faults would be found."""
+        for what, size, most in (
+            ("outputs", self.forward, MOST_OF_A_RESULT),
+            ("gradients", self.gradients if case.direction == "train" else 0.0, MOST_OF_A_GRADIENT),
+        ):
+            if size >= most:
+                by = "beyond recognition" if math.isinf(size) else f"by {size:.2g} times their size"
+                cure = "fewer steps" if case.dtype == "float64" else "float64 or fewer steps"
+                where = case.dtype
+                if _coarse(case):
+                    where, cure = case.backend, "a finer backend"
+                return (
+                    f"rounding in {where} may change {what} {by} over {case.seq_len} steps, "
+                    f"so a comparison tells nothing; use {cure}"
+                )
+        return ""
+
     def absolute(self, gradient: bool, expected: np.ndarray) -> float:
         """The tolerance of the largest absolute error of a tensor whose correct value is `expected`; infinite if an
         element may flip at a kink.
@@ -109,12 +136,15 @@ class Tolerances:
 
 
 def tolerances(case: Case, gain: float = GAIN, sensitivity: float = 0.0) -> Tolerances:
-    """The tolerances of a case, as derived above. gain: how much errors grow over a sequence, GAIN for the built-in
-    cells. sensitivity: of gradients to the values saved for them; for the built-in cells the derivation includes it.
+    """The tolerances of a case, as derived above. gain: how much errors grow over a sequence, GAIN for the built-in cells;
+    infinity if beyond measure. sensitivity: of gradients to the values saved for them; for the built-in cells the derivation
+    includes it.
     """
+    if math.isinf(gain):
+        return Tolerances(math.inf, math.inf)
     cell = case.spec.cell
     u = 2.0**-24 if case.dtype == "float32" else 2.0 * 2.0**-53
-    coarse = COARSE.get(case.backend) if case.dtype == "float32" else None
+    coarse = _coarse(case)
     pointwise = coarse.unit * coarse.places if coarse else POINTWISE * u
     width = case.input_size if case.num_layers == 1 else max(case.input_size, case.directions * case.hidden_size)
     layers = case.num_layers
@@ -128,6 +158,11 @@ def tolerances(case: Case, gain: float = GAIN, sensitivity: float = 0.0) -> Tole
         flips = _poisson_quantile(units * 2 * forward, 0.99)
         gradients += 4 * math.sqrt(flips / units)
     return Tolerances(forward, gradients, flips)
+
+
+def _coarse(case: Case) -> Coarse | None:
+    """How a case rounds if that is more coarsely than its dtype."""
+    return COARSE.get(case.backend) if case.dtype == "float32" else None
 
 
 def _poisson_quantile(mean: float, probability: float) -> int:
