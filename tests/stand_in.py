@@ -44,7 +44,7 @@ class Network:
     def __init__(self, module: ModuleType, spec: Spec, params: dict[str, np.ndarray], faults: dict[str, Any]) -> None:
         self.module, self.spec, self.faults = module, spec, faults
         self.params = faults.get("params", lambda spec, params: params)(spec, dict(params))
-        self.options = {"num_layers": spec.num_layers, "bidirectional": spec.bidirectional}
+        self.options = {"num_layers": spec.num_layers, "bidirectional": spec.bidirectional, **spec.numbers}
 
     def put(self, array: np.ndarray) -> np.ndarray:
         return array
@@ -74,6 +74,8 @@ class StandIn:
         return "a copy of the reference"
 
     def why_unsupported(self, spec: Spec, direction: str) -> str | None:
+        if spec.reverse or spec.proj_size:
+            return "the reference reads forwards, and has no projection"
         return self.faults.get("why_unsupported")
 
     def prepare(self, spec: Spec, params: dict[str, np.ndarray]) -> Network:

@@ -214,7 +214,7 @@ def test_check_fails_when_lengths_are_ignored_and_when_a_backend_crashes(
     stand_in.install(monkeypatch, stand_in.StandIn(params=crash))
     assert main(["check", "--backends", name, "--cells", "gru", "--dtypes", "float32"]) == 1
     told = capsys.readouterr().out
-    assert "RuntimeError: kernel exploded" in told and "(and 19 more cases)" in told
+    assert "RuntimeError: kernel exploded" in told and "(and 15 more cases)" in told  # 4 are skipped
 
 
 def test_check_of_nothing_is_no_pass(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,27 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Unusual(Case):
+    """A case whose network has options besides. It is checked and never timed, so that `Case` has only the fields by which results
+    are stored.
+
+    options: pairs of a name and a value: bias, reverse or proj_size as in `Spec`, or a number of the cell.
+    """
+
+    options: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def spec(self) -> Spec:
+        """The network's `Spec`, options included. Raises ValueError for an option that the cell has not."""
+        options: dict[str, Any] = dict(self.options)
+        own = {name: options.pop(name) for name in ("bias", "reverse", "proj_size") if name in options}
+        return dataclasses.replace(super().spec, **own, numbers=options)
+
+    def __str__(self) -> str:
+        return " ".join([super().__str__(), *(f"{name}={value}" for name, value in self.options)])
+
+
+@dataclass(frozen=True)
 class Grid:
     """The values of each parameter of a benchmark class; the cases are all their combinations, input_size =
     hidden_size.

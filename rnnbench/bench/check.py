@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rnnbench.bench.cases import DIRECTIONS, Case
+from rnnbench.bench.cases import DIRECTIONS, Case, Unusual
 from rnnbench.bench.verify import Verification, verify
+from rnnbench.cells import find, projectable
 
 # One step, one sequence, one unit; sizes that are odd, prime, one above a power of two (17 and 33 leave tails in every
 # vector width); batches that do not fill a tile; sequences that end early; networks of several layers and directions.
@@ -27,6 +28,20 @@ SHAPES: tuple[dict[str, Any], ...] = (
         "lengths": "ragged",
     },
 )  # fmt: skip
+
+# What the networks of these shapes have besides. `rnnbench gpu` checks the shapes without it.
+OPTIONS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("no bias",),
+    ("numbers",),
+    ("reverse",),
+    ("projection",),
+    ("numbers", "reverse"),
+    (),
+    ("numbers", "no bias"),
+    ("numbers",),
+    (),
+)
 
 
 @dataclass
@@ -65,15 +80,33 @@ def cases(
     backends: Iterable[str],
     dtypes: Iterable[str],
     directions: Iterable[str] = DIRECTIONS,
-    shapes: Iterable[dict[str, Any]] = SHAPES,
     seed: int = 0,
 ) -> Iterator[list[Case]]:
     """The cases, grouped by cell, backend and dtype. seed: of the data; the arguments are axes of `Case`."""
-    shapes, directions, dtypes, backends = list(shapes), list(directions), list(dtypes), list(backends)
+    directions, dtypes, backends = list(directions), list(dtypes), list(backends)
     for cell in cells:
+        shapes = [
+            shape | {"options": _options(cell, shape, names)} for shape, names in zip(SHAPES, OPTIONS, strict=True)
+        ]
         for dtype in dtypes:
             for backend in backends:
-                yield [Case(cell, backend, dtype, d, **shape, seed=seed) for shape in shapes for d in directions]
+                yield [Unusual(cell, backend, dtype, d, **shape, seed=seed) for shape in shapes for d in directions]
+
+
+def _options(name: str, shape: dict[str, Any], wanted: Collection[str]) -> tuple[tuple[str, float], ...]:
+    """`Unusual.options` of a cell: those of OPTIONS that are wanted and that it has."""
+    cell, found = find(name), dict[str, float]()
+    if "numbers" in wanted:
+        # below the default and of its sign, so that what may not be 0, negative or above 1 does not become so; no two the same
+        shares = {number: 0.5 + 0.25 / k for k, number in enumerate(cell.numbers, 1)}
+        found |= {number: share * (cell.numbers[number] or 0.5) for number, share in shares.items()}
+    if "no bias" in wanted:
+        found["bias"] = False
+    if "reverse" in wanted:
+        found["reverse"] = True
+    if "projection" in wanted and projectable(cell):
+        found["proj_size"] = shape["hidden_size"] // 2 + 1
+    return tuple(found.items())
 
 
 def check(groups: Iterable[list[Case]]) -> Iterator[tuple[Verification, Group, bool]]:

@@ -19,9 +19,9 @@ Array = NDArray[Any]
 class Data:
     """The data of one case, every array in the case's dtype.
 
-    params: under PyTorch's names. x (T, B, I). state: one (layers * directions, B, H) for each of the cell's states.
-    lengths (B,) integers from 0 to T, or None. doutput (T, B, directions * H) and dstate (shaped as state): the
-    gradients of the loss with respect to the output and the final state.
+    params: under PyTorch's names. x (T, B, I). state: one (layers * directions, B, H) for each of the cell's states; with a
+    projection the first is P wide. lengths (B,) integers from 0 to T, or None. doutput (T, B, directions * H or P) and dstate
+    (shaped as state): the gradients of the loss with respect to the output and the final state.
     """
 
     params: dict[str, Array]
@@ -53,16 +53,16 @@ def make(case: Case) -> Data:
     for name, value in params.items():
         if name.startswith("weight_hh"):
             params[name] = value * dtype.type(0.5)
-    batch = (case.num_layers * case.directions, case.batch_size, case.hidden_size)
+    batch = (case.num_layers * case.directions, case.batch_size)
     positive = case.cell not in reference.CELLS
     x = uniform(case.seq_len, case.batch_size, case.input_size)
     state = tuple(
-        uniform(*batch, low=0.25, high=0.75) if positive and k > 0 else uniform(*batch)
-        for k, _ in enumerate(spec.cell.states)
+        uniform(*batch, width, low=0.25, high=0.75) if positive and k > 0 else uniform(*batch, width)
+        for k, width in enumerate(spec.state_sizes)
     )
     lengths = _ragged(rng, case.seq_len, case.batch_size) if case.lengths == "ragged" else None
-    doutput = rng.standard_normal((case.seq_len, case.batch_size, case.directions * case.hidden_size)).astype(dtype)
-    dstate = tuple(rng.standard_normal(batch).astype(dtype) for _ in spec.cell.states)
+    doutput = rng.standard_normal((case.seq_len, case.batch_size, spec.output_size)).astype(dtype)
+    dstate = tuple(rng.standard_normal((*batch, width)).astype(dtype) for width in spec.state_sizes)
     return Data(params, x, state, lengths, doutput, dstate)
 
 

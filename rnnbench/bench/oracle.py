@@ -25,6 +25,7 @@ from rnnbench.bench.data import Data, make
 from rnnbench.bench.session import Session
 from rnnbench.bench.stored import Format, as_stored
 from rnnbench.bench.tolerance import GAIN
+from rnnbench.params import Spec
 
 Array = NDArray[Any]
 
@@ -57,7 +58,7 @@ def forget() -> None:
 def _expected(case: Case, stored: Format | None, cell: cells.Cell) -> dict[str, Array]:
     data = in_float64(make(case))
     data = dataclasses.replace(data, params=as_stored(data.params, stored))
-    if case.cell in reference.CELLS:
+    if not by_equation(case):
         results = _from_reference(case, data)
     else:
         results = direct(case, data)
@@ -70,6 +71,11 @@ def _expected(case: Case, stored: Format | None, cell: cells.Cell) -> dict[str, 
             results |= {name: value for name, value in answers.items() if name not in results}
     _require_finite(case, results)
     return results
+
+
+def by_equation(case: Case) -> bool:
+    """Whether the equation itself is the oracle: of a user's cell, and of a projection, which the reference has not."""
+    return case.cell not in reference.CELLS or case.spec.proj_size > 0
 
 
 def _require_finite(case: Case, results: dict[str, Array]) -> None:
@@ -98,14 +104,27 @@ def in_float64(data: Data) -> Data:
 
 
 def _from_reference(case: Case, data: Data) -> dict[str, Array]:
-    options: dict[str, Any] = {"num_layers": case.num_layers, "bidirectional": case.bidirectional}
+    spec = case.spec
+    options: dict[str, Any] = {"num_layers": case.num_layers, "bidirectional": case.bidirectional, **spec.numbers}
+    if spec.reverse:
+        data = dataclasses.replace(data, x=_turned(data.x, data), doutput=_turned(data.doutput, data))
     start = (case.cell, data.params, data.x, data.state, data.lengths)
     gradients: dict[str, Array] = {}
     if case.direction == "forward":
         output, state = reference.forward(*start, **options)
     else:
         output, state, gradients = reference.backward(*start, data.doutput, data.dstate, **options)
+    if spec.reverse:
+        output = _turned(output, data)
+        gradients |= {"x": _turned(gradients["x"], data)} if gradients else {}
     return _named(case, output, state) | {f"d{name}": value for name, value in gradients.items()}
+
+
+def _turned(array: Array, data: Data) -> Array:
+    """The array (T, B, ...) with each row's steps up to its length in the reverse order. It undoes itself."""
+    steps, rows = np.indices(array.shape[:2])
+    ends = len(array) if data.lengths is None else data.lengths
+    return array[np.where(steps < ends, ends - 1 - steps, steps), rows]
 
 
 def _named(case: Case, output: Array, state: tuple[Array, ...]) -> dict[str, Array]:
@@ -159,21 +178,22 @@ class _Named:
 def direct(case: Case, data: Data) -> dict[str, Array]:
     """Output and final states of a case by calling the cell's function on float64 arrays, step by step."""
     spec = case.spec
-    T, B, H = case.seq_len, case.batch_size, case.hidden_size
+    T, B, width = case.seq_len, case.batch_size, spec.state_sizes[0]
     lengths = np.full(B, T) if data.lengths is None else data.lengths
     final = tuple(s.copy() for s in data.state)
     below = data.x
     for layer in range(case.num_layers):
-        output = np.zeros((T, B, case.directions * H))
+        output = np.zeros((T, B, spec.output_size))
         for reading in range(case.directions):
             k = layer * case.directions + reading
             suffix = f"_l{layer}" + "_reverse" * reading
-            columns = slice(reading * H, (reading + 1) * H)
+            columns = slice(reading * width, (reading + 1) * width)
+            backwards = spec.reads_backwards(reading)
             for length in np.unique(lengths):  # sequences of equal length together: no padding to get wrong
                 rows = np.flatnonzero(lengths == length)
                 state = tuple(s[k, rows] for s in data.state)
-                for t in range(length - 1, -1, -1) if reading else range(length):
-                    state = _step(spec.cell, data.params, suffix, below[t, rows], state)
+                for t in range(length - 1, -1, -1) if backwards else range(length):
+                    state = _step(spec, data.params, suffix, below[t, rows], state)
                     output[t, rows, columns] = state[0]
                 for s_all, s in zip(final, state, strict=True):
                     s_all[k, rows] = s
@@ -181,9 +201,9 @@ def direct(case: Case, data: Data) -> dict[str, Array]:
     return _named(case, below, final)
 
 
-def _step(cell: Any, params: dict[str, Array], suffix: str, x: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The new states (B, H) after one step with input x (B, I)."""
-    H = state[0].shape[-1]
+def _step(spec: Spec, params: dict[str, Array], suffix: str, x: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The new states (B, H), and with a projection h (B, P), after one step with input x (B, I)."""
+    cell, H = spec.cell, spec.hidden_size
 
     def blocks(name: str, gates: tuple[str, ...]) -> dict[str, Array]:
         value = params.get(name + suffix)
@@ -194,13 +214,14 @@ def _step(cell: Any, params: dict[str, Array], suffix: str, x: Array, state: tup
     nothing = np.zeros(H)
     inputs = _Named(_Value(nothing), {g: _Value(x @ W[g].T + b[g]) for g in cell.input_gates})
     products = _Named(_Product(np.zeros((H, H)), nothing), {g: _Product(R[g], b_R[g]) for g in cell.recurrent_gates})
-    arguments: dict[str, Any] = dict(zip(cell.states, map(_Value, state), strict=True))
+    arguments: dict[str, Any] = dict(zip(cell.states, map(_Value, state), strict=True)) | dict(spec.numbers)
     if "p" in inspect.signature(cell.fn).parameters:
         arguments["p"] = _Named(_Value(nothing), {v: _Value(params[f"p_{v}{suffix}"]) for v in cell.vectors})
     new = cell.fn(inputs, products, **arguments)
-    return tuple(
-        np.broadcast_to(_array(s), state[0].shape) for s in (new if isinstance(new, (tuple, list)) else (new,))
-    )
+    values = [np.broadcast_to(_array(s), (len(x), H)) for s in (new if isinstance(new, (tuple, list)) else (new,))]
+    if spec.proj_size:
+        values[0] = values[0] @ params[f"weight_hr{suffix}"].T
+    return tuple(values)
 
 
 _LARGE = 0.1  # a relative change of results that is no longer proportional to the change of the data

@@ -15,7 +15,7 @@ from ..spelling import did_you_mean, unknown
 from .graph import CellError, exp, log, maximum, minimum, relu, sigmoid, sqrt, tanh, where
 from .library import BUILT_IN
 from .program import Program, program
-from .projection import PROJECTION, projected
+from .projection import PROJECTION, projectable, projected
 from .show import show
 from .trace import Cell, cell
 from .variants import NAME, variant
@@ -36,6 +36,7 @@ __all__ = [
     "maximum",
     "minimum",
     "program",
+    "projectable",
     "projected",
     "relu",
     "show",

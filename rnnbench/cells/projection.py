@@ -40,18 +40,9 @@ def projected(cell: Cell) -> Cell:
     hidden units; if a recurrent matrix multiplies anything but h, because all these matrices are only as wide as h; and if a gate
     has the projection's own name.
     """
-    h = cell.graph.node("state", "h")
-    elsewhere = [*cell.outputs, *(a for n in cell.order if n.op != "product" for a in n.inputs)]
-    if not cell.recurrent_gates or any(node is h for node in elsewhere):
-        raise ValueError(f"{cell.name} cannot be projected: its h must be used in recurrent products only")
-    others = [n for n in cell.order if n.op == "product" and n.inputs[0] is not h]
-    if others:
-        raise ValueError(
-            f"{cell.name} cannot be projected: R.{others[0].args[0]} multiplies something other than h, "
-            "but recurrent matrices are only as wide as a projected h"
-        )
-    if PROJECTION in cell.recurrent_gates:
-        raise ValueError(f"{cell.name} cannot be projected: the projection is called R.{PROJECTION}; rename that gate")
+    reason = _why_not(cell)
+    if reason:
+        raise ValueError(f"{cell.name} cannot be projected: {reason}")
 
     def step(x: Any, R: Any, **arguments: Any) -> tuple[Any, ...]:
         new = cell.fn(x, R, **arguments)
@@ -61,3 +52,24 @@ def projected(cell: Cell) -> Cell:
     step.__name__ = f"{cell.name}_projected"
     step.__signature__ = inspect.signature(cell.fn)  # type: ignore[attr-defined]
     return Projected(step, cell)
+
+
+def projectable(cell: Cell) -> bool:
+    """Whether `projected` takes the cell."""
+    return not _why_not(cell)
+
+
+def _why_not(cell: Cell) -> str:
+    h = cell.graph.node("state", "h")
+    elsewhere = [*cell.outputs, *(a for n in cell.order if n.op != "product" for a in n.inputs)]
+    if not cell.recurrent_gates or any(node is h for node in elsewhere):
+        return "its h must be used in recurrent products only"
+    others = [n for n in cell.order if n.op == "product" and n.inputs[0] is not h]
+    if others:
+        return (
+            f"R.{others[0].args[0]} multiplies something other than h, "
+            "but recurrent matrices are only as wide as a projected h"
+        )
+    if PROJECTION in cell.recurrent_gates:
+        return f"the projection is called R.{PROJECTION}; rename that gate"
+    return ""
