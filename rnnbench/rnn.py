@@ -86,12 +86,18 @@ class RNN:
         self._install(params.initialise(self.spec, seed))
 
     def __getstate__(self) -> dict[str, Any]:
-        # what copies and pickles hold; everything else is made from it
+        # what copies and pickles hold; everything else is made from it. The cell is held by its name, so its digest is held, too
         return {
-            "spec": self.spec, "backend": self.backend, "batch_first": self.batch_first, "params": dict(self._params)
+            "spec": self.spec, "backend": self.backend, "batch_first": self.batch_first, "params": dict(self._params),
+            "digest": self.spec.cell.digest,
         }  # fmt: skip
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
+        cell = kept["spec"].cell
+        if cell.digest != kept["digest"]:
+            raise cells.CellError(
+                f"the equation of {cell.__module__}.{cell.__qualname__} has changed since this RNN was pickled"
+            )
         self.spec, self.backend, self.batch_first = kept["spec"], kept["backend"], kept["batch_first"]
         self._module = backends.load(self.backend)
         self._install(kept["params"])

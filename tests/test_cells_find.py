@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import pickle
 import subprocess
@@ -92,6 +93,23 @@ def test_a_cell_of_a_file_is_pickled_for_another_process(path, edited):
         assert done.stderr.decode().endswith(f"CellError: {path} has changed since its cell own was pickled\n")
     else:
         assert done.stdout.decode() == "<RNN inner 2->3, layers 1, directions 1, float32, numpy>\n", done.stderr
+
+
+@pytest.mark.parametrize("changed", ["return x.g * 2", "return x.a", "c = x.g\n    return c"])
+def test_an_rnn_whose_imported_cell_has_changed_is_not_unpickled(tmp_path, monkeypatch, changed):
+    text = "from rnnbench import cell\n\n\n@cell\ndef own(x, R, h):\n    return x.g\n"
+    (tmp_path / "imported_cells.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pickled = pickle.dumps(RNN(importlib.import_module("imported_cells").own, 2, 3, backend="numpy"))
+    del sys.modules["imported_cells"]
+    (tmp_path / "imported_cells.py").write_text(text.replace("return x.g", changed) + "# of another size\n")
+    if changed.startswith("c ="):  # the same mathematics
+        assert pickle.loads(pickled).spec.cell.name == "own"
+    else:
+        words = "the equation of imported_cells.own has changed since this RNN was pickled"
+        with pytest.raises(CellError, match=words):
+            pickle.loads(pickled)
+    del sys.modules["imported_cells"]
 
 
 def test_the_name_is_the_variables(path):
