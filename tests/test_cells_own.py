@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import cell_zoo
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from rnnbench import RNN, exp, minimum, relu, tanh, where
+from rnnbench.backends import numpy_backend
 from rnnbench.bench import oracle
 from rnnbench.bench.cases import Case
 from rnnbench.bench.tolerance import tolerances
@@ -47,15 +49,41 @@ def test_results_are_those_of_the_equation(cell, sizes):
     assert not cell_zoo.gradient_problems(rnn.spec, tensors, doutput, dstate, gradients, lengths)
 
 
+@pytest.fixture
+def computed(monkeypatch):
+    """The dtypes of all arrays that NumPy's pointwise code takes and returns, and that tapes keep."""
+    right, found = numpy_backend.compile_function, set()
+
+    def noting(*source):
+        code = right(*source)
+
+        def noted(*values):
+            results = code(*values)
+            found.update(v.dtype for v in (*values, *results) if isinstance(v, np.ndarray))
+            return results
+
+        return noted
+
+    monkeypatch.setattr(numpy_backend, "compile_function", noting)
+    numpy_backend._steps.cache_clear()
+    yield found
+    numpy_backend._steps.cache_clear()
+
+
 @pytest.mark.parametrize("cell", ALL.values(), ids=ALL)
-def test_float32_stays_float32_and_agrees(cell):
+def test_float32_stays_float32_and_agrees(cell, computed):
     sizes = SIZES["plain"]
     rnn, tensors, doutput, dstate, *expected = run(cell, **sizes)
     small = RNN(cell, sizes["input_size"], sizes["hidden_size"], backend="numpy")
     small.load({name: tensors[name] for name in small.params})
     state = tuple(tensors[f"{s}_0"] for s in cell.states)
+    computed.clear()
     output, final, tape = small.forward(tensors["x"], state)
+    (part,) = tape._native.layers[0]
+    computed |= {a.dtype for a in (*itertools.chain(*part.saved), *part.states, *part.operands)}
     gradients = small.backward(tape, doutput, dstate)
+    small(tensors["x"], state)
+    assert computed == {np.dtype(np.float32)}
     arrays = {"output": output, **{f"final {i}": s for i, s in enumerate(final)}, **gradients}
     wanted = {"output": expected[0], **{f"final {i}": s for i, s in enumerate(expected[1])}, **expected[2]}
     assert arrays.keys() == wanted.keys()

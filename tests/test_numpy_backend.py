@@ -59,6 +59,19 @@ def test_values_without_an_array_become_one():
     )
 
 
+def test_a_choice_between_numbers_alone_may_be_an_operand():
+    @cell
+    def switched(x, R, h, *, level=0.5):
+        return tanh(x.g + R.g @ where(level < 0.25, 1.0, -2.0) + 0.5 * h)
+
+    rnn = RNN(switched, I, H, backend="numpy", dtype="float64")
+    tensors, doutput, dstate = cell_zoo.problem(rnn.spec, T, B)
+    rnn.load({name: tensors[name] for name in rnn.params})
+    output, _, tape = rnn.forward(tensors["x"], (tensors["h_0"],))
+    np.testing.assert_allclose(output, cell_zoo.evaluate(rnn.spec, tensors)[0], rtol=1e-13)
+    assert not cell_zoo.gradient_problems(rnn.spec, tensors, doutput, dstate, rnn.backward(tape, doutput, dstate))
+
+
 def test_pre_activations_that_do_not_fit_are_refused(monkeypatch):
     rnn, asked = RNN("lstm", 1, 200, backend="numpy"), []
 
@@ -71,8 +84,8 @@ def test_pre_activations_that_do_not_fit_are_refused(monkeypatch):
 
 
 def test_emitted_functions_are_made_once():
-    one, two = (numpy_backend._steps(BUILT_IN["lstm"], True, False) for _ in range(2))
-    assert one is two and one is not numpy_backend._steps(BUILT_IN["lstm"], True, True)
+    one, two = (numpy_backend._steps(BUILT_IN["lstm"], "float32", True, False) for _ in range(2))
+    assert one is two and one is not numpy_backend._steps(BUILT_IN["lstm"], "float32", True, True)
 
 
 def test_numbers_are_scalars_of_the_networks_dtype():

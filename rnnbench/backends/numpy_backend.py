@@ -23,7 +23,18 @@ from . import threads
 from .base import LayerWeights, States, input_spans
 from .stack import Stack
 
-NAMESPACE = {name: operation.compute for name, operation in OPERATIONS.items()}
+
+@lru_cache
+def _namespace(dtype: str) -> dict[str, Callable[..., Any]]:
+    """What the names in emitted code stand for, in a network of this dtype."""
+    real = np.dtype(dtype).type
+
+    def where(condition: Any, a: Any, b: Any) -> Any:
+        # of two Python numbers np.where makes float64, which whatever meets it would become
+        a = a if isinstance(a, np.ndarray) else real(a)
+        return np.where(condition, a, b if isinstance(b, np.ndarray) else real(b))
+
+    return {name: operation.compute for name, operation in OPERATIONS.items()} | {"where": where}
 
 
 def describe() -> str:
@@ -57,15 +68,17 @@ class _Step:
     def run(self, buffers: dict[str, Any], like: np.ndarray) -> None:
         values = self.code(*[buffers[place.buffer][place.at] for place, _ in self.stage.code.loads])
         for (place, _), value in zip(self.stage.code.stores, values, strict=True):
-            # a value that depends on constants and numbers alone is not an array yet
-            buffers[place.buffer][place.at] = value if isinstance(value, np.ndarray) else np.full_like(like, value)
+            # a value that depends on constants and numbers alone has no units yet
+            has_units = isinstance(value, np.ndarray) and value.ndim > 0
+            buffers[place.buffer][place.at] = value if has_units else np.full_like(like, value)
 
 
 @lru_cache(maxsize=256)
-def _steps(cell: Cell, training: bool, backward: bool) -> tuple[_Step, ...]:
+def _steps(cell: Cell, dtype: str, training: bool, backward: bool) -> tuple[_Step, ...]:
     program_ = program(cell, training)
     stages = program_.backward if backward else program_.forward
-    return tuple(_Step(s, compile_function(emit(program_, s.code), s.code.name, NAMESPACE)) for s in stages)
+    names = _namespace(dtype)
+    return tuple(_Step(s, compile_function(emit(program_, s.code), s.code.name, names)) for s in stages)
 
 
 @dataclass
@@ -119,7 +132,7 @@ class NumpyLayer:
         # copies: a cell may pass one state on as another, and `state` is overwritten at the end
         initial = [_padded(s, H).copy() for s in state]
         pre = self._pre_activations(x)
-        steps = _steps(self.spec.step, training, False)
+        steps = _steps(self.spec.step, self.spec.dtype, training, False)
         buffers: dict[str, Any] = {"vector": self._vectors, "number": self._numbers, "state": initial}
         tape = None
         if training:
@@ -196,7 +209,7 @@ class NumpyLayer:
         doutput = doutput[:, :, column : column + width]
         before = [s[1:] if self.reverse else s[:-1] for s in tape.states]
         after = [s[:-1] if self.reverse else s[1:] for s in tape.states]
-        steps = _steps(self.spec.step, True, True)
+        steps = _steps(self.spec.step, self.spec.dtype, True, True)
         dpre = np.empty((T, B, P, H), tape.x.dtype)
         dvector = np.zeros((len(self._vectors), H), tape.x.dtype)
         flowing = [_padded(d, H).copy() for d in dstate]
