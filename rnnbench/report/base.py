@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
+# Of every column of texts. A dtype whose missing value is pd.NA, where Arrow holds the texts, refuses a mask of sizes on its
+# left: (df.hidden_size == 128) & (df.cell == "lstm") raises a TypeError, and so it does in a Parquet file that is read back.
+# pandas 2 holds texts in Python objects, which combine in either order, and has no dtype of texts with NaN in all its releases.
+TEXT = pd.StringDtype(na_value=math.nan) if int(pd.__version__.partition(".")[0]) >= 3 else pd.StringDtype()
 # A run is one file of results; several runs are never mixed in one table.
 RUN = ["machine", "commit", "environment"]
 # What makes two measurements "the same case"; everything else about a row is its outcome.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from rnnbench.report.base import COLUMNS, UNITS
+from rnnbench.report.base import COLUMNS, TEXT, UNITS
 
 
 def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
@@ -21,7 +21,8 @@ def with_derived(frame: pd.DataFrame) -> pd.DataFrame:
     for name in ("value", "lower", "upper"):
         percent[name] = 100 * percent[name] / percent["peak"]
     parts = [part for part in (frame, steps, gflops, percent.dropna(subset="value")) if len(part)]
-    return pd.concat(parts, ignore_index=True)[COLUMNS]
+    whole = pd.concat(parts, ignore_index=True)[COLUMNS]
+    return whole.astype({"metric": TEXT, "unit": TEXT})  # pandas 2 makes objects of the names that were assigned
 
 
 def _over_time(times: pd.DataFrame, metric: str, work: pd.Series) -> pd.DataFrame:
@@ -29,4 +30,4 @@ def _over_time(times: pd.DataFrame, metric: str, work: pd.Series) -> pd.DataFram
         metric=metric, unit=UNITS[metric], value=work / times["value"], lower=work / times["upper"],
         upper=work / times["lower"],
     )  # fmt: skip
-    return derived.astype({"metric": "string", "unit": "string"}).dropna(subset="value")
+    return derived.dropna(subset="value")

@@ -12,7 +12,7 @@ from asv.benchmarks import Benchmarks
 from asv.results import Results as AsvResults
 
 from rnnbench.report import records
-from rnnbench.report.base import ALL_RUNS, CASE, COLUMNS, RUN, SIZES, ReportError, Results
+from rnnbench.report.base import ALL_RUNS, CASE, COLUMNS, RUN, SIZES, TEXT, ReportError, Results
 from rnnbench.report.derive import with_derived
 from rnnbench.report.rows import DAMAGED, date, is_rnnbench, rows, short
 
@@ -160,5 +160,5 @@ def _frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         frame[name] = pd.to_numeric(frame[name]).astype("Int64")
     for name in ("value", "lower", "upper", "error", "tolerance", "peak"):
         frame[name] = pd.to_numeric(frame[name]).astype("float64")
-    texts = [name for name in COLUMNS if name in {*CASE[:4], *RUN, "metric", "unit", "status", "reason", "benchmark"}]
-    return frame.astype({name: "string" for name in texts})
+    texts = [*CASE[:4], *RUN, "device", "metric", "unit", "status", "reason", "benchmark"]
+    return frame.astype(dict.fromkeys(texts, TEXT))
