@@ -39,7 +39,7 @@ class Tape:
 
 
 class Network:
-    """`faults` holds functions that change what goes in or comes out: params, lengths, forward, backward."""
+    """`faults` holds functions that change what goes in or comes out: params, lengths, forward, backward, dtype."""
 
     def __init__(self, module: ModuleType, spec: Spec, params: dict[str, np.ndarray], faults: dict[str, Any]) -> None:
         self.module, self.spec, self.faults = module, spec, faults
@@ -50,7 +50,7 @@ class Network:
         return array
 
     def get(self, native: np.ndarray) -> np.ndarray:
-        return native.astype(self.faults.get("dtype", self.spec.dtype))
+        return native.astype(self.faults.get("dtype", lambda dtype: dtype)(str(self.spec.dtype)))
 
     def forward(self, x: Any, state: Any, lengths: Any, training: bool) -> Any:
         lengths = self.faults.get("lengths", lambda lengths: lengths)(lengths)

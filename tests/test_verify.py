@@ -85,7 +85,7 @@ FAULTS: dict[str, Any] = {
     "a gradient has a stranger beside it": lambda: stand_in.StandIn(backward=lambda g: g | {"y": g["x"]}),
     "a gradient has the wrong shape": lambda: stand_in.StandIn(backward=lambda g: g | {"x": g["x"][:-1]}),
     "a gradient has the other sign": lambda: stand_in.StandIn(backward=lambda g: g | {"h_0": -g["h_0"]}),
-    "the dtype is another one": lambda: stand_in.StandIn(dtype="float16"),
+    "the dtype is the other one": lambda: stand_in.StandIn(dtype={"float32": "float64", "float64": "float32"}.get),
 }
 
 
