@@ -146,6 +146,20 @@ def test_the_control_forbids_a_verdict() -> None:
     assert settled(Machine(control_slowdown=0.01)).verdict == "same"
 
 
+@pytest.mark.parametrize(("control", "verdict"), [(1.019, "same"), (1.021, "inconclusive")])
+def test_the_control_may_move_by_two_per_cent_either_way(control: float, verdict: str) -> None:
+    for moved in (control, 1 / control):
+        even = Batch(np.ones((RESTARTS, PAIRS)), np.full((RESTARTS, PAIRS), moved))
+        assert judge([even, even]).verdict == verdict
+
+
+def test_the_control_of_a_batch_that_was_cut_short_does_not_count() -> None:
+    even = Batch(np.ones((RESTARTS, PAIRS)), np.ones((RESTARTS, PAIRS)))
+    short = Batch(np.ones((RESTARTS - 1, PAIRS)), np.full((RESTARTS - 1, PAIRS), 1.5))
+    judgement = judge([even, short, short, short], restarts=RESTARTS)
+    assert (judgement.verdict, judgement.control) == ("same", 1.0)
+
+
 def test_a_change_in_one_batch_only_did_not_recur() -> None:
     slow, even = next(Machine(slowdown=0.12).batches()), next(Machine(seed=1).batches())
     first = judge([slow])

@@ -109,3 +109,19 @@ def test_a_state_may_become_another_one():
     state = tuple(np.full((1, 1, 3), value, np.float32) for value in (0.25, 0.5))
     output, (h, before) = rnn(np.ones((1, 1, 2), np.float32), state)
     assert (before == 0.25).all() and (h == output).all() and (h != 0.25).all()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_state_of_a_row_without_a_step_is_in_no_gradient(reverse):
+    rnn = RNN("lstm", I, H, backend="numpy", dtype="float64", reverse=reverse)
+    x, lengths = np.random.default_rng(0).normal(size=(T, B, I)), [4, 0, 2]
+    gradients = {}
+    for value in (0.0, np.nan):
+        state = tuple(np.zeros((1, B, H)) for _ in range(2))
+        for s in state:
+            s[:, 1] = value
+        _, _, tape = rnn.forward(x, state, lengths)
+        gradients[value] = rnn.backward(tape, np.ones((T, B, H)))
+    for name in rnn.params:
+        assert np.abs(gradients[0.0][name]).max() > 0
+        np.testing.assert_array_equal(gradients[np.nan][name], gradients[0.0][name], err_msg=name)

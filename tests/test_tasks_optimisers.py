@@ -193,6 +193,14 @@ def test_clipping_keeps_directions_and_brings_the_norm_down() -> None:
     assert math.isnan(clip_by_global_norm({"a": np.array([np.nan])}, 1.0))
 
 
+@pytest.mark.parametrize("broken", [math.inf, -math.inf, math.nan])
+def test_gradients_that_are_not_finite_stay_as_they_are(broken: float) -> None:
+    gradients = {"a": np.array([broken, 3.0]), "b": np.array([4.0])}
+    assert not math.isfinite(clip_by_global_norm(gradients, 1.0))
+    np.testing.assert_array_equal(gradients["a"], [broken, 3])
+    np.testing.assert_array_equal(gradients["b"], [4])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -10,8 +10,9 @@ import pytest
 import stand_in
 
 from rnnbench.bench.cases import Case
+from rnnbench.bench.check import Group
 from rnnbench.bench.tolerance import Tolerances, tolerances
-from rnnbench.bench.verify import compare, verified_session
+from rnnbench.bench.verify import Verification, compare, verified_session
 
 # square roots of whole numbers: of I + H + 2 and G H and T B terms, 4 each
 CASE = Case("lstm", "numpy", "float32", "train", seq_len=4, batch_size=4, input_size=10, hidden_size=4)
@@ -77,3 +78,17 @@ def test_a_backend_that_is_wrong_the_first_time_alone_is_not_timed(monkeypatch: 
     name = stand_in.install(monkeypatch, stand_in.StandIn(forward=forward))
     verification, session = verified_session(CASE.on(name))
     assert (verification.status, session) == ("wrong", None)
+
+
+def test_gradients_of_saturated_units_may_be_off_by_four_roundings_times_their_sensitivity() -> None:
+    u, plain = 2.0**-24, tolerances(CASE)
+    saturated = tolerances(CASE, sensitivity=1000.0)
+    assert saturated.gradients - plain.gradients == pytest.approx(4 * 1000 * u)
+    assert saturated.forward == plain.forward
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf")])
+def test_an_error_that_is_no_number_stands_for_its_group(error: float) -> None:
+    small, large, broken = (Verification(CASE, s, e, 1e-5) for s, e in (("ok", 1e-6), ("wrong", 1.0), ("wrong", error)))
+    for found in ([small, broken, large], [broken, large, small], [large, small, broken]):
+        assert Group("lstm", "numpy", "float32", found).worst is broken

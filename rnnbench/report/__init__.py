@@ -34,7 +34,8 @@ verification record). `lower` and `upper` are the bounds of asv's 99% confidence
 
 **Verification records** are lines of JSON in `<machine>/<first 8 of the commit>-rnnbench.jsonl` beside asv's files.
 A line whose "record" is "machine" separates one run from the next; a later run's record of a case replaces an earlier
-one, and within one run the worst status counts. A case's percent of peak refers to the peak in the machine record before its own.
+one, and within one run the worst status counts, of equal ones the latest. A case's percent of peak refers to the peak in the
+machine record before its own.
 A line whose "record" is "unmeasured" says why a benchmark has no number for some parameters although their case may be verified.
 """
 
