@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from gate_projects import commit, git
 
 from rnnbench import cli
+from rnnbench.bench.backfill import measured
 from rnnbench.bench.backfill import run as run_commit
 from rnnbench.bench.lock import Locked, only_one
 from rnnbench.cli import run
@@ -75,6 +78,25 @@ def test_what_is_measured_is_left_out_and_descriptions_stay_those_of_the_newest(
     assert asked(history)[-1].startswith("5 ")
 
 
+def test_a_result_file_alone_is_no_finished_measurement(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be of the suite smoke, of a few benchmarks, or of a run that Ctrl-C ended."""
+    assert backfill("start", "--suite", "smoke") == 1
+    assert backfill("start", "--bench", "Forward") == 1
+    before = len(asked(history))
+    assert backfill("start") == 1 and len(asked(history)) == before + 5
+    assert backfill("start") == 1 and [line[0] for line in asked(history)[before + 5 :]] == ["2"]  # it failed
+    assert backfill("start", "--bench", "Train") == 1  # which the whole suite has measured, save for that commit
+    assert len(asked(history)) == before + 7
+
+    def interrupted(command: list[str], really: Any = subprocess.run, **options: Any) -> Any:
+        return really(command, **options) if command[0] == "git" else SimpleNamespace(returncode=130)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rnnbench.bench.backfill.subprocess.run", interrupted)
+        assert backfill("start", "--suite", "full") == 130
+    assert not measured(history / "results", "desk", git(history, "rev-parse", "HEAD~4"), "full", [])
+
+
 def test_a_commit_finds_the_users_own_modules_behind_its_own(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 
@@ -84,9 +106,10 @@ def test_a_commit_finds_the_users_own_modules_behind_its_own(history: Path, monk
 
     monkeypatch.setattr("rnnbench.bench.backfill.subprocess.run", note)
     monkeypatch.setattr("rnnbench.bench.backfill.git", lambda *arguments: "")
+    (history / "results" / "desk").mkdir(parents=True)
     for own, rest in (("/my/cells", ["/my/cells"]), ("", [])):
         monkeypatch.setenv("PYTHONPATH", own)
-        assert run_commit(history, history / "results", "desk", "HEAD", []) == 0
+        assert run_commit(history, history / "results", "desk", "HEAD", "quick", []) == 0
         first, *others = told.pop().split(os.pathsep)
         assert first.endswith("checkout") and others == rest
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rnnbench.bench import record
 from rnnbench.bench.checkout import SuiteError, git
 from rnnbench.bench.environment import python_path
 from rnnbench.files import replace_file
@@ -38,16 +39,26 @@ def commits(root: Path, since: str, every: int = 1) -> list[str]:
     return newest_first[::every][::-1]
 
 
-def measured(results_dir: Path, machine: str, commit: str) -> bool:
-    """Whether there is a result file of the commit for this machine."""
-    return any((results_dir / machine).glob(f"{commit[:8]}-*.json"))
+def measured(results_dir: Path, machine: str, commit: str, suite: str, bench: Sequence[str]) -> bool:
+    """Whether a run of the suite on this commit and machine came to its end.
+
+    A result file alone says little: it may be of another suite, or of a run that was interrupted.
+
+    suite, bench: as for `record.finished`; a run without patterns has measured them all.
+    """
+    records = record.read(_records(results_dir, machine, commit))
+    return any(record.finished(suite, patterns) in records for patterns in (bench, ()))
 
 
-def run(root: Path, results_dir: Path, machine: str, commit: str, options: Sequence[str]) -> int:
+def _records(results_dir: Path, machine: str, commit: str) -> Path:
+    return results_dir / machine / f"{commit[:8]}-rnnbench.jsonl"
+
+
+def run(root: Path, results_dir: Path, machine: str, commit: str, suite: str, bench: Sequence[str]) -> int:
     """Measure one commit and return the exit status of its `rnnbench run`.
 
-    root: the checkout with the commit. results_dir, machine: where results go. options: further options for that command. asv's
-    description of the benchmarks is left as it was, because it belongs to the newest version of them.
+    root: the checkout with the commit. results_dir, machine: where results go. suite, bench: what to measure. asv's description of
+    the benchmarks is left as it was, because it belongs to the newest version of them.
     """
     described = results_dir / "benchmarks.json"
     before = described.read_bytes() if described.is_file() else None
@@ -56,9 +67,13 @@ def run(root: Path, results_dir: Path, machine: str, commit: str, options: Seque
         git(root, "worktree", "add", "--quiet", "--detach", str(checkout), commit)
         try:
             command = [sys.executable, "-m", "rnnbench", "run", "--machine", machine]
-            command += ["--results", str(results_dir.resolve()), *options]
+            command += ["--results", str(results_dir.resolve()), "--suite", suite]
+            command += [part for pattern in bench for part in ("--bench", pattern)]
             environment = {**os.environ, "PYTHONPATH": python_path(checkout)}
-            return subprocess.run(command, cwd=checkout, env=environment, check=False).returncode
+            status = subprocess.run(command, cwd=checkout, env=environment, check=False).returncode
+            if status == 0:  # an old commit's own run does not record that it is finished
+                record.append(record.finished(suite, bench), _records(results_dir, machine, commit))
+            return status
         finally:
             if before is not None:
                 replace_file(described, lambda file: file.write(before))

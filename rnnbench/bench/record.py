@@ -10,10 +10,19 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "RNNBENCH_RECORD"
+
+
+def finished(suite: str, bench: Sequence[str]) -> dict[str, Any]:
+    """The record that a run of a whole suite came to its end, whatever it found: without it, it was interrupted or it died.
+
+    suite: its name. bench: the patterns that chose from it; none for all of it.
+    """
+    return {"record": "finished", "suite": suite, "bench": sorted(bench)}
 
 
 def append(record: dict[str, Any], path: str | os.PathLike[str] | None = None) -> None:
@@ -35,7 +44,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     records = []
     try:
         lines = Path(path).read_bytes().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     for line in lines:
         try:

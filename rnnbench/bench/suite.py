@@ -233,15 +233,15 @@ class Suite:
 def _require_threads(folder: Path) -> None:
     """Raise SuiteError if a machine's folder holds results with another number of threads than the one in force.
 
-    Neither asv's files nor their parameters have that number, so the new results would replace the old ones or continue their lines.
+    Neither asv's files nor their parameters have that number: new results would replace the old ones or continue their lines.
     """
     threads = get_threads()
     for path in sorted(folder.glob("*-rnnbench.jsonl")):
         others = {line.get("threads", threads) for line in record.read(path) if line["record"] == "machine"} - {threads}
         if others:
             raise SuiteError(
-                f"{path} is of runs with {in_words(others.pop())}, and this one has {in_words(threads)}; a machine's history has one "
-                f"number, so choose that one with --threads, or name another machine, such as --machine {folder.name}-{threads}t"
+                f"{path} is of runs with {in_words(others.pop())}, and this one has {in_words(threads)}; a machine's history has "
+                f"one number, so choose it with --threads, or name another machine, such as --machine {folder.name}-{threads}t"
             )
 
 

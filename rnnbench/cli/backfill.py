@@ -19,7 +19,9 @@ def run(arguments: argparse.Namespace) -> int:
         results_dir = Path(arguments.results or root / "results")
         machine = asv_machine(arguments.machine)["machine"]
         chosen = backfill.commits(root, arguments.since, arguments.every)
-        due = [c for c in chosen if arguments.again or not backfill.measured(results_dir, machine, c)]
+        what = arguments.suite, arguments.bench
+        done = {c for c in chosen if backfill.measured(results_dir, machine, c, *what)}
+        due = [c for c in chosen if arguments.again or c not in done]
         if due and not arguments.dry_run:
             require_place(results_dir.absolute() / machine)
         print(
@@ -31,8 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"[{number}/{len(due)}] {commit[:8]} {subject}", flush=True)
             if arguments.dry_run:
                 continue
-            options = [part for pattern in arguments.bench for part in ("--bench", pattern)]
-            status = backfill.run(root, results_dir, machine, commit, ["--suite", arguments.suite, *options])
+            status = backfill.run(root, results_dir, machine, commit, *what)
             if status == 130:
                 return status
             if status:

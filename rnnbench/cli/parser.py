@@ -191,7 +191,8 @@ def _report(parser: Parser) -> None:
 
 def _backfill(parser: Parser) -> None:
     """Measure past commits, each with its own benchmarks in its own worktree, so that the history shows a line: every commit
-    after a tag (or commit) up to HEAD along first parents, oldest first. Commits that already have results are left out.
+    after a tag (or commit) up to HEAD along first parents, oldest first. Commits on which a run of this suite came to its end are
+    left out.
 
       rnnbench backfill --since HEAD~100 --every 10
     """
@@ -201,7 +202,7 @@ def _backfill(parser: Parser) -> None:
     )
     parser.add_argument("--suite", type=values.name("suite", tuple(SUITES)), default="quick", help="default: quick")
     _measuring(parser)
-    parser.add_argument("--again", action="store_true", help="also measure commits that have results")
+    parser.add_argument("--again", action="store_true", help="also measure commits that have been measured")
     parser.add_argument("--dry-run", action="store_true", help="only list the commits")
 
 

@@ -98,9 +98,10 @@ def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> in
     if interrupted:
         suite.leave()
         where = "a dry run keeps nothing" if arguments.dry_run else f"they are in {suite.result_path}"
-        print(
-            f"rnnbench: interrupted after {len(done)} of {counted(len(plan), 'measurement')}; {where}", file=sys.stderr
-        )
+        rest = f"; {where}" if done else ""  # before the first one there may be no file
+        print(f"rnnbench: interrupted after {len(done)} of {counted(len(plan), 'measurement')}{rest}", file=sys.stderr)
+    elif not arguments.cells and not arguments.backends:  # these take something else than the suite
+        record.append(record.finished(arguments.suite, arguments.bench), suite.record_path)
     status = 0
     if not arguments.dry_run and any(m.status == "ok" for m in done):
         status = _report(results_dir, machine["machine"], suite.commit)

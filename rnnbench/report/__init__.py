@@ -37,6 +37,7 @@ A line whose "record" is "machine" separates one run from the next; a later run'
 one, and within one run the worst status counts, of equal ones the latest. A case's percent of peak refers to the peak in the
 machine record before its own.
 A line whose "record" is "unmeasured" says why a benchmark has no number for some parameters although their case may be verified.
+One whose "record" is "finished" says that a run of a suite came to its end.
 """
 
 from rnnbench.report.across import tables

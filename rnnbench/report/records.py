@@ -52,7 +52,7 @@ def read(path: Path, problems: list[str]) -> Records:
             this_run = {}
         elif record["record"] == "unmeasured":
             records.unmeasured[record["benchmark"], frozenset(record["params"].items())] = record["reason"]
-        else:
+        elif record["record"] == "case":
             key = tuple(record[name] for name in CASE)
             # Several processes may verify the same case in one run; if one of them finds it wrong, that counts.
             if key not in this_run or _rank(record) >= _rank(this_run[key]):
@@ -99,6 +99,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         params = record.get("params")
         plain = isinstance(params, dict) and all(isinstance(value, str | int | float) for value in params.values())
         return record if plain and all(isinstance(record.get(name), str) for name in ("benchmark", "reason")) else None
+    if record.get("record") == "finished":  # which is for `rnnbench backfill`
+        return record
     if record.get("record") != "case" or record.get("status") not in STATUSES:
         return None
     texts, sizes = CASE[:4], CASE[4:]
