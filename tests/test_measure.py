@@ -88,6 +88,22 @@ def test_backends_are_timed_there_and_back(clock: list[float]) -> None:
     assert times.shape == (3, 3) and np.allclose(times, 1.0)
 
 
+@pytest.mark.parametrize("interrupted", [1, 2, 3, 12])
+def test_an_interruption_does_not_make_a_short_call_a_sample(interrupted: int, clock: list[float]) -> None:
+    session = Scripted("kernel", 1e-5, [], clock)
+    run, count = session.run, itertools.count()
+
+    def now_and_then() -> None:
+        if next(count) == interrupted:
+            clock[0] += 0.01  # another program's turn
+        run()
+
+    session.run = now_and_then  # type: ignore[method-assign]
+    with measure.quiet():
+        calls = measure._calls_in_a_sample(session)
+    assert calls * 1e-5 >= measure.SAMPLE_SECONDS / 2
+
+
 def test_a_sample_of_short_calls_holds_many(clock: list[float]) -> None:
     log: list[str] = []
     sessions: Any = [Scripted("A", 1e-5, log, clock), Scripted("B", 1.0, log, clock)]

@@ -66,6 +66,23 @@ def test_nothing_but_a_site_is_cleared_for_one(kind: str, tmp_path: Path, capsys
     assert said.startswith(f"rnnbench: {place}") and ("would delete them" in said or "needs a folder" in said)
 
 
+@pytest.mark.parametrize("damaged", ["the result file", "machine.json", "no machine.json"])
+def test_a_damaged_result_file_is_told_and_not_left_out(
+    damaged: str, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(published.parent, tmp_path / "history"))
+    result, *_ = sorted(root.glob("results/*/*-py*.json"))
+    path = result if damaged == "the result file" else result.with_name("machine.json")
+    if damaged == "no machine.json":
+        path.unlink()
+    else:
+        path.write_text(path.read_text()[:50])
+    monkeypatch.chdir(root)
+    capsys.readouterr()
+    assert cli.main(["publish", "--html-dir", str(tmp_path / "site")]) == 2
+    assert f"rnnbench: {path} cannot be read" in capsys.readouterr().err and not (tmp_path / "site").exists()
+
+
 def test_a_whole_site_is_counted(published: Path) -> None:
     found = site.check(published)
     assert found.commits == 6 and found.benchmarks == 15 and found.points == 6 * found.lines

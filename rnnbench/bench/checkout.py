@@ -10,6 +10,7 @@ from asv import util
 from asv.commands.publish import Publish
 from asv.config import Config
 from asv.machine import Machine, MachineCollection
+from asv.results import Results, iter_results_paths
 
 from rnnbench.bench.git import GitError
 from rnnbench.bench.git import git as ask_git
@@ -99,11 +100,28 @@ def publish(root: Path, results_dir: Path, html_dir: str | None = None) -> Path:
         _require_a_place_for_a_site(Path(config.html_dir))
     if not (results_dir / "benchmarks.json").is_file():
         raise SuiteError(f"there are no results in {results_dir}: `make bench` or `rnnbench run` makes some")
+    _require_readable(results_dir)
     try:
         Publish.run(config)
     except (util.UserError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise SuiteError(f"asv cannot make its site of {results_dir}: {error}") from error
     return Path(config.html_dir) / "index.html"
+
+
+def _require_readable(results_dir: Path) -> None:
+    """Raise SuiteError for a result file that asv cannot read: it would warn and leave it out, and the site would look complete."""
+    listed = {Path(folder) / name for folder, name, _ in iter_results_paths(str(results_dir))}
+    for path in sorted(results_dir.rglob("*.json")):
+        if path.name in ("machine.json", "benchmarks.json"):
+            continue
+        if path not in listed:
+            raise SuiteError(
+                f"{path.parent / 'machine.json'} cannot be read, so {path.name} beside it would be left out; restore it"
+            )
+        try:
+            Results.load(str(path))
+        except (util.UserError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+            raise SuiteError(f"{path} cannot be read ({error}); restore it, or move it away") from error
 
 
 def _require_a_place_for_a_site(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 The first backend named is the yardstick. A row's `ratio` is its backend's time divided by the yardstick's, measured in turn: 1 for
 the yardstick itself, above 1 is slower than it, below 1 faster. `ratio_lower` and `ratio_upper` are the 99% confidence interval of
-its median.
+its median, for turns that are independent of each other: a machine's slow phase of several turns makes it too narrow.
 """
 
 from __future__ import annotations

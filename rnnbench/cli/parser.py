@@ -142,7 +142,7 @@ def _run(parser: Parser) -> None:
 def _compare(parser: Parser) -> None:
     """Verify, then time one, two or more backends on the same cases in turn (A B B A ...), in one process. The ratio is a
     backend's time divided by the first one's: 1 for the first itself, below 1 is faster, above 1 slower. Its 99%
-    interval is a confidence interval for the median over all possible turns, whatever their distribution.
+    interval is a confidence interval for the median over all possible turns, whatever their distribution, if they are independent.
 
       rnnbench compare --cells lstm,gru --backends numba-cpu,numpy --hidden-sizes 128 --batch-sizes 1,16
       rnnbench compare --task words --backends numba-cpu,torch
