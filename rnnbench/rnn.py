@@ -281,7 +281,7 @@ def _check_keywords(cell: cells.Cell, numbers: Mapping[str, float]) -> None:
     """Refuse what **numbers would hide: a misspelt argument of RNN, and a cell's number with the name of an argument."""
     own = [name for name in inspect.signature(RNN).parameters if name != "numbers"]
     for name in cell.numbers:
-        if name in own:
+        if name in own or name == "self":  # which Python gives to RNN itself
             raise ValueError(f"the number {name!r} of the cell {cell.name} is an argument of RNN; give it another name")
     for name in numbers:
         if name not in cell.numbers and (hint := did_you_mean(name, [*cell.numbers, *own])):

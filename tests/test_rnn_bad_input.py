@@ -74,6 +74,12 @@ def test_a_number_that_is_called_like_an_argument_is_not_silently_lost():
         cell=shadow,
     )
 
+    @cell
+    def itself(x, R, h, *, self=1.0):
+        return tanh(x.g + self * h)
+
+    refused(ValueError, "the number 'self' of the cell itself is an argument of RNN", make, cell=itself)
+
 
 @pytest.mark.parametrize(
     ("x", "error", "sentence"),

@@ -212,6 +212,9 @@ class Unfinished(Symbol):
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __neg__ = __pos__ = __abs__ = __bool__ = __call__ = __getitem__ = __iter__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __pow__ = __rpow__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = __round__ = _refuse
+    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __and__ = __rand__ = __or__ = __ror__ = _refuse
+    __xor__ = __rxor__ = __invert__ = __setitem__ = __delitem__ = _refuse
 
 
 class Node(Symbol):
@@ -297,6 +300,17 @@ class Node(Symbol):
         raise CellError("& and | are not supported; write where(a > 0, where(b > 0, u, v), v) for `a > 0 and b > 0`")
 
     __rand__ = __or__ = __ror__ = __and__
+
+    def __mod__(self, *others: Any) -> Node:
+        raise CellError("// % divmod round ~ ^ << >> are not supported; / divides, and where chooses")
+
+    __floordiv__ = __rfloordiv__ = __rmod__ = __divmod__ = __rdivmod__ = __round__ = __mod__
+    __xor__ = __rxor__ = __invert__ = __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = __mod__
+
+    def __setitem__(self, *place: Any) -> None:
+        raise CellError("a value cannot be changed in place; give the new one a name, as in h = a + b")
+
+    __delitem__ = __setitem__
 
     def __bool__(self) -> bool:
         raise CellError(
