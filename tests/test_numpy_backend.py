@@ -6,7 +6,7 @@ import cell_zoo
 import numpy as np
 import pytest
 
-from rnnbench import RNN, cell, memory, tanh, where
+from rnnbench import RNN, cell, log, memory, tanh, where
 from rnnbench.backends import numpy_backend
 from rnnbench.cells import BUILT_IN, program
 from rnnbench.cells.program import Program
@@ -70,6 +70,26 @@ def test_a_choice_between_numbers_alone_may_be_an_operand():
     output, _, tape = rnn.forward(tensors["x"], (tensors["h_0"],))
     np.testing.assert_allclose(output, cell_zoo.evaluate(rnn.spec, tensors)[0], rtol=1e-13)
     assert not cell_zoo.gradient_problems(rnn.spec, tensors, doutput, dstate, rnn.backward(tape, doutput, dstate))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_rows_final_nan_does_not_reach_the_gradients_of_steps_past_its_end(reverse):
+    @cell
+    def logs(x, R, h, c):
+        return tanh(x.g + R.g @ c + R.k @ (0.5 * c)), log(x.v)
+
+    one = RNN(logs, 1, H, backend="numpy", dtype="float64", reverse=reverse)
+    x, lengths = np.ones((T, 2, 1)), [1, 0]
+    one.load(one.params | {"weight_ih_l0": np.full((2 * H, 1), -2.0)})  # c becomes the log of a negative number
+    start = (np.zeros((1, 2, H)), np.stack([np.full((1, H), 0.5), np.full((1, H), np.nan)], 1))
+    _, (_, c), tape = one.forward(x, start, lengths)
+    gradients = one.backward(tape, np.ones((T, 2, H)), (np.zeros((1, 2, H)), np.zeros((1, 2, H))))
+    _, _, short = one.forward(x[:1, :1], tuple(s[:, :1] for s in start))
+    wanted = one.backward(short, np.ones((1, 1, H)))
+    assert np.isnan(c).all()
+    for name in one.params:
+        assert np.isfinite(gradients[name]).all(), name
+        np.testing.assert_allclose(gradients[name], wanted[name], rtol=1e-12, err_msg=name)
 
 
 def test_pre_activations_that_do_not_fit_are_refused(monkeypatch):

@@ -163,7 +163,6 @@ class NumpyLayer:
                 valid = (t < lengths)[:, None]
                 output[t] = np.where(valid, output[t], 0)
                 new = [np.where(valid, n, s) for n, s in zip(new, buffers["state"], strict=True)]
-                computed = [np.where(valid, o, 0) for o in computed]
             buffers["state"] = new
             if tape is not None:
                 # a pre-activation is a view, which would keep those of all gates alive
@@ -174,10 +173,6 @@ class NumpyLayer:
                     kept[t] = o
         for s, final in zip(state, buffers["state"], strict=True):
             s[:] = final[:, : s.shape[1]]
-        if tape is not None and lengths is not None:
-            # BPTT multiplies the states of rows without a step by 0, which must not meet a NaN
-            for kept in tape.states:
-                kept[:, lengths == 0] = 0
         return tape
 
     def _pre_activations(self, x: np.ndarray) -> np.ndarray:
@@ -267,7 +262,11 @@ class NumpyLayer:
             gradients.input[span] = (columns.T @ x).reshape(-1, H, x.shape[1])
             dx += (columns @ weight.T).reshape(dx.shape)
         for operand in program(self.spec.step, True).operands:
-            value = self._operand(operand, before, tape.operands).reshape(T * B, H)
+            value = self._operand(operand, before, tape.operands)
+            if tape.lengths is not None:
+                # steps past a row's end are multiplied by 0, which must not meet a NaN of its final state
+                value = np.where((np.arange(T)[:, None] < tape.lengths)[:, :, None], value, 0)
+            value = value.reshape(T * B, H)
             columns = flat[:, operand.pre.start * H : operand.pre.stop * H]
             gradients.recurrent[operand.pre.start : operand.pre.stop] = (columns.T @ value).reshape(-1, H, H)
         return gradients
