@@ -162,6 +162,28 @@ def test_a_roofline_has_the_ceilings_that_were_measured(tmp_path: Path) -> None:
     assert roofline.plots(results.frame, {}) == []
 
 
+@pytest.mark.parametrize(("above", "told"), [(0, ""), (1, " 1 lies above the peak."), (3, " 3 lie above the peak.")])
+def test_a_roofline_tells_and_shows_what_lies_above_its_peak(tmp_path: Path, above: int, told: str) -> None:
+    report_tree.write(tmp_path, **SMALL)
+    results = report.read(tmp_path)
+    rates = roofline.points(results.frame)["gflops"].sort_values(ascending=False).to_list()
+    peak = (rates[above - 1] + rates[above]) / 2 if above else 2 * rates[0]
+    (plot,) = roofline.plots(results.frame, {"peak_gflops": {"float32": peak}})
+    assert f"{len(rates)} cases beside the matrix-product peak of {peak:.4g} GFLOP/s.{told} The best" in plot.alt
+
+
+def test_a_case_far_above_the_peak_is_inside_its_roofline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_tree.write(tmp_path, **SMALL)
+    results, limits = report.read(tmp_path), []
+    keep = roofline.svg
+    monkeypatch.setattr(
+        roofline, "svg", lambda picture, *a: limits.append(picture.axes[0].get_ylim()) or keep(picture, *a)
+    )
+    best = roofline.points(results.frame)["gflops"].max()
+    roofline.plots(results.frame, {"peak_gflops": {"float32": best / 4}})
+    assert limits[0][1] > best
+
+
 # --- pages and texts --------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The roofline of a run: every case's rate over its arithmetic intensity, beneath the machine's measured ceilings.
+"""The roofline of a run: every case's rate over its arithmetic intensity, beside the machine's measured ceilings.
 
 The intensity is that of the equations, not of an implementation: floating-point operations of the matrix products, divided by the
 bytes that a step has to access if nothing stays in a cache: each weight once, and each row's input, old and new state. Training
@@ -60,17 +60,20 @@ def _plot(rows: pd.DataFrame, cases: pd.DataFrame, dtype: str, peak: float, band
                 some["intensity"], some["gflops"], linestyle="none", marker=MARKERS[number], markersize=5,
                 markeredgecolor=TOKENS[f"series-{number}"], markerfacecolor=fill,
             )  # fmt: skip
-    axes.set(xscale="log", yscale="log", ylim=(cases["gflops"].min() / 2, peak * 1.6))
+    axes.set(xscale="log", yscale="log", ylim=(cases["gflops"].min() / 2, max(cases["gflops"].max(), peak) * 1.6))
     axes.set(xlabel="operations a byte, if nothing stays in a cache", ylabel="GFLOP/s")
     ticker = need("matplotlib.ticker", "The HTML page")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(ticker.NullFormatter())
     best = cases.sort_values("gflops").iloc[-1]
+    above = int((cases["gflops"] > peak).sum())
+    over = f" {above} {'lies' if above == 1 else 'lie'} above the peak." if above else ""
     slope = f" and the slope of {bandwidth:.3g} GB/s" if bandwidth else ""
     alt = (
-        f"Roofline, {dtype}: {len(cases)} cases beneath the matrix-product peak of {peak:.4g} GFLOP/s{slope}. The best reaches "
-        f"{significant(best['gflops'])} GFLOP/s: {best['cell']} by {best['backend']}. Filled is inference, hollow training."
+        f"Roofline, {dtype}: {len(cases)} cases beside the matrix-product peak of {peak:.4g} GFLOP/s{slope}.{over} "
+        f"The best reaches {significant(best['gflops'])} GFLOP/s: {best['cell']} by {best['backend']}. "
+        "Filled is inference, hollow training."
     )
     title = f"{dtype}; filled inference, hollow training"
     return Plot(title, svg(picture, rows, "roofline" + dtype, alt), alt, frozenset(cases["backend"]))
