@@ -8,7 +8,7 @@ import pandas as pd
 
 from rnnbench.report import history, views
 from rnnbench.report.base import Results, detailed
-from rnnbench.report.plots import MARKERS, TOKENS, Plot, figure, series, svg
+from rnnbench.report.plots import TOKENS, Plot, figure, series, svg
 from rnnbench.report.table import Table, of_run, rows_of, text_table
 from rnnbench.report.units import ratio, seconds, significant
 
@@ -114,12 +114,10 @@ def _trend(frame: pd.DataFrame, part: pd.DataFrame, words: list[str]) -> Plot:
     place = {commit: number for number, commit in enumerate(commits)}
     picture, axes = figure(2.7)
     for backend, line in part.groupby("backend"):
-        number = series(frame)[str(backend)]
+        colour, marker = series(frame)[str(backend)]
         line = line.sort_values("date", kind="stable")
         x = [place[commit] for commit in line["commit"]]
-        axes.plot(
-            x, line["relative"], color=TOKENS[f"series-{number}"], marker=MARKERS[number], markersize=4, linewidth=1.6
-        )
+        axes.plot(x, line["relative"], color=TOKENS[colour], marker=marker, markersize=4, linewidth=1.6)
     axes.axhline(1, color=TOKENS["grid"], linewidth=1)
     low, high = part["relative"].min(), part["relative"].max()
     axes.set(ylim=(min(0.9, low / 1.03), max(1.1, high * 1.03)), ylabel="time, median = 1")

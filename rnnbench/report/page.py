@@ -100,16 +100,16 @@ def _across(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _legend(rows: pd.DataFrame) -> list[tuple[str, int, str]]:
-    return [(name, i, plots.MARKERS[i]) for name, i in plots.series(rows).items()]
+def _legend(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    return [(name, *look) for name, look in plots.series(rows).items()]
 
 
 def _legends(rows: pd.DataFrame, drawn: list[plots.Plot]) -> dict[str, Any]:
     """The legend of a section's plots `drawn`: their backends, and the dash patterns of their batch sizes."""
     backends = frozenset[str]().union(*(plot.backends for plot in drawn))
     sizes = frozenset[int]().union(*(plot.batch_sizes for plot in drawn))
-    dashes = [(size, " ".join(map(str, plots.DASHES[i]))) for size, i in plots.batches(rows).items() if size in sizes]
-    return {"backends": [entry for entry in _legend(rows) if entry[0] in backends], "batches": dashes}
+    lines = [(size, " ".join(map(str, dashes))) for size, dashes in plots.batches(rows).items() if size in sizes]
+    return {"backends": [entry for entry in _legend(rows) if entry[0] in backends], "batches": lines}
 
 
 def _raw(machine: dict[str, Any], folder: Path) -> list[tuple[str, str]]:

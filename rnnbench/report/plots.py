@@ -21,11 +21,12 @@ from rnnbench.report.units import seconds, si, significant, size
 
 # Colours that occur in no palette, each standing for a CSS variable.
 TOKENS = {"ink": "#010203", "grid": "#010204"}
-TOKENS |= {f"series-{i}": f"#0102{i + 16:02x}" for i in range(6)}
+COLOURS = 6
+TOKENS |= {f"series-{i}": f"#0102{i + 16:02x}" for i in range(COLOURS)}
 TOKENS |= {f"heat-{i}": f"#0102{i + 32:02x}" for i in range(8)}
 TOKENS |= {f"on-heat-{i}": f"#0102{i + 48:02x}" for i in range(8)}
-MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES = ((), (5, 2), (1, 2), (6, 2, 1, 2))
+# One more than there are colours: so the pairs of a colour and a marker differ for 42 backends.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # The heat map's classes: a class holds ratios up to its bound; the one around 1 is neutral.
 BOUNDS = (0.25, 0.5, 1 / 1.1, 1.1, 2.0, 4.0, 8.0)
 WIDTH_INCHES = 4.0
@@ -45,14 +46,17 @@ class Plot:
     batch_sizes: frozenset[int] = frozenset()
 
 
-def series(rows: pd.DataFrame) -> dict[str, int]:
-    """The index of each backend's colour and marker, the same in all plots of a run."""
-    return {name: i % len(MARKERS) for i, name in enumerate(sorted(rows["backend"].dropna().unique()))}
+def series(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """The token of each backend's colour, and its marker: a pair of its own, the same in all plots of a run."""
+    names = sorted(rows["backend"].dropna().unique())
+    return {name: (f"series-{i % COLOURS}", MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
 
 
-def batches(rows: pd.DataFrame) -> dict[int, int]:
-    """The index of each batch size's dash pattern."""
-    return {int(b): i % len(DASHES) for i, b in enumerate(sorted(rows["batch_size"].dropna().unique(), reverse=True))}
+def batches(rows: pd.DataFrame) -> dict[int, tuple[int, ...]]:
+    """Each batch size's dash pattern, a different one for each: none, dashes, dots, then dashes with more and more dots."""
+    first = ((), (5, 2), (1, 2))
+    sizes = enumerate(sorted(rows["batch_size"].dropna().unique(), reverse=True))
+    return {int(size): first[i] if i < len(first) else (6, 2) + (1, 2) * (i - 2) for i, size in sizes}
 
 
 def throughput(rows: pd.DataFrame) -> list[Plot]:
@@ -106,14 +110,16 @@ def _lines(
     return found
 
 
-def _draw(axes: Any, line: pd.DataFrame, over: str, colours: dict[str, int], dashes: dict[int, int]) -> None:
+def _draw(
+    axes: Any, line: pd.DataFrame, over: str, looks: dict[str, tuple[str, str]], dashes: dict[int, tuple[int, ...]]
+) -> None:
     """One backend and batch size as a line with markers and interval bars."""
     x, y = line[over].to_numpy(dtype=float), line["value"].to_numpy()
     errors = [side.fillna(0).clip(lower=0).to_numpy() for side in (y - line["lower"], line["upper"] - y)]
-    colour, shape = colours[line["backend"].iloc[0]], dashes[int(line["batch_size"].iloc[0])]
+    colour, marker = looks[line["backend"].iloc[0]]
     axes.errorbar(
-        x, y, yerr=errors, color=TOKENS[f"series-{colour}"], marker=MARKERS[colour], markersize=5, linewidth=1.8,
-        dashes=DASHES[shape] or (None, None), elinewidth=1, capsize=2,
+        x, y, yerr=errors, color=TOKENS[colour], marker=marker, markersize=5, linewidth=1.8,
+        dashes=dashes[int(line["batch_size"].iloc[0])] or (None, None), elinewidth=1, capsize=2,
     )  # fmt: skip
 
 

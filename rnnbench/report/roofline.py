@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rnnbench.report.base import need, per_case
-from rnnbench.report.plots import MARKERS, TOKENS, Plot, figure, series, svg
+from rnnbench.report.plots import TOKENS, Plot, figure, series, svg
 from rnnbench.report.units import significant
 
 ITEM_BYTES = {"float32": 4, "float64": 8}
@@ -53,12 +53,12 @@ def _plot(rows: pd.DataFrame, cases: pd.DataFrame, dtype: str, peak: float, band
     roof = np.minimum(peak, bandwidth * x) if bandwidth else np.full_like(x, peak)
     axes.plot(x, roof, color=TOKENS["ink"], linewidth=1.4)
     for backend, part in cases.groupby("backend"):
-        number = series(rows)[str(backend)]
+        colour, marker = series(rows)[str(backend)]
         for direction, some in part.groupby("direction"):
-            fill = TOKENS[f"series-{number}"] if direction == "forward" else "none"
+            fill = TOKENS[colour] if direction == "forward" else "none"
             axes.plot(
-                some["intensity"], some["gflops"], linestyle="none", marker=MARKERS[number], markersize=5,
-                markeredgecolor=TOKENS[f"series-{number}"], markerfacecolor=fill,
+                some["intensity"], some["gflops"], linestyle="none", marker=marker, markersize=5,
+                markeredgecolor=TOKENS[colour], markerfacecolor=fill,
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", ylim=(cases["gflops"].min() / 2, max(cases["gflops"].max(), peak) * 1.6))
     axes.set(xlabel="operations a byte, if nothing stays in a cache", ylabel="GFLOP/s")
