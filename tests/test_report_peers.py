@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_the_page_has_the_table_and_a_picture(results, tmp_path):
     assert [plot.title for plot in plots.lead_over_peers(results.frame)] == [
         "our fastest over the fastest peer, forward, float32", "our fastest over the fastest peer, train, float32",
     ]  # fmt: skip
+
+
+def test_both_sections_of_heat_maps_have_their_legend_and_no_legend_is_empty(results, tmp_path):
+    page = report.html(results, tmp_path / "page.html").read_text(encoding="utf-8")
+    sections = {part.split('"')[0]: part for part in page.split('<h3 id="')[1:]}
+    for name, meaning in {"head-to-head-0": "the fastest peer", "speed-up-0": "the baseline"}.items():
+        (legend,) = re.findall(r'<ul class="legend heat" aria-label="(.*?)">(.*?)</ul>', sections[name], re.DOTALL)
+        assert legend[0] == f"Colours of the maps: times as fast as {meaning}"
+        assert legend[1].count("<li") == len(plots.BOUNDS) + 1
+        assert sections[name].count("<ul") == 1
+    assert not re.search(r"<ul[^>]*>\s*</ul>", page)
 
 
 def test_without_peers_there_is_nothing_to_set_beside(tmp_path):

@@ -32,6 +32,11 @@ HEADINGS = {
     "start-up": "Start-up and break-even",
     "left out": "Not measured or not verified",
 }
+# The sections whose plots are heat maps, and what their colours mean.
+HEAT_MAPS = {
+    "head to head": "times as fast as the fastest peer",
+    "speed-up": "times as fast as the baseline",
+}
 
 
 def html(results: Results, path: str | Path, baseline: str | None = None) -> Path:
@@ -144,6 +149,7 @@ def _run(results: Results, machine: dict[str, Any], baseline: str | None, folder
             "id": f"{name.replace(' ', '-')}-{results.machines.index(machine)}",
             "name": name,
             "heading": HEADINGS[name],
+            "heat": HEAT_MAPS.get(name),
             "tables": [table for table in shown if table.section == name],
             "plots": pictures.get(name, []),
             **_legends(rows, pictures.get(name, [])),
