@@ -17,6 +17,7 @@ import pytest
 from asv import util
 from test_asv_suite import NAMES
 
+from rnnbench.backends.threads import available_threads
 from rnnbench.bench import suite
 from rnnbench.bench.checkout import SuiteError
 
@@ -90,7 +91,11 @@ def test_results_are_asvs_with_records_beside_them_and_a_report_at_the_end(check
 
     assert [found.params["machine"] for found in iter_results(str(tmp_path))] == ["desk"]
     # a second run of the same commit adds to the file
-    assert run(checkout, "--bench", "OverSeqLen", "--machine", "desk", "--results", str(tmp_path)).returncode == 0
+    more = ["--bench", "OverSeqLen", "--machine", "desk", "--results", str(tmp_path)]
+    if available_threads() > 1:  # but not with another number of threads
+        refused = run(checkout, *more, "--threads", "2")
+        assert refused.returncode == 2 and "is of runs with 1 thread, and this one has 2 threads" in refused.stderr
+    assert run(checkout, *more, "--threads", "1").returncode == 0
     assert len(files(tmp_path)[0]["results"]) == 4
 
 
