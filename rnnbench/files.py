@@ -65,14 +65,15 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 
 def _target(path: str | os.PathLike[str]) -> Path:
     """What is to be written: that which a link points to. Raises IsADirectoryError for a folder."""
-    target = Path(os.path.realpath(path))
+    # the link /dev/stdout of a pipe points to /proc/1/fd/pipe:[2], a name that only the kernel follows
+    target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return target
 
 
 def _is_special(target: Path) -> bool:
-    """Whether it is there and is a device, a pipe or a socket, in whose place no file may be put."""
+    """Whether it is there and is a device, a pipe, a socket or a folder, in whose place no file may be put."""
     return target.exists() and not target.is_file()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -81,6 +83,27 @@ def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
         replace_text(path, "through")
         assert read.result(timeout=10) == "through"
     assert path.is_fifo() and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="Windows has no names for open files")
+def test_an_open_pipe_is_written_into_by_its_name() -> None:
+    """As a shell gives one: /dev/stdout before a |, and >(command)."""
+    back, forth = os.pipe()
+    name = f"/dev/fd/{forth}"
+    try:
+        require_writable(name)
+        replace_text(name, "through")
+        assert os.read(back, 100) == b"through"
+    finally:
+        os.close(back)
+        os.close(forth)
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="Windows has no names for open files")
+def test_standard_output_is_written_to_by_its_name() -> None:
+    program = "from rnnbench.files import *; require_writable('/dev/stdout'); replace_text('/dev/stdout', 'through')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "through", "")
 
 
 def test_what_cannot_be_cleared_away_does_not_hide_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
