@@ -17,6 +17,7 @@ from rnnbench.bench.cases import DTYPES, LENGTHS, SUITES
 from rnnbench.cli import train_options, values
 from rnnbench.cli.values import UsageError
 
+SHELLS = ("bash", "zsh", "tcsh")
 CELL = "lstm, gru, ... or path/to/file.py:name for a cell of your own"
 
 
@@ -314,15 +315,14 @@ def _gpu(parser: Parser) -> None:
 
 
 def _completion(parser: Parser) -> None:
-    """Print a shell script that completes commands, options and the names of cells on Tab. How to use it in each
-    shell:
+    """Print a shell script that completes commands, options, files and the names of cells, backends and suites on Tab. How to
+    use it in each shell:
 
       bash   eval "$(rnnbench completion bash)"    in ~/.bashrc
       zsh    rnnbench completion zsh > _rnnbench   in a folder of fpath
       tcsh   rnnbench completion tcsh > ~/.rnnbench.tcsh, sourced in ~/.tcshrc
     """
-    shells = ("bash", "zsh", "tcsh")
-    parser.add_argument("shell", type=values.name("shell", shells), metavar="SHELL", help=", ".join(shells))
+    parser.add_argument("shell", type=values.name("shell", SHELLS), metavar="SHELL", help=", ".join(SHELLS))
 
 
 def _axes(parser: Parser, cells_default: str, dtypes_default: str) -> None:
