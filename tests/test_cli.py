@@ -61,6 +61,17 @@ def test_help_tells_every_option(command: list[str], capsys: pytest.CaptureFixtu
         assert action.help or not action.option_strings, action.dest
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_as_wide_as_the_terminal(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    described = capsys.readouterr().out.split("\n\n", 1)[1].split("\n\noptions:")[0]
+    assert [line for line in described.splitlines() if len(line) > 60 and not line.startswith("  ")] == []
+
+
 def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([])

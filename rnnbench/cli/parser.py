@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import shutil
 import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -72,7 +73,8 @@ def _add_command(adder: Any, name: str, help_: str, options: Callable[[Parser], 
     text = inspect.getdoc(options) or ""
     for key, value in names.items():
         text = text.replace(f"{{{key}}}", value)
-    filled = "\n\n".join(p if p.startswith("  ") else textwrap.fill(p, 96) for p in text.split("\n\n"))
+    width = min(96, shutil.get_terminal_size().columns - 2)  # as argparse wraps the options below it
+    filled = "\n\n".join(p if p.startswith("  ") else textwrap.fill(p, width) for p in text.split("\n\n"))
     raw = argparse.RawDescriptionHelpFormatter
     options(adder.add_parser(name, help=help_, description=filled, formatter_class=raw))
 
