@@ -51,7 +51,7 @@ def _replace(target: Path, unfinished: Path, write: Callable[[IO[bytes]], object
 def require_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `replace_text` would for its folder or its name, before any work is done for it."""
     target = _target(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target)
     if _is_special(target):
         return
     tried = target.with_name(f".{target.name}.{os.getpid()}")
@@ -78,6 +78,17 @@ def _is_special(target: Path) -> bool:
 
 
 def replace_text(path: str | os.PathLike[str], text: str) -> None:
-    """`replace_file` with text in UTF-8; the folder is made where it is missing."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda file: file.write(text.encode("utf-8")))
+    """`replace_file` with text in UTF-8; the folder is made where it is missing.
+
+    The bytes of a file's name that are no UTF-8, which Python holds as lone surrogates, are written as \\udce9 and the like.
+    """
+    _make_folder(path)
+    replace_file(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def _make_folder(path: str | os.PathLike[str]) -> None:
+    """Make the folder that will hold a file. Raises NotADirectoryError with the file's name if a file has the folder's name."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:  # "File exists" is no reason why this one cannot be written
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error

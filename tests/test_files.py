@@ -25,6 +25,15 @@ def test_a_folder_is_no_file(write, name: str, tmp_path: Path, monkeypatch: pyte
     assert error.value.filename == name and [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+@pytest.mark.parametrize("write", [lambda path: replace_text(path, "new"), require_writable])
+@pytest.mark.parametrize("name", ["file/a.json", "file/folder/a.json"])
+def test_a_file_is_no_folder(write, name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as error:
+        write(tmp_path / name)
+    assert str(error.value) == f"[Errno 20] Not a directory: {str(tmp_path / name)!r}"
+
+
 def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "a.npz"
     with pytest.raises(FileNotFoundError) as error:
