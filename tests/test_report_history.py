@@ -313,6 +313,7 @@ def test_a_hundred_thousand_rows_load_in_three_seconds(tmp_path: Path) -> None:
 def test_columns_are_documented_with_their_units() -> None:
     assert list(report.MEANINGS) == report.COLUMNS
     assert all(len(meaning) > 5 for meaning in report.MEANINGS.values())
+    assert all(unit in report.MEANINGS["unit"] for unit in report.UNITS.values())
     assert np.all(["bytes" in report.MEANINGS["value"] or "unit" in report.MEANINGS["value"]])
 
 

@@ -37,7 +37,7 @@ MEANINGS = {
     "threads": "number of threads that it was allowed",
     "metric": "what was measured, one of UNITS",
     "value": "the number, in the row's unit",
-    "unit": "of value, lower and upper: seconds, steps/s, GFLOP/s, percent, bytes or relative error",
+    "unit": "of value, lower and upper: seconds, steps/s, GFLOP/s, percent, bytes, words/s, pictures/s or relative error",
     "lower": "lower end of the 99% interval of the median, in the row's unit; NaN where there are too few samples",
     "upper": "upper end of it, likewise",
     "n": "samples behind the median",

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from rnnbench.files import replace_file
+from rnnbench.files import replace_file, require_writable
 from rnnbench.report import views
 from rnnbench.report.across import tables
 from rnnbench.report.base import Results, detailed, need
@@ -44,7 +44,7 @@ def markdown(results: Results, baseline: str | None = None) -> str:
     """The report as GitHub-flavoured Markdown, with every table. Raises ReportError as `terminal` does."""
     tabulate = need("tabulate", "Markdown").tabulate
     several = len(results.machines) > 1
-    parts = ["# rnnbench", *_head(results)]
+    parts = ["# rnnbench", *map(_escape, _head(results))]
     for table in tables(results, baseline):
         rows = [[_escape(text) for text in row] for row in table.frame.values.tolist()]
         for row, column in table.best:
@@ -67,7 +67,7 @@ def csv(results: Results) -> str:
 def parquet(results: Results, path: str | Path) -> Path:
     """Write the tidy frame as Parquet and return the path. Raises ReportError when pyarrow is missing."""
     need("pyarrow", "Parquet")
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    require_writable(path)
     replace_file(path, lambda file: results.frame.to_parquet(file, engine="pyarrow", index=False))
     return Path(path)
 
