@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -59,7 +60,8 @@ def main(
                 stream.write(shown)
             else:
                 replace_text(output, shown)
-                print(f"Report: {output}", file=stream)
+                if os.path.isfile(output):  # a pipe gets the report alone
+                    print(f"Report: {output}", file=stream)
         for path in pages:
             print(f"Report: {page.html(results, path, baseline).resolve()}", file=stream)
     except OSError as error:
