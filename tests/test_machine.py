@@ -203,7 +203,8 @@ def test_peaks_are_measured(fresh_peaks: None) -> None:
 
 
 def test_a_runs_record_has_the_peak_of_each_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = SimpleNamespace(plan=lambda: [(0, 0, None)], prepare_folder=lambda: tmp_path / "records.jsonl")
+    path = tmp_path / "records.jsonl"
+    suite = SimpleNamespace(plan=lambda: [(0, 0, None)], prepare_folder=lambda: path, record_path=path)
     peaks = {"float32": 2.0, "float64": 1.0}
     for name, stand_in in {
         "find_checkout": lambda start, what: start,
