@@ -217,7 +217,8 @@ def test_a_runs_record_has_the_peak_of_each_dtype(tmp_path: Path, monkeypatch: p
     }.items():
         monkeypatch.setattr(command, name, stand_in)
     assert main(["run", "--suite", "smoke", "--dry-run"]) == 0
-    (about,) = record.read(tmp_path / "records.jsonl")
+    about, finished = record.read(path)
+    assert finished == record.finished("smoke", [])
     assert about["peak_gflops"] == peaks
 
 

@@ -58,7 +58,7 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="rnnbench",
         description="Recurrent cells written once as equations, verified, then timed on interchangeable backends.",
-        epilog="Exit status: 0 all is well, 1 something disagrees or failed, 2 wrong usage, 3 a gate without a verdict.",
+        epilog="Exit status: 0 all is well, 1 something disagrees or failed, 2 wrong usage, 3 or 4 a gate without a verdict.",
     )
     parser.add_argument("--version", action="version", version=f"rnnbench {rnnbench.__version__}")
     adder = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
@@ -194,8 +194,7 @@ def _report(parser: Parser) -> None:
 
 def _backfill(parser: Parser) -> None:
     """Measure past commits, each with its own benchmarks in its own worktree, so that the history shows a line: every commit
-    after a tag (or commit) up to HEAD along first parents, oldest first. Commits on which a run of this suite came to its end are
-    left out.
+    after a tag (or commit) up to HEAD along first parents, oldest first, but for those that a run of this suite has measured.
 
       rnnbench backfill --since HEAD~100 --every 10
     """
@@ -226,12 +225,10 @@ def _gate(parser: Parser) -> None:
       rnnbench gate --base HEAD~20 --head HEAD~1 --cases 'lstm B=1 H=128, gru train H=256' --markdown gate.md --json gate.json
 
     A case is a cell, followed by whatever differs from these defaults: a backend (numba-cpu), a dtype (float32), "train"
-    (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged", "both ways", threads=1. What only several threads do is verified
-    but not timed, unless a case has, say, threads=2. Other projects name their cells, backends and cases in the table
-    [tool.rnnbench] of pyproject.toml.
+    (forward), T=32, B=16, H=128, I= (as H), layers=1, "ragged", "both ways", threads=1 (what only several do is not timed
+    otherwise). Other projects name their cells, backends and cases in the table [tool.rnnbench] of pyproject.toml.
 
-    Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive, 4 the budget
-    ended before every case was timed.
+    Exit status: 0 pass, 1 a case is slower, wrong, gone or takes more memory, 2 wrong usage, 3 inconclusive, 4 unfinished.
     """
     parser.add_argument("--base", required=True, metavar="REV", help="the commit, branch or tag to compare with")
     parser.add_argument("--head", metavar="REV", help="what to judge (default: HEAD, without uncommitted changes)")
