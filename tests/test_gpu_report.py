@@ -63,7 +63,7 @@ def test_a_folder_that_takes_no_file_is_told(
     file = tmp_path / "file"
     file.write_text("a file")
     assert cli.main(["gpu", str(file)]) == 2
-    assert capsys.readouterr().err == f"rnnbench: results cannot be written into {file}: File exists\n"
+    assert capsys.readouterr().err == f"rnnbench: results cannot be written into {file}: Not a directory\n"
 
     def refused(path: Path, text: str) -> Any:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
