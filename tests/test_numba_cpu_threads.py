@@ -125,6 +125,9 @@ def test_one_and_two_threads_agree(cell: str, dtype: str) -> None:
         (2, 1000, 128, 512, (2, True)),  # so many rows that reading them does not matter
         (2, 1000, 1, 512, (2, False)),
         (2, 1000, 1, 16, (1, True)),  # a barrier would take longer than the step
+        (2, 1000, 4, 48, (2, True)),  # and longer than reading all of such small weights
+        (2, 1000, 4, 64, (2, False)),
+        (16, 1000, 2, 48, (3, False)),  # three panels give work to more threads than two rows
         (16, 1000, 1, 64, (4, False)),  # as many threads as have something to do
     ],
 )

@@ -16,11 +16,13 @@ from .threading import most_threads
 from .tile import tile_rows
 
 # below this many floating-point operations a call on one thread takes less time than waking the others
-_WORTH_THREADS = 1_500_000
+_WORTH_THREADS = 1_000_000
 # a thread's share of a stage needs this many to be worth a barrier
-_WORTH_BARRIER = 8_000
+_WORTH_BARRIER = 6_000
 # nor do threads meet for a few rows unless each number of a state, which the other thread has to fetch, takes part in this many
 _WORTH_EXCHANGE = 384
+# all recurrent weights up to this size for each barrier are read at each step in less time than threads take to meet
+_WORTH_READING = 36 * 1024
 # recurrent weights up to this size stay in a second-level cache, so that each thread may read all of them at each step
 _CACHED_BYTES = 256 * 1024
 # any weights do, if a thread reads up to this much of them at each step
@@ -79,13 +81,16 @@ class Geometry:
         """(threads, whether they divide rows), for kernels with `stage_count` stages per step.
 
         Threads that divide rows need not wait for each other, but each reads all recurrent weights at every step. That pays if
-        each has enough rows to fill its tiles (twice, if otherwise all could divide units, in steps long enough to meet in), and
-        either the weights stay cached or there are many rows. Otherwise threads divide hidden units; also in an uneven batch, where
-        the thread with the last, shortest rows would soon be idle.
+        the weights are small; or if each has enough rows to fill its tiles (twice, if otherwise all could divide units, in steps
+        long enough to meet in), and either the weights stay cached or there are many rows. Otherwise threads divide hidden units;
+        also in an uneven batch, where the thread with the last, shortest rows would soon be idle.
         """
         B, most = shape.batch_size, shape.threads
         if most == 1:
             return 1, True
+        small = self._recurrent_bytes <= stage_count * _WORTH_READING
+        if small and not shape.uneven and B >= min(most, self.panels):
+            return min(most, B), True
         gates = [len(o.pre) for o in self.inference.operands] or [1]
         rows = tile_rows(max(gates) * self.vectors)
         may_meet = self.panels >= most and 2 * min(gates) * self.spec.hidden_size >= _WORTH_EXCHANGE
