@@ -150,10 +150,25 @@ def test_with_few_tiles_of_rows_threads_divide_units_if_that_pays(
     assert geometry.divide(plan.Shape(1000, rows, 4, hidden_size, 0, False, False, count), 1) == (count, by_rows)
 
 
+def test_what_reading_small_weights_may_cost_grows_with_the_barriers_of_a_step() -> None:
+    geometry = RNN("gru_reset_before", 4, 64).network.layers[0][0]._geometry  # 48 KiB of recurrent weights
+    shape = plan.Shape(64, 4, 4, 64, 0, False, False, 2)
+    assert [geometry.divide(shape, stages) for stages in (1, 2)] == [(2, False), (2, True)]
+
+
+def test_threads_meet_for_six_thousand_operations() -> None:
+    geometry = RNN("gru_reset_before", 4, 64).network.layers[0][0]._geometry  # 24,576 in a step of one row
+    shape = plan.Shape(64, 1, 4, 64, 0, False, False, 2)
+    assert [geometry.divide(shape, stages) for stages in (2, 3)] == [(2, False), (1, True)]
+
+
 def test_threads_do_not_divide_rows_of_which_the_last_are_soon_done() -> None:
     geometry = RNN("lstm", 4, 128).network.layers[0][0]._geometry
     shapes = [plan.Shape(64, 64, 4, 128, 0, True, uneven, 2) for uneven in (False, True)]
     assert [geometry.divide(shape, 1) for shape in shapes] == [(2, True), (2, False)]
+    small = RNN("gru_reset_before", 4, 48).network.layers[0][0]._geometry
+    shapes = [plan.Shape(64, 4, 4, 48, 0, True, uneven, 2) for uneven in (False, True)]
+    assert [small.divide(shape, 2) for shape in shapes] == [(2, True), (2, False)]
     assert layer._ragged(None) == (False, False) and layer._ragged(np.array([9, 9, 5])) == (True, False)
     assert layer._ragged(np.array([9, 9, 4])) == (True, True)
 
@@ -213,6 +228,8 @@ def test_a_little_work_wakes_nobody() -> None:
     geometry = RNN("lstm", 4, 32).network.layers[0][0]._geometry
     threads.set_threads(2)
     assert geometry.threads(1, 1) == 1 and geometry.threads(1000, 64) == 2
+    least = 1_000_000 / (2 * 4 * 32**2)  # rows of all steps together
+    assert [geometry.threads(1, int(least * share)) for share in (0.9, 1.1, 1.4)] == [1, 2, 2]
     threads.set_threads(1)
     assert geometry.threads(1000, 64) == 1
 
