@@ -102,10 +102,12 @@ def test_a_commit_finds_the_users_own_modules_behind_its_own(history: Path, monk
 
     def note(command: list[str], env: dict[str, str], **options: object) -> SimpleNamespace:
         told.append(env["PYTHONPATH"])
+        assert "GIT_DIR" not in env  # within a hook the commit would be measured under the name of another
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr("rnnbench.bench.backfill.subprocess.run", note)
     monkeypatch.setattr("rnnbench.bench.backfill.git", lambda *arguments: "")
+    monkeypatch.setenv("GIT_DIR", str(history / ".git"))
     (history / "results" / "desk").mkdir(parents=True)
     for own, rest in (("/my/cells", ["/my/cells"]), ("", [])):
         monkeypatch.setenv("PYTHONPATH", own)

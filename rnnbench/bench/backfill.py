@@ -7,7 +7,6 @@ its version, and neither asv nor the report joins the two into one line.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from rnnbench.bench import record
 from rnnbench.bench.checkout import SuiteError, git
-from rnnbench.bench.environment import python_path
+from rnnbench.bench.environment import outside_hooks, python_path
 from rnnbench.files import replace_file
 
 
@@ -69,7 +68,7 @@ def run(root: Path, results_dir: Path, machine: str, commit: str, suite: str, be
             command = [sys.executable, "-m", "rnnbench", "run", "--machine", machine]
             command += ["--results", str(results_dir.resolve()), "--suite", suite]
             command += [part for pattern in bench for part in ("--bench", pattern)]
-            environment = {**os.environ, "PYTHONPATH": python_path(checkout)}
+            environment = {**outside_hooks(), "PYTHONPATH": python_path(checkout)}
             status = subprocess.run(command, cwd=checkout, env=environment, check=False).returncode
             if status == 0:  # an old commit's own run does not record that it is finished
                 record.append(record.finished(suite, bench), _records(results_dir, machine, commit))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from rnnbench.bench.environment import outside_hooks
+
 
 class GitError(Exception):
     """git is missing or has failed; the message is one sentence."""
@@ -13,7 +15,9 @@ class GitError(Exception):
 def git(root: Path, *arguments: str) -> str:
     """What `git` prints in the folder `root`, without the final newline. Raises GitError if git is missing or fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, env=outside_hooks(), capture_output=True, text=True, check=True
+        )
     except FileNotFoundError:
         raise GitError("git is needed, and is not on the PATH") from None
     except subprocess.CalledProcessError as error:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from rnnbench.bench.environment import python_path
+from rnnbench.bench.environment import outside_hooks, python_path
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.git import GitError, git
 
@@ -152,6 +152,7 @@ def _missing(about: dict[str, dict[str, list[str]]]) -> bool:
 def _pip(side: Side, command: str, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", *arguments],
+        env=outside_hooks(),
         capture_output=True,
         text=True,
         check=False,

@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from rnnbench.bench.environment import outside_hooks
 from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.project import GateError, Project
 from rnnbench.bench.gate.sides import Side
@@ -57,7 +58,7 @@ class Worker:
         until: float = math.inf,
     ) -> None:
         self.side, self._until = side, until
-        environment = {**os.environ, **side.variables, "RNNBENCH_GATE_PADDING": "x" * padding}
+        environment = {**outside_hooks(), **side.variables, "RNNBENCH_GATE_PADDING": "x" * padding}
         # -P: do not import packages from the checkout, which is the working directory because of cells in files
         command = [sys.executable, "-P", "-m", "rnnbench.bench.gate.worker"]
         pipe = subprocess.PIPE
