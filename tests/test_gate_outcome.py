@@ -226,7 +226,9 @@ def test_nothing_is_timed_that_is_not_right_on_both_sides() -> None:
     assert not any(question == "time" for question, _ in wrong.asked)
 
 
-def test_a_worker_that_dies_is_replaced_and_its_case_told() -> None:
+@pytest.mark.parametrize(("side", "missing_on"), [(0, "base"), (1, "")])
+def test_a_worker_that_dies_is_replaced_and_its_case_told(side: int, missing_on: str) -> None:
+    """Base alone fails no gate: head may be what mends it."""
     started = []
 
     def fresh(restart: int) -> tuple[Pretender, Pretender]:
@@ -236,12 +238,19 @@ def test_a_worker_that_dies_is_replaced_and_its_case_told() -> None:
             return 0.001
 
         started.append(restart)
-        return Pretender(seconds), Pretender(lambda: 0.001)
+        pair = Pretender(seconds), Pretender(lambda: 0.001)
+        return pair if side == 0 else pair[::-1]
 
     other = case("gru H=64")
     found = take_batch(fresh, [CASE, other], 2)  # type: ignore[arg-type]
-    assert found[CASE].status == ("failed", "failed") and "exit status -11" in found[CASE].reasons[1]
+    status = ["ok", "ok"]
+    status[side] = "failed"
+    assert found[CASE].status == tuple(status)
+    assert found[CASE].reasons[side] == "its process died while it was timed: exit status -11"
     assert found[other].ok and len(found[other].ratios) == 2 and started == [0, 0, 1]
+    told = Outcome(CASE)
+    told.not_timed(found[CASE].status, found[CASE].reasons)
+    assert (told.missing_on, told.fails) == (missing_on, side == 1)
 
 
 @pytest.mark.parametrize("question", ["speed", "time"])

@@ -122,9 +122,8 @@ def _time_case(pair: Workers, case: GateCase, timings: Timings, threshold: float
         on_head = error.side == 1
         timings.status = ("ok", "failed") if on_head else ("failed", "ok")
         timings.reasons = ("", error.reason) if on_head else (error.reason, "")
-    except WorkerDied as error:
-        timings.status, timings.reasons = ("failed", "failed"), (f"a process died while it was timed: {error}",) * 2
-        return None
+        if error.died:
+            return None
     return pair
 
 
@@ -159,16 +158,20 @@ def _sample(pair: Workers, what: str, plan: Samples, order: Sequence[int]) -> tu
 
 
 class _SideFailed(RuntimeError):
-    """The code of a side (0 or 1) raised an error while it was timed, although it had passed its verification."""
+    """The code of a side (0 or 1) raised an error, or its process died, while it was timed; it had passed its verification."""
 
-    def __init__(self, side: int, reason: str) -> None:
-        super().__init__(reason)
-        self.side, self.reason = side, reason
+    def __init__(self, side: int, what: object, died: bool = False) -> None:
+        self.side, self.died = side, died
+        self.reason = f"{'its process died ' if died else ''}while it was timed: {what}"
+        super().__init__(self.reason)
 
 
 def _seconds(pair: Workers, side: int, do: str, **what: Any) -> float:
     """A worker's answer in seconds. Raises _SideFailed if it has none."""
-    answer = pair[side].ask(do, **what)
+    try:
+        answer = pair[side].ask(do, **what)
+    except WorkerDied as error:
+        raise _SideFailed(side, error, died=True) from error
     if "seconds" not in answer:
-        raise _SideFailed(side, f"while it was timed: {answer['reason']}")
+        raise _SideFailed(side, answer["reason"])
     return float(answer["seconds"])
