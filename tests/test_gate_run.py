@@ -99,7 +99,8 @@ def test_what_is_wrong_in_head_is_wrong_and_not_timed(tmp_path: Path, monkeypatc
 
 def test_a_head_that_dies_is_wrong_and_the_gate_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status, found = changed(tmp_path, DIES, monkeypatch)
-    assert (status, found["verdict"]) == (1, "wrong") and "its process died" in found["reason"]
+    assert (status, found["verdict"]) == (1, "wrong")
+    assert found["reason"] == "head failed: its process died: caf\ufffd is closed"
 
 
 def test_what_head_has_lost_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,7 @@ class Worker:
             stderr=pipe,
             text=True,
             encoding="utf-8",
+            errors="replace",  # a side's libraries may say anything on standard error
             start_new_session=True,  # the gate handles Ctrl-C
         )
         self._answers: queue.Queue[str] = queue.Queue()
