@@ -55,7 +55,8 @@ def result(*outcomes: Outcome) -> Result:
         (("ok", "skipped"), "missing", "head", "the head's"),
         (("missing", "ok"), "missing", "base", "the base's"),
         (("wrong", "ok"), "missing", "base", "base is wrong: the base's"),
-        (("missing", "missing"), "missing", "both", "the base's"),
+        (("missing", "missing"), "missing", "both", "base: the base's; head: the head's"),
+        (("failed", "skipped"), "missing", "both", "base failed: the base's; head: the head's"),
     ],
 )
 def test_what_is_not_timed_says_why(statuses: tuple, verdict: str, missing_on: str, sentence: str) -> None:
@@ -98,6 +99,15 @@ def test_a_case_that_was_never_timed_whole_does_not_pass_as_noise() -> None:
 def test_a_case_that_head_has_lost_fails_and_one_that_base_lacks_does_not() -> None:
     assert result(outcome("same"), outcome("missing", missing_on="head")).status == REGRESSION
     assert result(outcome("same"), outcome("missing", missing_on="base")).status == PASSED
+
+
+def test_a_case_that_neither_side_could_run_is_no_pass() -> None:
+    """Nobody has tested it: its cell's file may be misspelt in the table."""
+    found = result(outcome("same"), outcome("missing", missing_on="both", reason="there is no file 'mug.py'"))
+    assert found.status == INCONCLUSIVE and found.sentence == "inconclusive: 1 missing, 1 same"
+    shown, _, whole = markdown(found).partition("<details>")
+    assert "missing on both" in shown and "there is no file 'mug.py'" in shown and "same" in whole
+    assert result(*found.outcomes, outcome("slower")).status == REGRESSION
 
 
 def test_more_memory_fails_whatever_the_time_says() -> None:

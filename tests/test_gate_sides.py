@@ -1,4 +1,4 @@
-"""From a revision to a folder that a worker runs: git's hooks around the gate."""
+"""From a revision to a folder that a worker runs: git's hooks around the gate, and submodules."""
 
 from __future__ import annotations
 
@@ -71,3 +71,34 @@ def test_builds_and_workers_do_not_see_the_repository_of_a_hook(small: Path, mon
     for environment in seen:
         assert not {"GIT_DIR", "GIT_INDEX_FILE"} & environment.keys() and "GIT_CONFIG_COUNT" in environment
     assert "GIT_DIR" in os.environ
+
+
+@pytest.fixture
+def with_submodule(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone of a project with a submodule that has one too, neither checked out."""
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    for name, inner in (("middle", small), ("outer", tmp_path / "middle")):
+        commit(tmp_path / name, {"pyproject.toml": TABLE})
+        git(tmp_path / name, "submodule", "--quiet", "add", str(inner), "inner")
+        commit(tmp_path / name, {}, "before")
+    git(tmp_path, "clone", "--quiet", "outer", "clone")
+    return tmp_path / "clone"
+
+
+def test_submodules_are_checked_out_and_the_users_checkout_stays_as_it_was(with_submodule: Path) -> None:
+    settings = (with_submodule / ".git" / "config").read_text()
+    with sides.built(Project(with_submodule), "before", "HEAD") as both:
+        for side in both:
+            assert (side.checkout / "inner" / "inner" / "cells" / "mgu.py").read_text() == CELL
+    assert (with_submodule / ".git" / "config").read_text() == settings
+    assert list((with_submodule / "inner").iterdir()) == []
+    assert git(with_submodule, "worktree", "list").count("\n") == 0
+
+
+def test_submodules_that_cannot_be_fetched_are_told(with_submodule: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "https")
+    monkeypatch.setenv("LC_ALL", "C")  # git translates
+    sentence = r"^base before \(.*\): its submodules cannot be fetched: git .* failed in .*: fatal: transport 'file' not allowed$"
+    with pytest.raises(GateError, match=sentence), sides.built(Project(with_submodule), "before", "HEAD"):
+        pass
+    assert git(with_submodule, "worktree", "list").count("\n") == 0

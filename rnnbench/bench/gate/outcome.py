@@ -93,6 +93,8 @@ class Outcome:
         self.missing_on = "head" if base == "ok" else "base" if head == "ok" else "both"
         what = {"wrong": "base is wrong: ", "failed": "base failed: "}.get(base, "")
         self.reason = reasons[1] if self.missing_on == "head" else what + reasons[0]
+        if self.missing_on == "both" and reasons[0] != reasons[1]:
+            self.reason = f"{what or 'base: '}{reasons[0]}; head: {reasons[1]}"
         return True
 
     def record(self) -> dict[str, Any]:
@@ -154,14 +156,15 @@ class Result:
     @property
     def status(self) -> int:
         """The exit status: REGRESSION if anything fails, else UNFINISHED if the budget ended before a case had its first whole
-        batch, else INCONCLUSIVE if anything is unclear or nothing was compared.
+        batch, else INCONCLUSIVE if anything is unclear, or neither side could run some case, or nothing was compared.
         """
         if any(outcome.fails for outcome in self.outcomes):
             return REGRESSION
         if any(outcome.unfinished for outcome in self.outcomes):
             return UNFINISHED
         verdicts = {outcome.verdict for outcome in self.outcomes}
-        if "inconclusive" in verdicts or not verdicts & {"same", "faster"}:
+        untested = any(outcome.missing_on == "both" for outcome in self.outcomes)
+        if untested or "inconclusive" in verdicts or not verdicts & {"same", "faster"}:
             return INCONCLUSIVE
         return PASSED
 

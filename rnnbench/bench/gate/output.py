@@ -72,7 +72,9 @@ def markdown(result: Result) -> str:
     """The result as a comment: the verdict first, then what fails or is unclear, then the whole table, collapsed."""
     rows = [cells(outcome) for outcome in result.outcomes]
     loud = [
-        row for row, o in zip(rows, result.outcomes, strict=True) if o.fails or o.verdict not in ("same", "missing")
+        row
+        for row, o in zip(rows, result.outcomes, strict=True)
+        if o.fails or o.missing_on == "both" or o.verdict not in ("same", "missing")
     ]
     parts = [f"## {TITLES[result.status]} rnnbench gate: {result.sentence}", about(result)]
     if loud:

@@ -94,13 +94,15 @@ def check_clean(root: Path) -> None:
 def built(project: Project, base: str, head: str) -> Iterator[tuple[Side, Side]]:
     """Both revisions, built; their folders are deleted when the block is left.
 
-    base, head: revisions of the checkout. Raises GateError, with the last lines of the build's output, if one does not build.
+    base, head: revisions of the checkout. Raises GateError, with the last lines of the build's output, if one does not build, or if
+    its submodules cannot be fetched.
     """
     with tempfile.TemporaryDirectory(prefix="rnnbench-gate-", ignore_cleanup_errors=True) as folder:
         sides: list[Side] = []
         try:
             for name, revision in (("base", base), ("head", head)):
                 sides.append(_side(project, name, revision, Path(folder) / name))
+                _check_out_submodules(sides[-1])
                 _build(sides[-1])
             yield sides[0], sides[1]
         finally:
@@ -118,6 +120,17 @@ def _side(project: Project, name: str, revision: str, folder: Path) -> Side:
         path.mkdir(parents=True)
     git(project.root, "worktree", "add", "--quiet", "--detach", str(side.checkout), commit)
     return side
+
+
+def _check_out_submodules(side: Side) -> None:
+    """Fetch the revision's submodules, which `git worktree add` leaves empty: kernels in them would be missing on both sides."""
+    if not (side.checkout / ".gitmodules").is_file():
+        return
+    try:
+        # active for this one command, since --init would write into the configuration of the user's checkout
+        git(side.checkout, "-c", "submodule.active=.", "submodule", "--quiet", "update", "--recursive")
+    except GitError as error:
+        raise GateError(f"{side}: its submodules cannot be fetched: {str(error).splitlines()[0]}") from error
 
 
 def _build(side: Side) -> None:
