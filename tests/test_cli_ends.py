@@ -20,7 +20,7 @@ def run(arguments):
     {then}
     return 0
 
-if "{signal}" == "SIGTERM":
+if "{signal}" != "SIGINT":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a job in the background
 sys.modules["rnnbench.cli.info"] = types.SimpleNamespace(run=run)
 sys.argv = ["rnnbench", "info"]
@@ -29,7 +29,7 @@ sys.exit(cli.main())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that wake a thread")
-@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("then", ["time.sleep(60)", "raise RuntimeError('no compiled object yet')"])
 def test_an_interruption_inside_of_a_callback_is_not_lost(signal: str, then: str) -> None:
     code = STRUCK.replace("{signal}", signal).replace("{then}", then)
@@ -37,6 +37,36 @@ def test_an_interruption_inside_of_a_callback_is_not_lost(signal: str, then: str
     assert done.returncode == 130, done.stderr
     assert "rnnbench: interrupted" in done.stderr and "ZeroDivisionError" in done.stderr
     assert "KeyboardInterrupt" not in done.stderr and "RuntimeError" not in done.stderr
+
+
+HUNG_UP = """
+import signal, sys, types
+from rnnbench import cli
+
+def run(arguments):
+    try:
+        signal.raise_signal(signal.SIGHUP)
+        print("went on")
+    except KeyboardInterrupt:
+        signal.raise_signal(signal.SIGHUP)
+        print("cleaned up")
+        raise
+    return 0
+
+signal.signal(signal.SIGHUP, signal.{before})
+sys.modules["rnnbench.cli.info"] = types.SimpleNamespace(run=run)
+sys.argv = ["rnnbench", "info"]
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+@pytest.mark.parametrize(("before", "status", "told"), [("SIG_DFL", 130, "cleaned up"), ("SIG_IGN", 0, "went on")])
+def test_a_closed_terminal_is_an_interruption_save_for_nohup(before: str, status: int, told: str) -> None:
+    """The shell and the kernel both tell of it, so the second one must not interrupt the cleaning up."""
+    code = HUNG_UP.replace("{before}", before)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (status, told + "\n"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals that wake a thread")

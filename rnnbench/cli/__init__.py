@@ -1,8 +1,8 @@
 """The command `rnnbench`.
 
 Exit status: 0 all is well; 1 something disagrees with the reference or failed; 2 the command was used wrongly; 3 a gate is
-inconclusive; 4 a gate's budget ended before it had timed every case. And as usual in shells: 130 after Ctrl-C or SIGTERM, which a
-cancelled job gets; 141 if the reader of a pipe is gone.
+inconclusive; 4 a gate's budget ended before it had timed every case. And as usual in shells: 130 after Ctrl-C, SIGTERM, which a
+cancelled job gets, or SIGHUP, when the terminal is closed; 141 if the reader of a pipe is gone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. argv: without the program's name; None takes the process's own."""
     if argv is None:  # a process of our own: SIGTERM ends it like Ctrl-C, with everything saved and cleaned up
         signal.signal(signal.SIGTERM, _terminate)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+            signal.signal(signal.SIGHUP, _terminate)
         sys.unraisablehook = _again_after(sys.unraisablehook)
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed by the caller; what is written is lost, but asking it works
@@ -69,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Do what Ctrl-C would do, also in a shell's background job, which ignores Ctrl-C but has to end."""
     handler = signal.getsignal(signal.SIGINT)
+    if (
+        number != signal.SIGTERM
+    ):  # of a closed terminal the shell tells, and then the kernel: the second would end the cleaning up
+        signal.signal(number, signal.SIG_IGN)
     _PENDING.clear()
     (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
