@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from gate_projects import project
+from gate_projects import commit, project
 
 from rnnbench.bench.gate import project as settings
 from rnnbench.bench.gate.case import GateCase
-from rnnbench.bench.gate.project import HEADLINE, GateError, cases, parse, read
+from rnnbench.bench.gate.project import HEADLINE, GateError, cases, no_longer_asked, parse, read
 
 
 def written(root: Path, text: str) -> Path:
@@ -97,6 +97,24 @@ def test_a_name_that_would_mean_something_else_in_a_case_is_refused(text: str, s
 def test_no_pyproject_is_told(tmp_path: Path) -> None:
     with pytest.raises(GateError, match="has no pyproject.toml"):
         read(tmp_path)
+    without = commit(tmp_path, {"other": ""})
+    with pytest.raises(GateError, match=f"^{without[:8]} has no pyproject.toml"):
+        read(tmp_path, without)
+
+
+def test_the_table_of_a_commit_is_read_whatever_is_in_the_folder(tmp_path: Path) -> None:
+    before = commit(tmp_path, {"pyproject.toml": "[tool.rnnbench]\nthreshold = 0.1\n"})
+    bad = commit(tmp_path, {"pyproject.toml": "[tool.rnnbench]\nthreshold = 3\n"})
+    (tmp_path / "pyproject.toml").unlink()
+    assert read(tmp_path, before).threshold == 0.1 and read(tmp_path, before).root == tmp_path
+    with pytest.raises(GateError, match=f"^pyproject.toml of {bad[:8]}: threshold in .* must be a fraction"):
+        read(tmp_path, bad)
+
+
+def test_cases_that_are_no_longer_asked_for_are_those_that_are_not_among_the_others() -> None:
+    before = project(cases=("lstm H=64", "gru", "cells/gone.py:mgu"))
+    after = project(cases=("train lstm", "H=64 lstm numba-cpu"))
+    assert no_longer_asked(before, after) == ["gru", "cells/gone.py:mgu"]
 
 
 @pytest.mark.parametrize(

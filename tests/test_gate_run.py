@@ -168,6 +168,29 @@ def test_threshold_and_budget_are_the_projects_unless_others_are_asked_for(
     assert (asked[3].threshold, asked[4]) == (threshold, until)
 
 
+def test_the_table_is_heads_wherever_the_gate_runs_and_what_base_asked_for_is_told(
+    small: Path, monkeypatch: Any
+) -> None:
+    lax = TABLE.replace('cases = ["mgu numpy forward T=3 B=2 H=5"]', 'cases = ["mgu train"]\nthreshold = 0.5\n')
+    commit(small, {"pyproject.toml": lax}, "lax")
+    commit(small, {"pyproject.toml": "[tool.rnnbench]\nthreshold = 0.9\n"})
+    monkeypatch.setattr(sides, "built", lambda *_: nullcontext(("base", "head")))
+    monkeypatch.setattr(run, "compare", lambda *given: None)
+    record = gate(small, monkeypatch, "--base", "before", "--head", "lax")[1]
+    assert record["threshold"] == 0.5 and [case["case"].split()[2:4] for case in record["cases"]] == [
+        ["float32", "train"]
+    ]
+    assert record["notes"] == [
+        "Not compared, since base's pyproject.toml asks for it and head's does not: mgu numpy forward T=3 B=2 H=5.",
+        "Head's pyproject.toml has raised the threshold from 3.0% to 50.0%.",
+    ]
+    given = "--head", "lax", "--cases", "lstm", "--threshold", "0.1"
+    assert gate(small, monkeypatch, "--base", "before", *given)[1]["notes"] == []
+    assert gate(small, monkeypatch, "--base", "lax", "--head", "before")[1]["notes"] == [
+        "Not compared, since base's pyproject.toml asks for it and head's does not: mgu train."
+    ]
+
+
 # --- a side and its worker, without a process -------------------------------------------------------------------------
 
 

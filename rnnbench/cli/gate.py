@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rnnbench.bench.gate import output, sides
 from rnnbench.bench.gate.outcome import Result
-from rnnbench.bench.gate.project import GateError, cases, read
+from rnnbench.bench.gate.project import GateError, Project, cases, no_longer_asked, read
 from rnnbench.bench.gate.run import gate
 from rnnbench.bench.git import GitError
 from rnnbench.bench.machine import describe
@@ -42,25 +42,44 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _gate(arguments: argparse.Namespace) -> Result:
     root = sides.find_root(Path.cwd())
-    project = read(root)
+    head = sides.resolve(root, arguments.head or "HEAD")
+    base = sides.resolve(root, arguments.base)
+    # the verdict on a commit must not depend on what happens to be checked out; without --head that is the commit
+    found = read(root, head if arguments.head else None)
     project = dataclasses.replace(
-        project,
-        threshold=arguments.threshold or project.threshold,
-        budget=arguments.budget or project.budget,
+        found,
+        threshold=arguments.threshold or found.threshold,
+        budget=arguments.budget or found.budget,
     )
     wanted = cases(project, arguments.cases or project.cases)
     if arguments.head is None:
         sides.check_clean(root)
-    for revision in (arguments.base, arguments.head or "HEAD"):
-        sides.resolve(root, revision)
     progress = Progress(1)
     try:
         result = gate(project, arguments.base, arguments.head or "HEAD", wanted, progress.show)
     finally:
         progress.clear()
+    result.notes += _changes_of_the_table(root, base, found, arguments)
     known = describe()
     result.machine = {name: known.get(name) for name in ("cpu", "cores", "memory", "os", "python", "versions")}
     return result
+
+
+def _changes_of_the_table(root: Path, base: str, head: Project, arguments: argparse.Namespace) -> list[str]:
+    """A sentence on each part of head's table that makes the gate easier to pass than base's: a reader must not miss that."""
+    try:
+        before = read(root, base)
+    except GateError:  # base has no table, or one of an earlier rnnbench
+        return []
+    told = []
+    gone = [] if arguments.cases else no_longer_asked(before, head)
+    if gone:
+        told.append(f"Not compared, since base's pyproject.toml asks for it and head's does not: {'; '.join(gone)}.")
+    if head.threshold > before.threshold and not arguments.threshold:
+        told.append(
+            f"Head's pyproject.toml has raised the threshold from {before.threshold:.1%} to {head.threshold:.1%}."
+        )
+    return told
 
 
 def _json(result: Result) -> str:

@@ -25,6 +25,7 @@ from rnnbench.backends.threads import available_threads
 from rnnbench.bench.cases import DIRECTIONS, DTYPES
 from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.verdict import THRESHOLD
+from rnnbench.bench.git import GitError, git
 from rnnbench.spelling import did_you_mean, unknown
 
 BUDGET_MINUTES = 6.0
@@ -71,13 +72,21 @@ class Project:
     budget: float = BUDGET_MINUTES
 
 
-def read(root: Path) -> Project:
-    """The project in the folder `root`. Raises GateError if its pyproject.toml is missing or has a setting that cannot be."""
-    path = root / "pyproject.toml"
+def read(root: Path, commit: str | None = None) -> Project:
+    """The project in the checkout `root`. Raises GateError if its pyproject.toml is missing or has a setting that cannot be.
+
+    commit: whose pyproject.toml is read; None for the file in the folder.
+    """
+    path = str(root / "pyproject.toml") if commit is None else f"pyproject.toml of {commit[:8]}"
     try:
-        everything = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise GateError(f"{root} has no pyproject.toml, where [tool.rnnbench] would name what to gate") from None
+        if commit is None:
+            text = (root / "pyproject.toml").read_text(encoding="utf-8")
+        else:
+            text = git(root, "show", f"{commit}:pyproject.toml")
+        everything = tomllib.loads(text)
+    except (FileNotFoundError, GitError):
+        place = root if commit is None else commit[:8]
+        raise GateError(f"{place} has no pyproject.toml, where [tool.rnnbench] would name what to gate") from None
     except (OSError, ValueError) as error:
         raise GateError(f"{path} cannot be read: {error}") from error
     table, about = _table(path, everything, "tool", "rnnbench"), _table(path, everything, "project")
@@ -104,7 +113,7 @@ def read(root: Path) -> Project:
     )
 
 
-def _table(path: Path, table: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _table(path: str, table: dict[str, Any], *keys: str) -> dict[str, Any]:
     """The table at `keys` within another one, each below the one before; empty if there is none."""
     for key in keys:
         table = table.get(key, {})
@@ -113,7 +122,7 @@ def _table(path: Path, table: dict[str, Any], *keys: str) -> dict[str, Any]:
     return table
 
 
-def _targets(path: Path, kind: str, table: dict[str, Any]) -> dict[str, str]:
+def _targets(path: str, kind: str, table: dict[str, Any]) -> dict[str, str]:
     """The cells or backends that a project names, checked: in a case each name must mean the project's own.
 
     A built-in of the same name would win, and the gate would pass it in place of the project's.
@@ -129,13 +138,13 @@ def _targets(path: Path, kind: str, table: dict[str, Any]) -> dict[str, str]:
     return table
 
 
-def _fraction(path: Path, value: Any) -> float:
+def _fraction(path: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         raise GateError(f"{path}: threshold in [tool.rnnbench] must be a fraction such as 0.03; got {value!r}")
     return float(value)
 
 
-def _minutes(path: Path, value: Any) -> float:
+def _minutes(path: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise GateError(f"{path}: budget in [tool.rnnbench] must be a number of minutes above 0; got {value!r}")
     return float(value)
@@ -144,6 +153,20 @@ def _minutes(path: Path, value: Any) -> float:
 def cases(project: Project, texts: Iterable[str]) -> list[GateCase]:
     """The cases that some texts describe, without duplicates. Raises GateError for a text that describes none."""
     return list(dict.fromkeys(parse(project, text) for text in texts))
+
+
+def no_longer_asked(before: Project, after: Project) -> list[str]:
+    """The default cases of a project, as texts, that the same project does not have any more. before, after: it, at two times."""
+    asked = cases(after, after.cases)
+    gone = []
+    for text in before.cases:
+        try:
+            if parse(before, text) in asked:
+                continue
+        except GateError:  # of a cell's file that is gone, say
+            pass
+        gone.append(text)
+    return gone
 
 
 def parse(project: Project, text: str) -> GateCase:
