@@ -1,4 +1,7 @@
-"""A machine-wide lock that only one process may hold. It is released when its holder ends, however it ends."""
+"""A lock that only one process may hold, of those with one temporary folder (all of a machine, unless TMPDIR keeps them apart).
+
+It is released when its holder ends, however it ends.
+"""
 
 from __future__ import annotations
 
