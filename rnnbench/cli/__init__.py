@@ -71,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Do what Ctrl-C would do, also in a shell's background job, which ignores Ctrl-C but has to end."""
     handler = signal.getsignal(signal.SIGINT)
-    if (
-        number != signal.SIGTERM
-    ):  # of a closed terminal the shell tells, and then the kernel: the second would end the cleaning up
+    if number != signal.SIGTERM:
+        # shell and kernel both tell of a closed terminal, and the second time would interrupt the cleaning up
         signal.signal(number, signal.SIG_IGN)
     _PENDING.clear()
     (handler if callable(handler) else signal.default_int_handler)(number, frame)
