@@ -16,7 +16,7 @@ import report_tree
 from report_tree import Case
 
 from rnnbench import report
-from rnnbench.report import across, base, history, page, roofline, scaling
+from rnnbench.report import across, base, history, page, plots, roofline, scaling
 
 SMALL: dict[str, Any] = {"cells": ["lstm"], "hidden_sizes": [32, 64], "seq_lens": [16], "batch_sizes": [4]}
 DAY_MS = 86_400_000
@@ -96,7 +96,7 @@ def test_the_best_of_all_runs_is_named(tmp_path: Path) -> None:
 
 def test_one_run_has_no_history(tmp_path: Path) -> None:
     results = report.read(history_of(tmp_path, [1]))
-    assert list(across.over_runs(results)) == [] and across.trends(results) == []
+    assert list(across.over_runs(results)) == [] and across.trends(results, {}) == []
 
 
 def test_numbers_that_are_wrong_are_in_no_history(tmp_path: Path) -> None:
@@ -155,11 +155,12 @@ def test_the_intensity_is_operations_over_the_bytes_of_a_step(tmp_path: Path) ->
 def test_a_roofline_has_the_ceilings_that_were_measured(tmp_path: Path) -> None:
     report_tree.write(tmp_path, **SMALL)
     results = report.read(tmp_path)
-    (flat,) = roofline.plots(results.frame, results.machines[0])
+    (flat,) = roofline.plots(results.frame, results.machines[0], plots.series(results.frame))
     assert "peak of 120 GFLOP/s. The best" in flat.alt
-    (sloped,) = roofline.plots(results.frame, results.machines[0] | {"copy_gbytes_per_s": 10.0})
+    ceilings = results.machines[0] | {"copy_gbytes_per_s": 10.0}
+    (sloped,) = roofline.plots(results.frame, ceilings, plots.series(results.frame))
     assert "the slope of 10 GB/s" in sloped.alt and sloped.svg != flat.svg
-    assert roofline.plots(results.frame, {}) == []
+    assert roofline.plots(results.frame, {}, {}) == []
 
 
 @pytest.mark.parametrize(("above", "told"), [(0, ""), (1, " 1 lies above the peak."), (3, " 3 lie above the peak.")])
@@ -168,7 +169,7 @@ def test_a_roofline_tells_and_shows_what_lies_above_its_peak(tmp_path: Path, abo
     results = report.read(tmp_path)
     rates = roofline.points(results.frame)["gflops"].sort_values(ascending=False).to_list()
     peak = (rates[above - 1] + rates[above]) / 2 if above else 2 * rates[0]
-    (plot,) = roofline.plots(results.frame, {"peak_gflops": {"float32": peak}})
+    (plot,) = roofline.plots(results.frame, {"peak_gflops": {"float32": peak}}, plots.series(results.frame))
     assert f"{len(rates)} cases beside the matrix-product peak of {peak:.4g} GFLOP/s.{told} The best" in plot.alt
 
 
@@ -180,7 +181,7 @@ def test_a_case_far_above_the_peak_is_inside_its_roofline(tmp_path: Path, monkey
         roofline, "svg", lambda picture, *a: limits.append(picture.axes[0].get_ylim()) or keep(picture, *a)
     )
     best = roofline.points(results.frame)["gflops"].max()
-    roofline.plots(results.frame, {"peak_gflops": {"float32": best / 4}})
+    roofline.plots(results.frame, {"peak_gflops": {"float32": best / 4}}, plots.series(results.frame))
     assert limits[0][1] > best
 
 
@@ -261,13 +262,13 @@ def test_runs_that_find_no_room_are_left_out_and_told(
 
 
 def test_memory_over_the_sequence_length_has_a_plot_where_it_was_measured(tmp_path: Path) -> None:
-    from rnnbench.report import plots
-
     report_tree.write(tmp_path, **SMALL)
     frame = report.load(tmp_path)
-    assert plots.memory(frame) == []
+    assert plots.memory(frame, {}) == []
     longer = frame[frame["metric"] == "tape_bytes"].assign(seq_len=pd.array([128] * 4, dtype="Int64"))
-    (plot,) = plots.memory(pd.concat([frame, longer.assign(value=longer["value"] * 2)], ignore_index=True))
+    (plot,) = plots.memory(
+        pd.concat([frame, longer.assign(value=longer["value"] * 2)], ignore_index=True), plots.series(frame)
+    )
     assert "of tape over" in plot.alt and "(bytes)" not in plot.svg and "128" in plot.svg
 
 

@@ -30,11 +30,27 @@ def test_each_of_a_dozen_backends_has_its_own_colour_and_marker(tmp_path: Path) 
     assert len({drawn for drawn, name in lines if name in BACKENDS}) == len(BACKENDS)
 
 
+def test_a_backend_has_one_colour_and_marker_on_the_whole_page(tmp_path: Path) -> None:
+    for machine, backends in (("one", ["numba-cpu", "numpy"]), ("two", ["jax", "numba-cpu", "numpy"])):
+        results = results_of(tmp_path, machine=machine, backends=backends, batch_sizes=[4])
+    page = report.html(results, tmp_path / "page.html").read_text(encoding="utf-8")
+    drawn = {name: set() for name in ("jax", "numba-cpu", "numpy")}
+    for section in re.findall(r'<ul class="legend" aria-label="Lines of the plots">.*?</section>', page, re.DOTALL):
+        entries = re.findall(r"<li><svg(.*?)</svg>(.*?)</li>", section, re.DOTALL)
+        lines = {re.search(r"series-\d", look)[0]: name for look, name in entries if name in drawn}
+        assert set(re.findall(r"series-\d", section.split("</ul>", 1)[1])) == set(
+            lines
+        )  # the plots are as the legend says
+        for look, name in entries:
+            drawn.get(name, set()).add(look)
+    assert [len(looks) for looks in drawn.values()] == [1, 1, 1]
+
+
 def test_each_batch_size_has_its_own_dashes(tmp_path: Path) -> None:
     results = results_of(tmp_path, backends=["numpy"], batch_sizes=BATCH_SIZES)
     dashes = plots.batches(results.frame)
     assert sorted(dashes) == BATCH_SIZES and len(set(dashes.values())) == len(BATCH_SIZES)
-    (plot, *_) = plots.throughput(results.frame)
+    (plot, *_) = plots.throughput(results.frame, plots.series(results.frame))
     drawn = set(re.findall(r"stroke-dasharray: ([^;\"]*)", plot.svg))
     assert len(drawn) == len(BATCH_SIZES) - 1  # one is solid
     page = report.html(results, tmp_path / "page.html").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rnnbench.report import history, views
 from rnnbench.report.base import Results, detailed
-from rnnbench.report.plots import TOKENS, Plot, figure, series, svg
+from rnnbench.report.plots import TOKENS, Looks, Plot, figure, svg
 from rnnbench.report.table import Table, of_run, rows_of, text_table
 from rnnbench.report.units import ratio, seconds, significant
 
@@ -98,23 +98,26 @@ def _rest(found: pd.DataFrame) -> str:
     return f"; {SHOWN} of {len(found)} shown, all of them are in `report.load`" if len(found) > SHOWN else ""
 
 
-def trends(results: Results) -> list[Plot]:
+def trends(results: Results, looks: Looks) -> list[Plot]:
     """The backends' relative time over the commits, one plot per machine, environment, direction and dtype."""
     trend = history.trend(results.frame)
     keys = ["machine", "environment", "direction", "dtype"]
     several = trend["environment"].nunique() > 1
     return [
-        _trend(results.frame, part, [str(value) for name, value in zip(keys, values, strict=True) if several or name != keys[1]])
+        _trend(
+            results.frame, looks, part,
+            [str(value) for name, value in zip(keys, values, strict=True) if several or name != keys[1]],
+        )
         for values, part in trend.groupby(keys, sort=True)
     ]  # fmt: skip
 
 
-def _trend(frame: pd.DataFrame, part: pd.DataFrame, words: list[str]) -> Plot:
+def _trend(frame: pd.DataFrame, looks: Looks, part: pd.DataFrame, words: list[str]) -> Plot:
     commits = part.drop_duplicates("commit").sort_values("date", kind="stable")["commit"].to_list()
     place = {commit: number for number, commit in enumerate(commits)}
     picture, axes = figure(2.7)
     for backend, line in part.groupby("backend"):
-        colour, marker = series(frame)[str(backend)]
+        colour, marker = looks[str(backend)]
         line = line.sort_values("date", kind="stable")
         x = [place[commit] for commit in line["commit"]]
         axes.plot(x, line["relative"], color=TOKENS[colour], marker=marker, markersize=4, linewidth=1.6)

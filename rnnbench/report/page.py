@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -52,11 +53,12 @@ def html(results: Results, path: str | Path, baseline: str | None = None) -> Pat
         loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    overview = _across(results)
+    looks = plots.series(results.frame)
+    overview = _across(results, looks)
     placed: list[tuple[int, dict[str, Any]]] = []
     room = ROOM_BYTES - _size(overview)
     for machine in sorted(detailed(results.machines), key=lambda about: about["date"], reverse=True):
-        run = _run(results, machine, baseline, Path(path).parent)
+        run = _run(results, machine, baseline, looks, Path(path).parent)
         room -= _size(run["sections"])
         if placed and room < 0:
             break
@@ -80,20 +82,19 @@ def _size(sections: list[dict[str, Any]]) -> int:
     return pictures + CELL_BYTES * int(cells)
 
 
-def _across(results: Results) -> list[dict[str, Any]]:
+def _across(results: Results, looks: plots.Looks) -> list[dict[str, Any]]:
     """What the template shows of several runs together; empty for a single run."""
     if len(results.machines) < 2:
         return []
     tables = list(across.over_runs(results))
     drawn = set(history.trend(results.frame)["backend"])
-    legend = [entry for entry in _legend(results.frame) if entry[0] in drawn]
     sections = [
         {
             "name": "trend",
             "heading": "Over the commits",
             "tables": [],
-            "plots": across.trends(results),
-            "backends": legend,
+            "plots": across.trends(results, looks),
+            "backends": _legend(looks, drawn),
         }
     ]
     for name, heading in across.sections(results).items():
@@ -105,16 +106,16 @@ def _across(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _legend(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    return [(name, *look) for name, look in plots.series(rows).items()]
+def _legend(looks: plots.Looks, drawn: Collection[str]) -> list[tuple[str, str, str]]:
+    return [(name, *look) for name, look in looks.items() if name in drawn]
 
 
-def _legends(rows: pd.DataFrame, drawn: list[plots.Plot]) -> dict[str, Any]:
+def _legends(rows: pd.DataFrame, looks: plots.Looks, drawn: list[plots.Plot]) -> dict[str, Any]:
     """The legend of a section's plots `drawn`: their backends, and the dash patterns of their batch sizes."""
     backends = frozenset[str]().union(*(plot.backends for plot in drawn))
     sizes = frozenset[int]().union(*(plot.batch_sizes for plot in drawn))
     lines = [(size, " ".join(map(str, dashes))) for size, dashes in plots.batches(rows).items() if size in sizes]
-    return {"backends": [entry for entry in _legend(rows) if entry[0] in backends], "batches": lines}
+    return {"backends": _legend(looks, backends), "batches": lines}
 
 
 def _raw(machine: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
@@ -129,18 +130,20 @@ def _raw(machine: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _run(results: Results, machine: dict[str, Any], baseline: str | None, folder: Path) -> dict[str, Any]:
+def _run(
+    results: Results, machine: dict[str, Any], baseline: str | None, looks: plots.Looks, folder: Path
+) -> dict[str, Any]:
     """Everything the template shows of one run. folder: where the page will be."""
     rows = rows_of(results, machine)
     shown = list(of_run(rows, machine, baseline))
     chosen = views.baseline_of_run(rows, baseline)
     pictures = {
         "head to head": plots.lead_over_peers(rows),
-        "throughput": plots.throughput(rows),
-        "time": plots.times(rows),
+        "throughput": plots.throughput(rows, looks),
+        "time": plots.times(rows, looks),
         "speed-up": plots.heat_maps(rows, chosen),
-        "peak": roofline.plots(rows, machine),
-        "memory": plots.memory(rows),
+        "peak": roofline.plots(rows, machine, looks),
+        "memory": plots.memory(rows, looks),
     }
     verdict = views.verdict(rows)
     order = SECTIONS if verdict.good else ("left out", *SECTIONS[:-1])  # bad news first
@@ -152,7 +155,7 @@ def _run(results: Results, machine: dict[str, Any], baseline: str | None, folder
             "heat": HEAT_MAPS.get(name),
             "tables": [table for table in shown if table.section == name],
             "plots": pictures.get(name, []),
-            **_legends(rows, pictures.get(name, [])),
+            **_legends(rows, looks, pictures.get(name, [])),
         }
         for name in order
     ]

@@ -30,6 +30,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # The heat map's classes: a class holds ratios up to its bound; the one around 1 is neutral.
 BOUNDS = (0.25, 0.5, 1 / 1.1, 1.1, 2.0, 4.0, 8.0)
 WIDTH_INCHES = 4.0
+# A backend's token of a colour, and its marker; see `series`.
+Looks = dict[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Plot:
     batch_sizes: frozenset[int] = frozenset()
 
 
-def series(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """The token of each backend's colour, and its marker: a pair of its own, the same in all plots of a run."""
-    names = sorted(rows["backend"].dropna().unique())
+def series(frame: pd.DataFrame) -> Looks:
+    """The token of each backend's colour, and its marker: a pair of its own. frame: of all runs on a page, which share them."""
+    names = sorted(frame["backend"].dropna().unique())
     return {name: (f"series-{i % COLOURS}", MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
 
 
@@ -59,29 +61,29 @@ def batches(rows: pd.DataFrame) -> dict[int, tuple[int, ...]]:
     return {int(size): first[i] if i < len(first) else (6, 2) + (1, 2) * (i - 2) for i, size in sizes}
 
 
-def throughput(rows: pd.DataFrame) -> list[Plot]:
+def throughput(rows: pd.DataFrame, looks: Looks) -> list[Plot]:
     """steps/s over hidden size, log-log, one plot per direction, dtype and cell."""
-    return _lines(rows, "steps_per_second", "hidden_size", "hidden size H (units)", "throughput (steps/s)", si)
+    return _lines(rows, looks, "steps_per_second", "hidden_size", "hidden size H (units)", "throughput (steps/s)", si)
 
 
-def times(rows: pd.DataFrame) -> list[Plot]:
+def times(rows: pd.DataFrame, looks: Looks) -> list[Plot]:
     """Time per call over sequence length, log-log, one plot per direction, dtype and cell; none if there is only one length."""
     cases, _ = views.sweep(rows, "time", "seq_len")
     if cases["seq_len"].nunique() < 2:
         return []
-    return _lines(rows, "time", "seq_len", "sequence length T (steps)", "time a call", seconds)
+    return _lines(rows, looks, "time", "seq_len", "sequence length T (steps)", "time a call", seconds)
 
 
-def memory(rows: pd.DataFrame) -> list[Plot]:
+def memory(rows: pd.DataFrame, looks: Looks) -> list[Plot]:
     """Bytes of the tape over sequence length, log-log, one plot per dtype and cell; none if there is only one length."""
     cases, _ = views.sweep(rows, "tape_bytes", "seq_len")
     if cases["seq_len"].nunique() < 2:
         return []
-    return _lines(rows, "tape_bytes", "seq_len", "sequence length T (steps)", "tape", size)
+    return _lines(rows, looks, "tape_bytes", "seq_len", "sequence length T (steps)", "tape", size)
 
 
 def _lines(
-    rows: pd.DataFrame, metric: str, over: str, xlabel: str, ylabel: str, show: Callable[[float], str]
+    rows: pd.DataFrame, looks: Looks, metric: str, over: str, xlabel: str, ylabel: str, show: Callable[[float], str]
 ) -> list[Plot]:
     """Plots of a metric as lines. ylabel: includes the unit unless `show`, which formats the ticks, adds it."""
     cases, keys = views.sweep(rows, metric, over)
@@ -92,7 +94,7 @@ def _lines(
         for (_, dtype, cell), part in parts.groupby(panel):
             picture, axes = figure(2.9)
             for _, line in part.groupby([name for name in keys if name not in panel]):
-                _draw(axes, line.sort_values(over), over, series(rows), batches(rows))
+                _draw(axes, line.sort_values(over), over, looks, batches(rows))
             axes.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, ylim=limits)
             ticks = sorted(float(value) for value in parts[over].unique())
             axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
@@ -110,9 +112,7 @@ def _lines(
     return found
 
 
-def _draw(
-    axes: Any, line: pd.DataFrame, over: str, looks: dict[str, tuple[str, str]], dashes: dict[int, tuple[int, ...]]
-) -> None:
+def _draw(axes: Any, line: pd.DataFrame, over: str, looks: Looks, dashes: dict[int, tuple[int, ...]]) -> None:
     """One backend and batch size as a line with markers and interval bars."""
     x, y = line[over].to_numpy(dtype=float), line["value"].to_numpy()
     errors = [side.fillna(0).clip(lower=0).to_numpy() for side in (y - line["lower"], line["upper"] - y)]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rnnbench.report.base import need, per_case
-from rnnbench.report.plots import TOKENS, Plot, figure, series, svg
+from rnnbench.report.plots import TOKENS, Looks, Plot, figure, svg
 from rnnbench.report.units import significant
 
 ITEM_BYTES = {"float32": 4, "float64": 8}
@@ -35,25 +35,27 @@ def points(rows: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(intensity=flops / traffic)
 
 
-def plots(rows: pd.DataFrame, machine: dict[str, Any]) -> list[Plot]:
+def plots(rows: pd.DataFrame, machine: dict[str, Any], looks: Looks) -> list[Plot]:
     """One roofline per dtype; none for a run whose ceilings were not measured."""
     cases, bandwidth = points(rows), machine.get("copy_gbytes_per_s")
     found = []
     for dtype, part in cases.groupby("dtype"):
         peak = machine.get("peak_gflops", {}).get(dtype)
         if peak:
-            found.append(_plot(rows, part, str(dtype), float(peak), bandwidth))
+            found.append(_plot(rows, part, str(dtype), float(peak), bandwidth, looks))
     return found
 
 
-def _plot(rows: pd.DataFrame, cases: pd.DataFrame, dtype: str, peak: float, bandwidth: float | None) -> Plot:
+def _plot(
+    rows: pd.DataFrame, cases: pd.DataFrame, dtype: str, peak: float, bandwidth: float | None, looks: Looks
+) -> Plot:
     picture, axes = figure(3.3)
     low, high = cases["intensity"].min() / 2, max(cases["intensity"].max() * 2, 2 * peak / (bandwidth or peak))
     x = np.geomspace(low, high, 64)
     roof = np.minimum(peak, bandwidth * x) if bandwidth else np.full_like(x, peak)
     axes.plot(x, roof, color=TOKENS["ink"], linewidth=1.4)
     for backend, part in cases.groupby("backend"):
-        colour, marker = series(rows)[str(backend)]
+        colour, marker = looks[str(backend)]
         for direction, some in part.groupby("direction"):
             fill = TOKENS[colour] if direction == "forward" else "none"
             axes.plot(
