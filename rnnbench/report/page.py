@@ -69,7 +69,6 @@ def html(results: Results, path: str | Path, baseline: str | None = None) -> Pat
         across=overview, count=len(results.machines), hint=results.hint,
         machines=len({about["machine"] for about in results.machines}),
         which=f"All {len(results.machines)} runs" if results.which == ALL_RUNS else results.which[0].upper() + results.which[1:],
-        good=all(run["verdict"].good for run in runs) and not results.problems,
     )  # fmt: skip
     replace_text(path, text)
     return Path(path)
