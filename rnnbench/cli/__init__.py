@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from rnnbench.cli.parser import parse
+from rnnbench.cli.line import parse
 from rnnbench.cli.terminal import never_fail
 from rnnbench.cli.values import UsageError
 

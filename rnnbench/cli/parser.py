@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import rnnbench
-from rnnbench import backends, cells, spelling
+from rnnbench import backends, cells
 from rnnbench.bench.cases import DTYPES, LENGTHS, SUITES
 from rnnbench.cli import train_options, values
 from rnnbench.cli.values import UsageError
@@ -28,29 +28,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with `message` and how to get help."""
         raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line as a Namespace whose `command` names a module of rnnbench.cli. Raises UsageError."""
-    parser, commands = build()
-    if not argv:
-        parser.print_help()
-        raise SystemExit(0)
-    if not argv[0].startswith("-") and argv[0] not in commands:
-        raise UsageError(spelling.unknown("command", argv[0], commands))
-    arguments, unknown = parser.parse_known_args(argv)
-    if unknown:
-        command, asked = commands[arguments.command], arguments.command
-        if command._subparsers is not None:
-            asked = f"{asked} {arguments.task}"
-            command = command._subparsers._group_actions[0].choices[arguments.task]  # type: ignore[index,assignment]
-        options = [option for action in command._actions for option in action.option_strings]
-        if "--cells" in options and not unknown[0].startswith("-"):
-            raise UsageError(f"{asked} does not take {unknown[0]!r}; if it is a cell, write --cells {unknown[0]}")
-        raise UsageError(
-            f"{asked} does not take {unknown[0]!r}; {spelling.did_you_mean(unknown[0], options)}see rnnbench {asked} --help"
-        )
-    return arguments
 
 
 def build() -> tuple[Parser, dict[str, Parser]]:
@@ -351,6 +328,7 @@ def _axes(parser: Parser, cells_default: str, dtypes_default: str) -> None:
 def _measuring(parser: Parser) -> None:
     parser.add_argument(
         "--bench",
+        type=values.regex,
         metavar="REGEX",
         action="append",
         default=[],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import traceback
 from collections.abc import Callable, Sequence
@@ -93,6 +94,15 @@ def fraction(what: str, example: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def regex(text: str) -> str:
+    """A regular expression of --bench."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UsageError(f"--bench {text!r} is not a regular expression: {error}") from error
+    return text
 
 
 def machine(text: str) -> str:
