@@ -264,7 +264,8 @@ def test_uncommitted_changes_are_seen_and_results_are_none(checkout: Path, tmp_p
     changed = tmp_path / "changed"
     shutil.copytree(checkout, changed)
     (changed / "results").mkdir()
-    (changed / "results" / "old.json").write_text("{}")
+    for name in ("old.json", "my desk.json", os.fsdecode(b"b\xfcro.json")):  # names of any bytes
+        (changed / "results" / name).write_text("{}")
     subprocess.run(["git", "add", "-f", "results"], cwd=changed, check=True)
     assert not uncommitted(changed, changed / "results")
     with (changed / "asv.conf.json").open("a") as file:

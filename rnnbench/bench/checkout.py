@@ -35,8 +35,9 @@ def find_checkout(start: Path, command: str) -> Path:
 
 def uncommitted(root: Path, results_dir: Path) -> bool:
     """Whether tracked files, other than results, differ from the commit that results belong to."""
-    paths = [line[3:] for line in git(root, "status", "--porcelain", "--untracked-files=no").splitlines()]
-    return any(not (root / path).is_relative_to(results_dir.resolve()) for path in paths)
+    # with -z paths are not quoted; without renames each has a state before it
+    entries = git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=no").split("\0")
+    return any(not (root / entry[3:]).is_relative_to(results_dir.resolve()) for entry in entries if entry)
 
 
 def require_place(folder: Path) -> None:

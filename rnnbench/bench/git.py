@@ -16,8 +16,9 @@ def git(root: Path, *arguments: str) -> str:
     """What `git` prints in the folder `root`, without the final newline. Raises GitError if git is missing or fails."""
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=root, env=outside_hooks(), capture_output=True, text=True, check=True
-        )
+            ["git", *arguments], cwd=root, env=outside_hooks(), capture_output=True, text=True, check=True,
+            encoding="utf-8", errors="surrogateescape",  # names of files need not be text
+        )  # fmt: skip
     except FileNotFoundError:
         raise GitError("git is needed, and is not on the PATH") from None
     except subprocess.CalledProcessError as error:
