@@ -44,6 +44,10 @@ def test_a_log_gets_a_line_of_progress_a_minute(
         progress.show(what)
         progress.step()
     assert capsys.readouterr().err == "[ 2/12] 1:05 b\n[ 4/12] 2:10 d\n"
+    progress.total = progress.done
+    clock[0] = 300.0
+    progress.show("")
+    assert capsys.readouterr().err == ""
 
 
 def test_columns_are_aligned() -> None:

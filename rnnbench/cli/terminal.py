@@ -71,7 +71,9 @@ class Progress:
         self.live, self.logged = sys.stderr.isatty(), self.start
 
     def show(self, what: str) -> None:
-        """Say what is being worked on."""
+        """Say what is being worked on; nothing is after the last step."""
+        if self.done == self.total:
+            return
         if self.live:
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write(f"\r\033[K{self.count()} {what}"[: width + 4])
