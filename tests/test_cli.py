@@ -385,6 +385,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence(arguments: str) -> None:
 
 
 def test_a_cell_without_its_option_is_told_the_option() -> None:
+    assert rnnbench("check", "my file.py:mine").stderr.endswith("write --cells 'my file.py:mine'\n")
     done = rnnbench("check", "file.py:mine")
     assert done.returncode == 2
     assert "check does not take 'file.py:mine'; if it is a cell, write --cells file.py:mine" in done.stderr

@@ -30,12 +30,13 @@ def test_numbers_of_threads_are_not_mixed_in_one_machines_results(
     earlier: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, head = checkout / "results", commit(checkout, {"more": "1"})
-    path = results / "desk" / f"{head[:8] if earlier == 'this commit' else '01234567'}-rnnbench.jsonl"
+    path = results / "my desk" / f"{head[:8] if earlier == 'this commit' else '01234567'}-rnnbench.jsonl"
     path.parent.mkdir(parents=True)
     monkeypatch.setattr(suite, "get_repo", lambda config: pytest.fail("it went on"))
     record.append({"record": "machine", "threads": OTHER}, path)
-    with pytest.raises(SuiteError, match=f"is of runs with {OTHER} threads, and this one has .*--machine desk-"):
-        Suite(checkout, results, {"machine": "desk"}, {})
+    told = f"is of runs with {OTHER} threads, and this one has .*--machine 'my desk-{OTHER - 1}t'"
+    with pytest.raises(SuiteError, match=told):
+        Suite(checkout, results, {"machine": "my desk"}, {})
 
 
 @pytest.mark.parametrize("threads", [get_threads(), None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -34,9 +36,9 @@ def slower(case: report_tree.Case) -> float:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site of six commits, the last two of which are twice as slow."""
-    root = tmp_path_factory.mktemp("history")
+    root = tmp_path_factory.mktemp("my history")
     shutil.copy(ROOT / "asv.conf.json", root)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as told:
         for number in range(6):
             patch.setenv("GIT_COMMITTER_DATE", f"2026-10-0{number + 1}T12:00:00Z")
             made = commit(root, {"number": str(number)})
@@ -45,6 +47,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
             report_tree.write(root / "results", commit=made, date_ms=date_ms, seconds=seconds, **SMALL)  # type: ignore[arg-type]
         patch.chdir(root)
         assert cli.main(["publish", "--html-dir", str(root / "site")]) == 0
+    assert f"http.server --directory '{root / 'site'}')" in told.getvalue()
     return root / "site"
 
 

@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import platform
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -239,9 +240,10 @@ def _require_threads(folder: Path) -> None:
     for path in sorted(folder.glob("*-rnnbench.jsonl")):
         others = {line.get("threads", threads) for line in record.read(path) if line["record"] == "machine"} - {threads}
         if others:
+            other = shlex.quote(f"{folder.name}-{threads}t")
             raise SuiteError(
                 f"{path} is of runs with {in_words(others.pop())}, and this one has {in_words(threads)}; a machine's history has "
-                f"one number, so choose it with --threads, or name another machine, such as --machine {folder.name}-{threads}t"
+                f"one number, so choose it with --threads, or name another machine, such as --machine {other}"
             )
 
 

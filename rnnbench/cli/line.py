@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from rnnbench import spelling
 from rnnbench.cli.parser import Parser, build
@@ -27,7 +28,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
             command = command._subparsers._group_actions[0].choices[arguments.task]  # type: ignore[index,assignment]
         options = _options(command)
         if "--cells" in options and not unknown[0].startswith("-"):
-            raise UsageError(f"{asked} does not take {unknown[0]!r}; if it is a cell, write --cells {unknown[0]}")
+            raise UsageError(
+                f"{asked} does not take {unknown[0]!r}; if it is a cell, write --cells {shlex.quote(unknown[0])}"
+            )
         raise UsageError(
             f"{asked} does not take {unknown[0]!r}; {spelling.did_you_mean(unknown[0], options)}see rnnbench {asked} --help"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from rnnbench.bench import site
@@ -19,5 +20,6 @@ def run(arguments: argparse.Namespace) -> int:
     except SuiteError as error:
         raise UsageError(str(error)) from error
     print(held)
-    print(f"Site: {page} (a browser needs a server: python -m http.server --directory {page.parent})")
+    serve = shlex.join(["python", "-m", "http.server", "--directory", str(page.parent)])
+    print(f"Site: {page} (a browser needs a server: {serve})")
     return 0
