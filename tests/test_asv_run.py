@@ -264,7 +264,8 @@ def test_uncommitted_changes_are_seen_and_results_are_none(checkout: Path, tmp_p
     changed = tmp_path / "changed"
     shutil.copytree(checkout, changed)
     (changed / "results").mkdir()
-    for name in ("old.json", "my desk.json", os.fsdecode(b"b\xfcro.json")):  # names of any bytes
+    no_text = os.fsdecode(b"b\xfcro.json") if sys.platform == "linux" else "b\u00fcro.json"
+    for name in ("old.json", "my desk.json", no_text):
         (changed / "results" / name).write_text("{}")
     subprocess.run(["git", "add", "-f", "results"], cwd=changed, check=True)
     assert not uncommitted(changed, changed / "results")
