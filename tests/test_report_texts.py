@@ -32,6 +32,28 @@ def test_a_file_whose_name_is_no_utf8_is_named_in_every_report(tmp_path: Path) -
         assert "caf\\udce9-x.json" in file.read_text(encoding="utf-8").replace("\\\\", "\\")
 
 
+def test_a_beginning_that_several_commits_have_is_no_commit(tmp_path: Path) -> None:
+    for commit, machine in (("aa" * 20, "desk"), ("ab" * 20, "desk"), ("ab" * 20, "laptop")):
+        report_tree.write(tmp_path, **SMALL, commit=commit, machine=machine)
+    with pytest.raises(
+        report.ReportError, match="^Commit 'a' may be any of aaaaaaaa, abababab in .*: give more of its"
+    ):
+        report.read(tmp_path, commit="a")
+    assert [about["label"] for about in report.read(tmp_path, commit="ab").machines] == [
+        "desk abababab",
+        "laptop abababab",
+    ]
+    assert len(report.read(tmp_path, machine="laptop", commit="a").machines) == 1  # there it is the only one
+
+
+def test_a_page_links_to_files_that_are_there(tmp_path: Path) -> None:
+    path = report_tree.write(tmp_path, **SMALL)
+    for links in (2, 1):
+        text = report.html(report.read(tmp_path), tmp_path / "page.html").read_text(encoding="utf-8")
+        assert len(re.findall(r'<a href="desk/[^"#]*\.jsonl?"', text)) == links and path.name in text
+        path.with_name("c0ffee00-rnnbench.jsonl").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("format", report.FORMATS)
 def test_an_output_below_a_file_is_told_as_such(tmp_path: Path, format: str) -> None:
     report_tree.write(tmp_path / "results", **SMALL)

@@ -30,7 +30,7 @@ def read(results_dir: str | Path = "results", machine: str | None = None, commit
     results_dir: holds benchmarks.json and one directory per machine. machine: only this one (default: all). commit: a
     hash or its beginning, or "all" (default: each machine's newest, by the commit's date).
 
-    Raises ReportError when there is nothing to show, or the machine or commit is unknown.
+    Raises ReportError when there is nothing to show, the machine or commit is unknown, or several commits begin like that.
     """
     root = Path(results_dir)
     problems: list[str] = []
@@ -123,6 +123,9 @@ def _select(
         if not commit or not chosen:
             known = ", ".join(dict.fromkeys(run.commit_hash[:8] for run in runs))
             raise ReportError(f"No results for commit {commit!r} in {root}; there are results for {known}.")
+        several = list(dict.fromkeys(run.commit_hash[:8] for run in chosen))  # one commit may be that of several runs
+        if len(several) > 1:
+            raise ReportError(f"Commit {commit!r} may be any of {', '.join(several)} in {root}: give more of its hash.")
         return chosen
     newest = {run.params["machine"]: run.commit_hash for run in runs}
     return [run for run in runs if run.commit_hash == newest[run.params["machine"]]]

@@ -118,9 +118,9 @@ def _legends(rows: pd.DataFrame, looks: plots.Looks, drawn: list[plots.Plot]) ->
 
 
 def _raw(machine: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
-    """(name, address) of the files that a run was read from, relative to the page's folder."""
+    """(name, address) of the files that a run was read from, relative to the page's folder; a record may be missing."""
     found = []
-    for file in map(Path, machine.get("files", [])):
+    for file in filter(Path.is_file, map(Path, machine.get("files", []))):
         try:
             seen = os.path.relpath(file.resolve(), folder.resolve())
         except ValueError:  # another drive on Windows
