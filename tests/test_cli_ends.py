@@ -80,6 +80,21 @@ def test_an_error_after_an_interruption_that_was_caught_is_told() -> None:
     assert done.returncode == 1 and "RuntimeError: another" in done.stderr
 
 
+def test_an_interruption_while_the_command_is_loaded_is_one_sentence() -> None:
+    code = """
+import sys
+class Struck:
+    def find_spec(name, path, target=None):
+        if name == "rnnbench.cells":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Struck)
+from rnnbench.cli import main
+sys.exit(main(["info"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (130, "\nrnnbench: interrupted\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the shell of POSIX closes the streams")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_lose_what_is_written_and_nothing_else(closed: str) -> None:

@@ -18,9 +18,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from rnnbench.cli.line import parse
 from rnnbench.cli.terminal import never_fail
-from rnnbench.cli.values import UsageError
+
+
+class UsageError(Exception):
+    """The command was used wrongly; one sentence says how, and what would work. Exit status 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         never_fail(sys.stdout)
     try:
+        from rnnbench.cli.line import parse  # here, because it takes a moment in which Ctrl-C may come
+
         arguments = parse(sys.argv[1:] if argv is None else list(argv))
         command = importlib.import_module(f"rnnbench.cli.{arguments.command}")
         status: int = command.run(arguments)

@@ -11,11 +11,8 @@ from pathlib import Path
 
 from rnnbench import backends, cells
 from rnnbench.bench.cases import split_names
+from rnnbench.cli import UsageError
 from rnnbench.spelling import unknown
-
-
-class UsageError(Exception):
-    """The command was used wrongly; one sentence says how, and what would work. Exit status 2."""
 
 
 def names(what: str, known: Sequence[str]) -> Callable[[str], list[str]]:
