@@ -133,6 +133,9 @@ def test_help_loads_nothing_heavy() -> None:
         (["example", "by-hnd"], "unknown example 'by-hnd'; did you mean 'by-hand'?"),
         (["example", "by-hand", "--backend", "nunpy"], "unknown backend 'nunpy'; did you mean 'numpy'?"),
         (["report", "--results", "nowhere"], "nowhere"),
+        (["report", "--html", ""], "argument --html: it must name a file or folder; got ''"),
+        (["gate", "--base", "HEAD", "--json="], "argument --json: it must name a file or folder; got ''"),
+        (["train", "digits", "--save", ""], "argument --save: it must name a file or folder; got ''"),
     ],
 )
 def test_wrong_usage_is_one_sentence_that_says_what_would_work(

@@ -161,12 +161,21 @@ def _report(parser: Parser) -> None:
     """
     formats = ("table", "markdown", "csv", "parquet", "html")
     parser.add_argument("--format", choices=formats, default="table", help="default: table")
-    parser.add_argument("--html", nargs="?", const=True, metavar="FILE", help="also write the page of tables and plots")
-    parser.add_argument("--output", metavar="FILE", help="write the report to FILE instead of printing it")
+    parser.add_argument(
+        "--html",
+        type=values.path,
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="also write the page of tables and plots",
+    )
+    parser.add_argument(
+        "--output", type=values.path, metavar="FILE", help="write the report to FILE instead of printing it"
+    )
     parser.add_argument("--baseline", metavar="BACKEND", help="what speed-ups are relative to (default: numpy)")
     parser.add_argument("--machine", metavar="NAME", help="only this machine's results")
     parser.add_argument("--commit", metavar="HASH", help="only this commit's results, or all")
-    parser.add_argument("--results", metavar="DIR", help="where results are (default: results/)")
+    parser.add_argument("--results", type=values.path, metavar="DIR", help="where results are (default: results/)")
 
 
 def _backfill(parser: Parser) -> None:
@@ -189,8 +198,12 @@ def _publish(parser: Parser) -> None:
     """Build airspeed velocity's static site, with every benchmark over the project's history and the steps detected in it, and
     check that it is complete: every graph exists and can be read, and the list of regressions names only what the site has.
     """
-    parser.add_argument("--results", metavar="DIR", help="where results are (default: results/ of the checkout)")
-    parser.add_argument("--html-dir", metavar="DIR", help="where the site goes (default: as asv.conf.json says)")
+    parser.add_argument(
+        "--results", type=values.path, metavar="DIR", help="where results are (default: results/ of the checkout)"
+    )
+    parser.add_argument(
+        "--html-dir", type=values.path, metavar="DIR", help="where the site goes (default: as asv.conf.json says)"
+    )
 
 
 def _gate(parser: Parser) -> None:
@@ -217,7 +230,7 @@ def _gate(parser: Parser) -> None:
     parser.add_argument("--budget", type=values.real("--budget", 6), metavar="MINUTES", help=limit)
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table", help="default: table")
     for flag in ("--markdown", "--json"):
-        parser.add_argument(flag, metavar="FILE", help=f"also write the report as {flag[2:]} to FILE")
+        parser.add_argument(flag, type=values.path, metavar="FILE", help=f"also write the report as {flag[2:]} to FILE")
 
 
 def _show(parser: Parser) -> None:
@@ -280,7 +293,7 @@ def _gpu(parser: Parser) -> None:
 
     Exit status: 0 all is well, 1 there is no GPU, or something is wrong or failed.
     """
-    parser.add_argument("folder", metavar="FOLDER", help="where the tables go; created if missing")
+    parser.add_argument("folder", type=values.path, metavar="FOLDER", help="where the tables go; created if missing")
     parser.add_argument(
         "--minutes",
         type=values.number("--minutes"),
@@ -340,7 +353,9 @@ def _measuring(parser: Parser) -> None:
         metavar="NAME",
         help="what to call this machine (default: the name asv knows, if only one, e.g. an earlier --machine; else the host name)",
     )
-    parser.add_argument("--results", metavar="DIR", help="where results go (default: results/ of the checkout)")
+    parser.add_argument(
+        "--results", type=values.path, metavar="DIR", help="where results go (default: results/ of the checkout)"
+    )
 
 
 def _threads(parser: Parser) -> None:

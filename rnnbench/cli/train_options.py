@@ -39,7 +39,10 @@ def digits(parser: argparse.ArgumentParser) -> None:
     By default LSTM, GRU and RNN all read more than 97% of the held-out default pictures correctly.
     """
     parser.add_argument(
-        "--mnist", metavar="DIR", help="MNIST from its published idx files, plain or .gz, in this folder"
+        "--mnist",
+        type=values.path,
+        metavar="DIR",
+        help="MNIST from its published idx files, plain or .gz, in this folder",
     )
     _common(parser, "digits", "every N steps, print the loss and the accuracy since the last time (default: 20)")
 
@@ -56,7 +59,7 @@ def words(parser: argparse.ArgumentParser) -> None:
 
     With --optimiser sgd a step is one sentence at a learning rate of 0.005, which halves when the loss rises.
     """
-    parser.add_argument("--text", metavar="FILE", help="UTF-8 text, or a CSV file with --column")
+    parser.add_argument("--text", type=values.path, metavar="FILE", help="UTF-8 text, or a CSV file with --column")
     parser.add_argument("--column", metavar="NAME", help="the column of the CSV file that holds the text")
     parser.add_argument(
         "--dictionary",
@@ -123,12 +126,17 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str) -> None
     parser.add_argument(
         "--every", type=values.number("--every", 0), default=RUN[task]["every"], metavar="N", help=every_help
     )
-    parser.add_argument("--save", metavar="FILE", help="write a checkpoint (.npz) after each epoch")
+    parser.add_argument("--save", type=values.path, metavar="FILE", help="write a checkpoint (.npz) after each epoch")
     parser.add_argument(
-        "--resume", metavar="FILE", help="continue from a checkpoint, with its settings, and keep it up to date"
+        "--resume",
+        type=values.path,
+        metavar="FILE",
+        help="continue from a checkpoint, with its settings, and keep it up to date",
     )
-    parser.add_argument("--metrics", metavar="FILE", help="write what was measured, as .csv or .json")
-    parser.add_argument("--plot", metavar="FILE", help="draw the loss over the epochs, as .png, .svg or .pdf")
+    parser.add_argument("--metrics", type=values.path, metavar="FILE", help="write what was measured, as .csv or .json")
+    parser.add_argument(
+        "--plot", type=values.path, metavar="FILE", help="draw the loss over the epochs, as .png, .svg or .pdf"
+    )
 
 
 TASKS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import shlex
@@ -91,6 +92,13 @@ def fraction(what: str, example: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def path(text: str) -> str:
+    """A file's or folder's name; that of a shell's unset variable is empty, which would count as not given."""
+    if not text:
+        raise argparse.ArgumentTypeError("it must name a file or folder; got ''")  # argparse adds whose it is
+    return text
 
 
 def regex(text: str) -> str:
