@@ -15,9 +15,8 @@ import pytest
 
 from rnnbench import RNN
 from rnnbench.backends import threads
-from rnnbench.backends.numba_cpu import layer, plan
+from rnnbench.backends.numba_cpu import plan
 from rnnbench.backends.numba_cpu import threading as threading_of_kernels
-from rnnbench.backends.numba_cpu.tile import tile_rows
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 
@@ -116,63 +115,6 @@ def test_one_and_two_threads_agree(cell: str, dtype: str) -> None:
         assert different(alone, train(case)) == []
 
 
-@pytest.mark.parametrize(
-    ("count", "seq_len", "batch_size", "hidden_size", "expected"),
-    [
-        (1, 1000, 64, 256, (1, True)),
-        (2, 1000, 64, 128, (2, True)),  # the weights are cached
-        (2, 1000, 16, 512, (2, False)),  # they are not: each thread reads half of them
-        (2, 1000, 128, 512, (2, True)),  # so many rows that reading them does not matter
-        (2, 1000, 1, 512, (2, False)),
-        (2, 1000, 1, 16, (1, True)),  # a barrier would take longer than the step
-        (2, 1000, 4, 48, (2, True)),  # and longer than reading all of such small weights
-        (2, 1000, 4, 64, (2, False)),
-        (16, 1000, 2, 48, (3, False)),  # three panels give work to more threads than two rows
-        (16, 1000, 1, 64, (4, False)),  # as many threads as have something to do
-    ],
-)
-def test_the_work_is_divided_as_its_size_asks(
-    count: int, seq_len: int, batch_size: int, hidden_size: int, expected: tuple[int, bool]
-) -> None:
-    geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
-    assert geometry.divide(plan.Shape(seq_len, batch_size, 4, hidden_size, 0, False, False, count), 1) == expected
-
-
-@pytest.mark.parametrize(
-    ("count", "hidden_size", "tiles", "by_rows"),
-    [(2, 128, 2, True), (2, 128, 1, False), (2, 32, 1, True), (64, 128, 1, True)],
-)
-def test_with_few_tiles_of_rows_threads_divide_units_if_that_pays(
-    count: int, hidden_size: int, tiles: int, by_rows: bool
-) -> None:
-    geometry = RNN("lstm", 4, hidden_size).network.layers[0][0]._geometry
-    rows = count * tiles * tile_rows(4 * geometry.vectors)
-    assert geometry.divide(plan.Shape(1000, rows, 4, hidden_size, 0, False, False, count), 1) == (count, by_rows)
-
-
-def test_what_reading_small_weights_may_cost_grows_with_the_barriers_of_a_step() -> None:
-    geometry = RNN("gru_reset_before", 4, 64).network.layers[0][0]._geometry  # 48 KiB of recurrent weights
-    shape = plan.Shape(64, 4, 4, 64, 0, False, False, 2)
-    assert [geometry.divide(shape, stages) for stages in (1, 2)] == [(2, False), (2, True)]
-
-
-def test_threads_meet_for_six_thousand_operations() -> None:
-    geometry = RNN("gru_reset_before", 4, 64).network.layers[0][0]._geometry  # 24,576 in a step of one row
-    shape = plan.Shape(64, 1, 4, 64, 0, False, False, 2)
-    assert [geometry.divide(shape, stages) for stages in (2, 3)] == [(2, False), (1, True)]
-
-
-def test_threads_do_not_divide_rows_of_which_the_last_are_soon_done() -> None:
-    geometry = RNN("lstm", 4, 128).network.layers[0][0]._geometry
-    shapes = [plan.Shape(64, 64, 4, 128, 0, True, uneven, 2) for uneven in (False, True)]
-    assert [geometry.divide(shape, 1) for shape in shapes] == [(2, True), (2, False)]
-    small = RNN("gru_reset_before", 4, 48).network.layers[0][0]._geometry
-    shapes = [plan.Shape(64, 4, 4, 48, 0, True, uneven, 2) for uneven in (False, True)]
-    assert [small.divide(shape, 2) for shape in shapes] == [(2, True), (2, False)]
-    assert layer._ragged(None) == (False, False) and layer._ragged(np.array([9, 9, 5])) == (True, False)
-    assert layer._ragged(np.array([9, 9, 4])) == (True, True)
-
-
 def test_no_product_is_made_of_a_row_that_has_ended() -> None:
     rnn, x = RNN("lstm", 3, 32), np.ones((4, 3, 3), np.float32)
     rnn(x)  # makes the buffer
@@ -192,21 +134,6 @@ def test_no_product_is_made_of_a_row_that_has_ended() -> None:
     assert np.isnan(sums[:, 2:]).all() and np.isfinite(sums[:, :2, 0]).all()
 
 
-@pytest.mark.parametrize(
-    ("hidden_size", "threads_and_rows", "expected"),
-    [
-        (128, (1, True), (0, 0)),  # 256 KiB of each kind
-        (256, (1, True), (1, 1)),  # 1 MiB
-        (256, (2, True), (1, 1)),  # each thread reads all of them
-        (256, (2, False), (0, 0)),  # and here half
-        (512, (2, False), (1, 1)),
-    ],
-)
-def test_weights_are_far_that_leave_the_second_level_cache(hidden_size, threads_and_rows, expected) -> None:
-    geometry = RNN("lstm", hidden_size, hidden_size).network.layers[0][0]._geometry
-    assert geometry.far(*threads_and_rows) == expected
-
-
 def test_far_weights_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal((3, 29, 40)).astype(np.float32)
     results = []
@@ -221,17 +148,6 @@ def test_far_weights_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None
         results.append([output, *rnn.backward(tape, np.ones_like(output)).values()])
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-@needs_two
-def test_a_little_work_wakes_nobody() -> None:
-    geometry = RNN("lstm", 4, 32).network.layers[0][0]._geometry
-    threads.set_threads(2)
-    assert geometry.threads(1, 1) == 1 and geometry.threads(1000, 64) == 2
-    least = 1_000_000 / (2 * 4 * 32**2)  # rows of all steps together
-    assert [geometry.threads(1, int(least * share)) for share in (0.9, 1.1, 1.4)] == [1, 2, 2]
-    threads.set_threads(1)
-    assert geometry.threads(1000, 64) == 1
 
 
 def crowd(leader_too: bool) -> None:
