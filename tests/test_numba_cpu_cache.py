@@ -163,7 +163,14 @@ def test_a_copy_has_the_same_digest(package: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["backends/numba_cpu/tile.py", "backends/numba_cpu/simd.py", "cells/emit.py", "cells/graph.py", "backends/base.py"],
+    [
+        "backends/numba_cpu/tile.py",
+        "backends/numba_cpu/simd.py",
+        "cells/emit.py",
+        "cells/graph.py",
+        "backends/base.py",
+        "tasks/kernels/team.py",
+    ],
 )
 def test_every_source_of_kernels_counts(package: Path, name: str) -> None:
     before = digest(package)

@@ -32,13 +32,14 @@ class NoFolder(OSError):
 
 
 def source_digest(backend: str, package: Path = _PACKAGE) -> str:
-    """Hash of the sources that end up in kernels: the backend's, the cells', and `base`, which says how inputs are arranged.
+    """Hash of the sources that end up in kernels: the backend's, the cells', those of the tasks' kernels, which are kept in the
+    same folder, and `base`, which says how inputs are arranged.
 
     backend: the name of its folder. package: the folder of rnnbench.
     """
     digest = hashlib.sha256()
     sources = [package / "backends" / "base.py"]
-    for folder in (package / "backends" / backend, package / "cells"):
+    for folder in (package / "backends" / backend, package / "cells", package / "tasks" / "kernels"):
         sources += sorted(folder.glob("*.py"))
     for path in sources:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
