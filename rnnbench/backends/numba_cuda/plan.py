@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ...cells import Program, program
+from ...cells import program
 from ...params import Spec
 from ...spelling import unknown
 from .segments import segments
@@ -113,7 +113,7 @@ def plan(
     against: list[str] = []
     for name in names:
         try:
-            made = _MAKE[name](program(spec.step, True), spec, batch_size, device, stored, against)
+            made = _MAKE[name](spec, batch_size, device, stored, against)
             if tensor_cores and "step" in names:
                 _limit_float32(made, spec)
             return made
@@ -164,9 +164,9 @@ def explain(
     return "\n".join(lines) + "\n"
 
 
-def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
+def _block(spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     H, most = spec.hidden_size, device.threads[-1]
-    if not program.operands:
+    if not spec.step.recurrent_gates:
         # nothing is exchanged, so units may be divided as well
         tiles, held, shared = _tiles(spec, device, stored, 1, min(H, most), 1, "block")
         blocks = -(-H // tiles[0].units), batch_size
@@ -189,35 +189,26 @@ def _block(program: Program, spec: Spec, batch_size: int, device: Device, stored
     return Plan("block", why, *tiles, blocks, rows, held, shared)
 
 
-def _cluster(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
+def _cluster(spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     if not device.cluster:
         raise Unsuitable(f"{device.name} has no clusters of blocks, which compute capability 9.0 brought")
-    return _divided(
-        "cluster",
-        [size for size in (8, 4, 2) if size <= device.cluster],
-        program,
-        spec,
-        batch_size,
-        device,
-        stored,
-        against,
-    )
+    counts = [size for size in (8, 4, 2) if size <= device.cluster]
+    return _divided("cluster", counts, spec, batch_size, device, stored, against)
 
 
-def _grid(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
-    return _divided("grid", range(device.multiprocessors, 1, -1), program, spec, batch_size, device, stored, against)
+def _grid(spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
+    return _divided("grid", range(device.multiprocessors, 1, -1), spec, batch_size, device, stored, against)
 
 
 def _divided(
-    kernel: str, counts: Sequence[int], program: Program, spec: Spec, batch_size: int, device: Device, stored: str,
-    against: list[str],
-) -> Plan:  # fmt: skip
+    kernel: str, counts: Sequence[int], spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]
+) -> Plan:
     """The plan of a kernel that divides units over blocks, and rows over as many groups of blocks as the device holds: of the
     numbers of blocks the one with the least work for each, of equals the one where the fewest blocks meet; but none that is not
     `across` where another is, since its work takes longer. counts: the numbers to try, as upper limits. The first, which is the
     largest, decides whether the kernel suits.
     """
-    if not program.operands:
+    if not spec.step.recurrent_gates:
         raise Unsuitable("the cell has no recurrent product, so there is nothing to share")
     H = spec.hidden_size
     found: dict[tuple[bool, int, int], Plan] = {}
@@ -271,7 +262,7 @@ def _work(spec: Spec, tiles: tuple[Tile, Tile], rows: int) -> int:
     )
 
 
-def _step(program: Program, spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
+def _step(spec: Spec, batch_size: int, device: Device, stored: str, against: list[str]) -> Plan:
     return Plan("step", "; ".join(["it runs any shape", *against]))
 
 
