@@ -63,7 +63,7 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
         return lambda stage, arrays, doutput, lengths, d, now, part, back, barrier, visits: visits
     program, vectors = stage.program, stage.specialisation.vectors
     blocks, states, kept = len(program.pre), len(program.cell.states), len(program.saved)
-    is_first = stage.index == 0
+    is_first, has_products = stage.index == 0, stage.has_operand
 
     def run_stages(stage, arrays, doutput, lengths, d, now, part, back, barrier, visits):
         work = arrays.work
@@ -109,7 +109,7 @@ def _run_stages_from(stage, arrays, doutput, lengths, d, now, part, back, barrie
                     )
                     pointwise(stage, arrays, at, stride, count - lane)
             _add_to_biases(stage, work, d, now.t, part, panel)
-        if stage_has_products(stage):
+        if has_products:
             visits = wait(barrier, part.parties, visits)
             _transposes(stage, arrays, d, now, going_on(back, lengths, d.ragged, now.t))
         visits = wait(barrier, part.parties, visits)
@@ -146,17 +146,6 @@ def _add_to_biases_of_stage(stage, work, d, t, part, panel):
                 store(work, total_at, total)
 
     return add_to_biases
-
-
-def stage_has_products(stage):
-    """Whether the stage ends with transposed products."""
-    raise NotImplementedError("compiled only")
-
-
-@inner_overload(stage_has_products)
-def _stage_has_products(stage):
-    answer = stage.has_operand
-    return lambda stage: answer
 
 
 @inner_njit
