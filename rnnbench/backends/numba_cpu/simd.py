@@ -246,15 +246,11 @@ def where(context: Any, condition: Any, a: Any, b: Any) -> Any:
     return vector(condition, a, b), codegen
 
 
-def rounder(dtype: types.Float) -> float:
-    """1.5 * 2**23 (float32) or 1.5 * 2**52: adding it rounds to an integer, which then is in the sum's lowest bits."""
-    return 1.5 * 2.0 ** (23 if dtype.bitwidth == 32 else 52)
-
-
 @intrinsic
 def two_to_the(context: Any, shifted: Any) -> Any:
-    """2 ** n for shifted = n + rounder, where n is an integer, by writing the exponent's bits. n has to be in the range of normal
-    numbers; the first n above it gives infinity. NaN gives an arbitrary number (converting it to an integer would be undefined).
+    """2 ** n for shifted = n + 1.5 * 2**23 (float32) or n + 1.5 * 2**52, where n is an integer, by writing the exponent's bits. n
+    has to be in the range of normal numbers; the first n above it gives infinity. NaN gives an arbitrary number (converting it to
+    an integer would be undefined).
     """
     if not isinstance(shifted, Vector):
         return None

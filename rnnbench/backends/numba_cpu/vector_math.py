@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .inner import inner_njit, inner_overload
+from .inner import inner_njit, inner_overload, named
 from .simd import (
     Vector,
     absolute,
@@ -24,7 +24,6 @@ from .simd import (
     log,
     maximum,
     minimum,
-    rounder,
     sqrt,
     two_to_the,
     where,
@@ -88,17 +87,32 @@ def _q_vector(r):
     return q64
 
 
-def _ln2(x):
-    """ln 2 in two parts, for the dtype of x: the first is ln 2 rounded to that dtype, the second the rounding error."""
-    raise NotImplementedError
+def _by_dtype(name, of_float32, of_float64):
+    """A function of a vector that gives a constant for its dtype. name: becomes part of the symbol, see inner.py."""
+
+    def constant(x):
+        raise NotImplementedError("compiled only")
+
+    @inner_overload(constant)
+    def choose(x):
+        if not isinstance(x, Vector):
+            return None
+        value = of_float32 if x.dtype.bitwidth == 32 else of_float64
+        return named(lambda x: value, name)
+
+    return constant
 
 
-@inner_overload(_ln2)
-def _ln2_vector(x):
-    if not isinstance(x, Vector):
-        return None
-    parts = (_LN2_HIGH_32, _LN2_LOW_32) if x.dtype.bitwidth == 32 else (_LN2_HIGH_64, _LN2_LOW_64)
-    return lambda x: parts
+# ln 2 in two parts: ln 2 rounded to the dtype, and the rounding error
+_ln2 = _by_dtype("ln2", (_LN2_HIGH_32, _LN2_LOW_32), (_LN2_HIGH_64, _LN2_LOW_64))
+# where exp(x) overflows, where it underflows to 0, where exp(-x) becomes subnormal
+_limits = _by_dtype(
+    "limits",
+    (88.72283935546875, -103.97208404541015625, 87.33654022216797),
+    (709.782712893384, -745.1332191019412, 708.3964185322641),
+)
+# adding it rounds to an integer, which then is in the sum's lowest bits
+_rounder = _by_dtype("rounder", 1.5 * 2.0**23, 1.5 * 2.0**52)
 
 
 @inner_njit
@@ -106,40 +120,6 @@ def _remainder(x, n):
     """x - n ln 2."""
     high, low = _ln2(x)
     return fma(n, -low, fma(n, -high, x))
-
-
-def _limits(x):
-    """(where exp(x) overflows, where it underflows to 0, where exp(-x) becomes subnormal), for the dtype of x."""
-    raise NotImplementedError
-
-
-@inner_overload(_limits)
-def _limits_vector(x):
-    if not isinstance(x, Vector):
-        return None
-    values = (
-        (88.72283935546875, -103.97208404541015625, 87.33654022216797)
-        if x.dtype.bitwidth == 32
-        else (
-            709.782712893384,
-            -745.1332191019412,
-            708.3964185322641,
-        )
-    )
-    return lambda x: values
-
-
-def _rounder(x):
-    """The number that rounds a sum to an integer, in the dtype of x."""
-    raise NotImplementedError
-
-
-@inner_overload(_rounder)
-def _rounder_vector(x):
-    if not isinstance(x, Vector):
-        return None
-    value = rounder(x.dtype)
-    return lambda x: value
 
 
 @inner_njit
