@@ -68,7 +68,7 @@ class Spec:
             if number is None or not math.isfinite(number):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
             numbers[name] = number
-        object.__setattr__(self, "numbers", numbers)
+        object.__setattr__(self, "numbers", numbers)  # in the cell's order, in which backends pass them to kernels
         for name, value in numbers.items():
             self._check_held(name, value)
         for node in self.cell.order:

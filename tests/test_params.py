@@ -98,6 +98,7 @@ def test_numbers_are_the_cells():
     assert Spec(LSTM, 1, 1).numbers == {"forget_bias": 0.0}
     assert Spec(LSTM, 1, 1, numbers={"forget_bias": np.float32(0.5)}).numbers == {"forget_bias": 0.5}
     assert Spec(cell_zoo.tuned, 1, 1, numbers={"shift": 2}).numbers == {"slope": 0.5, "shift": 2.0}
+    assert list(Spec(cell_zoo.tuned, 1, 1, numbers={"shift": 2, "slope": 1}).numbers) == ["slope", "shift"]
     with pytest.raises(
         ValueError, match="lstm has no number 'forgetbias'; did you mean 'forget_bias'\\? it takes forget_b"
     ):

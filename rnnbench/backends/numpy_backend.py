@@ -113,7 +113,7 @@ class NumpyLayer:
         self._recurrent_t = [np.ascontiguousarray(r.T) for r in self._recurrent]
         self._vectors = list(weights.vector)
         # NumPy scalars of the network's dtype, so that a float32 cell stays float32
-        self._numbers = [np.dtype(spec.dtype).type(spec.numbers[n]) for n in spec.cell.numbers]
+        self._numbers = [np.dtype(spec.dtype).type(value) for value in spec.numbers.values()]
 
     def with_weights(self, weights: LayerWeights) -> NumpyLayer:
         """See `stack.Layer.with_weights`."""

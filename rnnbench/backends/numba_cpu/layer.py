@@ -82,7 +82,7 @@ class KernelLayer:
         self.spec, self.reverse = spec, reverse
         self.dtype = np.dtype(spec.dtype)
         self._geometry = Geometry(spec, weights, reverse)
-        self._numbers = np.array([spec.numbers[n] for n in spec.cell.numbers], self.dtype)
+        self._numbers = np.array(list(spec.numbers.values()), self.dtype)
         self._plans, self._back_plans = _Plans(), _Plans()
         self._buffers: dict[str, np.ndarray] = {}
         self._barrier = np.zeros(8, np.int64)

@@ -49,7 +49,7 @@ class DeviceLayer:
     def __init__(self, queue: Queue, spec: Spec, weights: LayerWeights, reverse: bool, row: int, forced: str) -> None:
         self.spec, self.reverse, self.row, self.forced = spec, reverse, row, forced
         self._program, self._training = program(spec.step, False), program(spec.step, True)
-        self._number = queue.upload_for_all(np.array([spec.numbers[n] for n in spec.cell.numbers], spec.dtype))
+        self._number = queue.upload_for_all(np.array(list(spec.numbers.values()), spec.dtype))
         self._plans: dict[int, Plan] = {}
         self._take(queue, weights)
 

@@ -135,7 +135,7 @@ class JaxNetwork:
             for stage in self._program.forward
         ]
         # NumPy scalars of the network's dtype; JAX would take Python's floats too, but round them differently
-        self._numbers = [np.dtype(spec.dtype).type(spec.numbers[name]) for name in spec.cell.numbers]
+        self._numbers = [np.dtype(spec.dtype).type(value) for value in spec.numbers.values()]
         self._infer, self._record = jax.jit(self._network), jax.jit(self._network_and_pullback)
         self._pull_back = jax.jit(self._gradients)
         self._like = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in params.items()}
