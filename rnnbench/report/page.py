@@ -21,18 +21,6 @@ from rnnbench.report.units import ratio
 FOLDER = Path(__file__).parent
 # A page stays below 5 MB: runs that do not fit are in its overview only. The newest is always shown.
 ROOM_BYTES, CELL_BYTES = 4_200_000, 40
-HEADINGS = {
-    "head to head": "Side by side with the peers",
-    "throughput": "Throughput",
-    "time": "Time over sequence length",
-    "speed-up": "Speed-up",
-    "peak": "Percent of peak and roofline",
-    "memory": "Memory",
-    "scaling": "Scaling",
-    "programs": "Programs",
-    "start-up": "Start-up and break-even",
-    "left out": "Not measured or not verified",
-}
 # The sections whose plots are heat maps, and what their colours mean.
 HEAT_MAPS = {
     "head to head": "times as fast as the fastest peer",
@@ -145,12 +133,12 @@ def _run(
         "memory": plots.memory(rows, looks),
     }
     verdict = views.verdict(rows)
-    order = SECTIONS if verdict.good else ("left out", *SECTIONS[:-1])  # bad news first
+    order = list(SECTIONS) if verdict.good else ["left out", *list(SECTIONS)[:-1]]  # bad news first
     sections = [
         {
             "id": f"{name.replace(' ', '-')}-{results.machines.index(machine)}",
             "name": name,
-            "heading": HEADINGS[name],
+            "heading": SECTIONS[name],
             "heat": HEAT_MAPS.get(name),
             "tables": [table for table in shown if table.section == name],
             "plots": pictures.get(name, []),

@@ -16,18 +16,18 @@ from rnnbench.report.units import NOTHING, count, ratio, seconds, si, significan
 
 HEADINGS = {"seq_len": "T", "batch_size": "B", "input_size": "I", "hidden_size": "H"}
 LEGEND = "T sequence length, B batch size, H hidden size (and input size, where no I is given)"
-SECTIONS = (
-    "head to head",
-    "throughput",
-    "time",
-    "speed-up",
-    "peak",
-    "memory",
-    "scaling",
-    "programs",
-    "start-up",
-    "left out",
-)
+SECTIONS = {
+    "head to head": "Side by side with the peers",
+    "throughput": "Throughput",
+    "time": "Time over sequence length",
+    "speed-up": "Speed-up",
+    "peak": "Percent of peak and roofline",
+    "memory": "Memory",
+    "scaling": "Scaling",
+    "programs": "Programs",
+    "start-up": "Start-up and break-even",
+    "left out": "Not measured or not verified",
+}
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,7 @@ def _speedup_tables(rows: pd.DataFrame, run: str, baseline: str) -> Iterable[Tab
     pairs = views.speedups(rows, baseline)
     if pairs.empty:
         return
-    tied = (pairs["input_size"] == pairs["hidden_size"]).all()
-    keys = ["direction", "dtype", "cell", "seq_len", "batch_size", *([] if tied else ["input_size"]), "hidden_size"]
+    keys = ["direction", "dtype", "cell", *views.other_sizes(pairs, "")]
     pairs = pairs.sort_values([*keys, "backend"])
     detail = pd.DataFrame(
         {

@@ -24,7 +24,7 @@ def sweep(rows: pd.DataFrame, metric: str, over: str) -> tuple[pd.DataFrame, lis
     `over` on some backend are kept, unless nothing was swept at all.
     """
     cases = per_case(rows, metric)
-    keys = ["direction", "dtype", "cell", *_other_sizes(cases, over), "backend"]
+    keys = ["direction", "dtype", "cell", *other_sizes(cases, over), "backend"]
     swept = cases.groupby(keys[:-1])[over].transform("nunique") > 1
     return (cases[swept] if swept.any() else cases), keys
 
@@ -35,7 +35,7 @@ def pivot(rows: pd.DataFrame, metric: str, over: str) -> pd.DataFrame:
     return cases.set_index([*keys, over])["value"].unstack(over).sort_index()
 
 
-def _other_sizes(cases: pd.DataFrame, over: str) -> list[str]:
+def other_sizes(cases: pd.DataFrame, over: str) -> list[str]:
     """The sizes that identify a case besides `over`; input_size only if it differs from hidden_size."""
     tied = (cases["input_size"] == cases["hidden_size"]).all()
     return [size for size in SIZES if size != over and not (tied and size == "input_size")]
@@ -88,7 +88,7 @@ def side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
     times = per_case(rows, "time")
     if not times["backend"].isin(PEERS).any():
         return pd.DataFrame()
-    keys = ["direction", "dtype", "cell", *_other_sizes(times, ""), "backend"]
+    keys = ["direction", "dtype", "cell", *other_sizes(times, ""), "backend"]
     wide = times.set_index(keys)["value"].unstack("backend").sort_index()
     peers = [name for name in PEERS if name in wide]
     ours = sorted(set(wide) - set(peers), key=lambda name: (name == "numpy", name))
@@ -218,7 +218,6 @@ class Verdict:
 
     sentence: str
     good: bool
-    counts: dict[str, int]  # cases by status
 
 
 def verdict(rows: pd.DataFrame) -> Verdict:
@@ -233,6 +232,6 @@ def verdict(rows: pd.DataFrame) -> Verdict:
     skipped = [f"{counts['skipped']} skipped"] if counts["skipped"] else []
     verified = "verified against the reference before timing"
     if not bad and not skipped and counts["ok"]:
-        return Verdict(f"{total}, all {verified}.", True, counts)
+        return Verdict(f"{total}, all {verified}.", True)
     parts = [*bad, *skipped, f"{counts['ok']} {verified}"]
-    return Verdict(f"{total}: {', '.join(parts)}.", not bad, counts)
+    return Verdict(f"{total}: {', '.join(parts)}.", not bad)
