@@ -130,12 +130,12 @@ def unrolled_program(backend: str, hidden_size: int = 32, seq_len: int = 10, bat
     return Program(f"unrolled {backend}", run, x.size).verify(found, right, tolerance)
 
 
-def seconds_to_entropy_rate(backend: str, within: float = 0.02, hidden_size: int = 32, longest: int = 20_000) -> float:
+def seconds_to_entropy_rate(backend: str, within: float = 0.02, longest: int = 20_000) -> float:
     """Seconds of training until the unrolled LSTM's loss on fresh symbols is within `within` of the source's entropy rate.
 
     backend: one of ours. longest: steps of the source after which it gives up and raises RuntimeError.
     """
-    source, model = Markov(), Unrolled(4, hidden_size, backend)
+    source, model = Markov(), Unrolled(4, 32, backend)
     symbols, fresh = source.sample(longest + 1, 32, seed=1), source.sample(2001, 32, seed=2)
     zeros, loss, seconds = model.zero_state(32), Loss(), 0.0
     model.gradients(symbols[:10], symbols[1:11], zeros)  # compile first: compilation does not count as training time

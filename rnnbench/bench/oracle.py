@@ -285,11 +285,13 @@ def _small(case: Case) -> Case:
     )
 
 
+# random ones for each tensor
+_DIRECTIONS = 2
 # The first is best for a smooth equation; the shorter ones cross fewer jumps if there are many, but round more.
 _STEPS = (1e-4, 1e-4, 1e-5, 1e-6)
 
 
-def confirm_gradients(case: Case, directions: int = 2) -> None:
+def confirm_gradients(case: Case) -> None:
     """Check the NumPy backend's float64 gradients against the equation itself, in random directions of every tensor.
 
     The loss is <doutput, output> + <dstate, final state>. Along a direction v its derivative is <gradient, v>, and
@@ -297,16 +299,16 @@ def confirm_gradients(case: Case, directions: int = 2) -> None:
     difference bounds the error of their extrapolation; with a small jump the error is at most 7/3 of that. A direction
     that crosses a kink or a jump shows as a large difference; another one is drawn, later with shorter steps.
 
-    case: in float64 on NumPy, of small sizes. directions: of each tensor.
+    case: in float64 on NumPy, of small sizes.
 
     Raises OracleError naming the first tensor whose gradient disagrees.
     """
-    _confirm_gradients(case, directions, cells.find(case.cell))
+    _confirm_gradients(case, cells.find(case.cell))
 
 
 @lru_cache(maxsize=64)
 @np.errstate(all="ignore")
-def _confirm_gradients(case: Case, directions: int, cell: cells.Cell) -> None:
+def _confirm_gradients(case: Case, cell: cells.Cell) -> None:
     data, rng = make(case), np.random.default_rng([case.seed, 2])
     session = Session(case, data)
     answers = session.result(session.run())
@@ -321,7 +323,7 @@ def _confirm_gradients(case: Case, directions: int, cell: cells.Cell) -> None:
         if gradient is None or gradient.shape != tensor.shape:
             raise OracleError(f"the NumPy backend gives no gradient of {name} with shape {tensor.shape}")
         confirmed = 0
-        for h in np.repeat(_STEPS, directions):
+        for h in np.repeat(_STEPS, _DIRECTIONS):
             v = rng.standard_normal(tensor.shape)
             found, error = slope(_loss(case, data, name, v), h, rounding)
             size = float(np.linalg.norm(gradient) * np.linalg.norm(v)) / max(1.0, np.sqrt(v.size))
@@ -335,7 +337,7 @@ def _confirm_gradients(case: Case, directions: int, cell: cells.Cell) -> None:
                     f"by {difference:.1e}; at most {allowed:.1e} comes from the differences"
                 )
             confirmed += 1
-            if confirmed == directions:
+            if confirmed == _DIRECTIONS:
                 break
         if not confirmed:
             raise OracleError(

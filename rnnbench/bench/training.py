@@ -237,13 +237,13 @@ def compare(
     return rows
 
 
-def words_per_second(case: WordCase, budget_seconds: float = 2.0) -> float:
+def words_per_second(case: WordCase) -> float:
     """Words per second in verified training. Raises RuntimeError if the training is wrong."""
     session = WordSession(case)
     agreement = Judge(case).look(session)
     if agreement.reason:
         raise RuntimeError(f"{case}: {agreement.reason}")
-    return session.predictions / median_interval(in_turn([session], budget_seconds=budget_seconds)[:, 0]).median
+    return session.predictions / median_interval(in_turn([session], budget_seconds=2.0)[:, 0]).median
 
 
 def seconds_to_perplexity(

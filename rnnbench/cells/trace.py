@@ -174,11 +174,6 @@ class Cell:
         text = "\n".join([*lines, repr([numbering[o] for o in self.outputs]), repr(signature)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    @property
-    def num_gates(self) -> int:
-        """G, the number of blocks of hidden_size rows in weight_ih."""
-        return len(self.input_gates)
-
     def __repr__(self) -> str:
         return f"<cell {self.name}({', '.join(self.states)}): gates {', '.join(self.input_gates)}>"
 

@@ -226,7 +226,7 @@ def _gate(parser: Parser) -> None:
         "--cases", type=values.parts("case"), metavar="CASE,...", help="default: those of pyproject.toml, or twelve"
     )
     least, limit = "smallest change that counts (default: 0.03)", "minutes after which no new batch starts (default: 6)"
-    parser.add_argument("--threshold", type=values.fraction("--threshold", 0.03), metavar="X", help=least)
+    parser.add_argument("--threshold", type=values.threshold, metavar="X", help=least)
     parser.add_argument("--budget", type=values.real("--budget", 6), metavar="MINUTES", help=limit)
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table", help="default: table")
     for flag in ("--markdown", "--json"):

@@ -82,16 +82,12 @@ def real(what: str, example: float) -> Callable[[str], float]:
     return parse
 
 
-def fraction(what: str, example: float) -> Callable[[str], float]:
-    """A parser of a number between 0 and 1. The arguments are those of `real`."""
-
-    def parse(text: str) -> float:
-        value = real(what, example)(text)
-        if value >= 1:
-            raise UsageError(f"{what} must be a fraction below 1, such as {example:g}; got {text!r}")
-        return value
-
-    return parse
+def threshold(text: str) -> float:
+    """The gate's threshold, a number between 0 and 1."""
+    value = real("--threshold", 0.03)(text)
+    if value >= 1:
+        raise UsageError(f"--threshold must be a fraction below 1, such as 0.03; got {text!r}")
+    return value
 
 
 def path(text: str) -> str:

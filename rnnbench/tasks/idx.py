@@ -34,7 +34,7 @@ def read_idx(path: str | os.PathLike[str], magic: int) -> np.ndarray:
     header = 4 + 4 * dimensions
     found = int.from_bytes(content[:4], "big")
     if len(content) >= 4 and found != magic:
-        raise DataError(f"{path} starts with 0x{found:08x}{_guess(found, path)}; {_MEANING[magic]} were expected")
+        raise DataError(f"{path} starts with 0x{found:08x}{_guess(found)}; {_MEANING[magic]} were expected")
     if len(content) < header:
         raise DataError(f"{path} has {len(content)} bytes, fewer than the {header} of its header; fetch it again")
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", dimensions, offset=4))
@@ -78,7 +78,7 @@ def find(folder: str | os.PathLike[str], part: str) -> tuple[Path, Path] | None:
     return images, labels
 
 
-def _guess(magic: int, path: str | os.PathLike[str]) -> str:
+def _guess(magic: int) -> str:
     if magic in _MEANING:
         return f", as {_MEANING[magic].partition(' ')[0]} do"
     return ", which is not an idx file of bytes"

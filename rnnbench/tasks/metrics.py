@@ -56,8 +56,8 @@ def check_picture(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"matplotlib cannot draw into {str(path)!r}; it can write {', '.join(sorted(kinds))}")
 
 
-def plot_curves(curves: Mapping[str, Rows], path: str | os.PathLike[str], metric: str = "loss") -> None:
-    """Plot a metric over epochs, and its held-out value where measured, in one colour for each of `curves` (label -> rows).
+def plot_curves(curves: Mapping[str, Rows], path: str | os.PathLike[str]) -> None:
+    """Plot the loss over epochs, and its held-out value where measured, in one colour for each of `curves` (label -> rows).
 
     path: with the ending of an image format that matplotlib knows, such as .png. Raises what `check_picture` raises.
     """
@@ -68,12 +68,12 @@ def plot_curves(curves: Mapping[str, Rows], path: str | os.PathLike[str], metric
     axes = figure.subplots()
     for k, (label, rows) in enumerate(curves.items()):
         epochs = [row for row in rows if row["kind"] == "epoch"]
-        for name, style, what in ((metric, "-", ""), (f"held_out_{metric}", "--", ", held out")):
+        for name, style, what in (("loss", "-", ""), ("held_out_loss", "--", ", held out")):
             points = [(row["epoch"], row[name]) for row in epochs if row.get(name) is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=f"C{k}", marker=".", label=f"{label}{what}")
     axes.set_xlabel("epoch")
-    axes.set_ylabel({"loss": "loss, nats"}.get(metric, metric))
+    axes.set_ylabel("loss, nats")
     axes.grid(alpha=0.3)
     if axes.has_data():
         axes.legend()

@@ -22,7 +22,7 @@ class Corpus:
 
     sentences: lists of tokens. size: entries of the dictionary, marks included; it is built from the training sentences. exact:
     reject a size for which there are not enough different words. batch_size: sentences in a batch, of similar lengths. held_out:
-    the share of sentences to hold out. seed: of the split and of the order of batches. dictionary: to use instead of building one.
+    the share of sentences to hold out. seed: of the split and of the order of batches.
 
     Raises DataError for too few sentences to hold some out, and for a dictionary larger than the corpus.
     """
@@ -37,7 +37,6 @@ class Corpus:
         batch_size: int = 32,
         held_out: float = 0.1,
         seed: int = 0,
-        dictionary: Dictionary | None = None,
     ) -> None:
         if not 0 < held_out < 1:
             raise DataError(f"held_out must lie between 0 and 1, both excluded, not {held_out}")
@@ -48,7 +47,7 @@ class Corpus:
             raise DataError(f"a text of {found} is too short to hold {held_out:.1%} of it out; {enough} are enough")
         order = np.random.default_rng(seed).permutation(len(sentences))
         learnt, kept = ([sentences[k] for k in part] for part in (order[count:], order[:count]))
-        self.dictionary = Dictionary.of(learnt, size) if dictionary is None else dictionary
+        self.dictionary = Dictionary.of(learnt, size)
         if exact and len(self.dictionary) < size:
             raise DataError(
                 f"a dictionary of {size} is larger than the corpus, which has {len(self.dictionary) - len(MARKS)} different "

@@ -62,7 +62,7 @@ class DeviceLayer:
     def _take(self, queue: Queue, weights: LayerWeights) -> None:
         self._recurrent = pack(weights.recurrent, queue.stored)
         P, H, I = weights.input.shape
-        self._blocks, self._input_size = P, I
+        self._blocks = P
         self._bias = queue.upload_for_all(weights.bias.reshape(P * H))
         self._vector = queue.upload_for_all(weights.vector.reshape(weights.vector.size))
         self._input_t = queue.upload_for_all(weights.input.reshape(P * H, I).T)
