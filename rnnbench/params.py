@@ -109,6 +109,11 @@ class Spec:
         return 2 if self.bidirectional else 1
 
     @cached_property
+    def state_rows(self) -> int:
+        """L*D: the rows of each state's array, one for each layer and direction."""
+        return self.num_layers * self.num_directions
+
+    @cached_property
     def output_size(self) -> int:
         """Width of the output: directions * (proj_size or hidden_size)."""
         return self.num_directions * self.state_sizes[0]

@@ -247,8 +247,7 @@ class RNN:
         if not isinstance(value, (tuple, list)) or len(value) != len(states):
             got = f"{len(value)}" if isinstance(value, (tuple, list)) else type(value).__name__
             raise ValueError(f"{name} must be a tuple of {len(states)} array(s) ({', '.join(states)}), not {got}")
-        rows = self.spec.num_layers * self.spec.num_directions
-        shapes = [(rows, batch_size, width) for width in self.spec.state_sizes]
+        shapes = [(self.spec.state_rows, batch_size, width) for width in self.spec.state_sizes]
         names = [f"{name} {s}" for s in states]
         arrays = [self._array(n, v, network, w) for n, v, w in zip(names, value, shapes, strict=True)]
         return tuple(network.put(self._native(n, a)) for n, a in zip(names, arrays, strict=True))

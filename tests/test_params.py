@@ -94,6 +94,11 @@ def test_other_dtypes_are_refused(dtype):
         Spec(LSTM, 1, 1, dtype=dtype)
 
 
+def test_states_have_a_row_for_each_layer_and_direction():
+    rows = [Spec(LSTM, 1, 1, layers, both).state_rows for layers in (1, 3) for both in (False, True)]
+    assert rows == [1, 2, 3, 6]
+
+
 def test_numbers_are_the_cells():
     assert Spec(LSTM, 1, 1).numbers == {"forget_bias": 0.0}
     assert Spec(LSTM, 1, 1, numbers={"forget_bias": np.float32(0.5)}).numbers == {"forget_bias": 0.5}

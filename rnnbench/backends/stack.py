@@ -74,7 +74,7 @@ class Stack:
         self._suffixes = spec.suffixes()
         # kept here because a small call takes only 10 us
         self._dtype = np.dtype(spec.dtype)
-        self._rows, self._widths = spec.num_layers * spec.num_directions, spec.state_sizes
+        self._rows, self._widths = spec.state_rows, spec.state_sizes
         self._output_size, self._columns = spec.output_size, range(0, spec.output_size, spec.state_sizes[0])
         # bytes per step and row of the batch, in inference (the output) and in training (what BPTT needs, and its adjoints)
         training, unit = program(spec.step, True), spec.num_directions * self._dtype.itemsize

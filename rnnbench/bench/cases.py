@@ -20,7 +20,7 @@ from rnnbench.params import Spec
 from rnnbench.spelling import unknown
 
 DTYPES = ("float32", "float64")
-# inference; forward and backward. How a layer reads its sequences is something else, see Case.directions
+# inference; forward and backward. How a layer reads its sequences is something else, see Case.num_directions
 DIRECTIONS = ("forward", "train")
 LENGTHS = ("full", "ragged")
 
@@ -71,7 +71,7 @@ class Case:
         )
 
     @property
-    def directions(self) -> int:
+    def num_directions(self) -> int:
         """How many ways each layer reads the sequence: 2 for a bidirectional network, else 1. Unrelated to `direction`."""
         return 2 if self.bidirectional else 1
 
@@ -81,8 +81,8 @@ class Case:
         cell, sizes = cells.find(self.cell), (self.seq_len, self.batch_size)
         total = 0
         for layer in range(self.num_layers):
-            width = self.input_size if layer == 0 else self.directions * self.hidden_size
-            total += self.directions * cells.flops(cell, *sizes, width, self.hidden_size, self.direction)
+            width = self.input_size if layer == 0 else self.num_directions * self.hidden_size
+            total += self.num_directions * cells.flops(cell, *sizes, width, self.hidden_size, self.direction)
         return total
 
     @property
@@ -96,8 +96,8 @@ class Case:
         cell = cells.find(self.cell)
         per_unit = 2 * len(cell.input_gates) + 3 * len(cell.states) + 3
         steps = self.seq_len * self.batch_size
-        width = max(self.input_size, self.directions * self.hidden_size)
-        units = self.num_layers * self.directions * self.hidden_size
+        width = max(self.input_size, self.num_directions * self.hidden_size)
+        units = self.num_layers * self.num_directions * self.hidden_size
         weights = units * len(cell.input_gates) * (width + self.hidden_size)
         values = steps * (units * per_unit + 3 * width) + 4 * weights
         return 8 * values * (2 if self.direction == "train" else 1)

@@ -53,7 +53,7 @@ def make(case: Case) -> Data:
     for name, value in params.items():
         if name.startswith("weight_hh"):
             params[name] = value * dtype.type(0.5)
-    batch = (case.num_layers * case.directions, case.batch_size)
+    batch = (spec.state_rows, case.batch_size)
     positive = case.cell not in reference.CELLS
     x = uniform(case.seq_len, case.batch_size, case.input_size)
     state = tuple(

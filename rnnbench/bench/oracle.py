@@ -184,8 +184,8 @@ def direct(case: Case, data: Data) -> dict[str, Array]:
     below = data.x
     for layer in range(case.num_layers):
         output = np.zeros((T, B, spec.output_size))
-        for reading in range(case.directions):
-            k = layer * case.directions + reading
+        for reading in range(case.num_directions):
+            k = layer * case.num_directions + reading
             suffix = f"_l{layer}" + "_reverse" * reading
             columns = slice(reading * width, (reading + 1) * width)
             backwards = spec.reads_backwards(reading)

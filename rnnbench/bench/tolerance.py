@@ -146,7 +146,7 @@ def tolerances(case: Case, gain: float = GAIN, sensitivity: float = 0.0) -> Tole
     u = 2.0**-24 if case.dtype == "float32" else 2.0 * 2.0**-53
     coarse = _coarse(case)
     pointwise = coarse.unit * coarse.places if coarse else POINTWISE * u
-    width = case.input_size if case.num_layers == 1 else max(case.input_size, case.directions * case.hidden_size)
+    width = case.input_size if case.num_layers == 1 else max(case.input_size, case.num_directions * case.hidden_size)
     layers = case.num_layers
     forward = gain * layers * (math.sqrt(width + case.hidden_size + 2) * u + pointwise)
     step_back = math.sqrt(len(cell.input_gates) * case.hidden_size) * u + 2 * pointwise
@@ -154,7 +154,7 @@ def tolerances(case: Case, gain: float = GAIN, sensitivity: float = 0.0) -> Tole
     gradients += min(4 * sensitivity * u, MOST_SATURATED)
     flips = 0
     if any(node.op in KINKS for node in cell.order):
-        units = case.seq_len * case.batch_size * case.hidden_size * layers * case.directions
+        units = case.seq_len * case.batch_size * case.hidden_size * layers * case.num_directions
         flips = _poisson_quantile(units * 2 * forward, 0.99)
         gradients += 4 * math.sqrt(flips / units)
     return Tolerances(forward, gradients, flips)

@@ -96,7 +96,7 @@ def dynamic_rnn(
     Past a row's length the outputs are zeros, and its final state is the one at its last step. Raises ValueError for a network that
     is not a single cell and for a state of the wrong form, and whatever `RNN` raises.
     """
-    if cell.spec.num_layers * cell.spec.num_directions > 1:
+    if cell.spec.state_rows > 1:
         raise ValueError(f"a cell must be an RNN of one layer in one direction, not {cell}")
     arrays = np.asarray(inputs)
     swap = bool(time_major) == cell.batch_first and arrays.ndim == 3  # the RNN rejects any other shape

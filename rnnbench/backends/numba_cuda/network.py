@@ -157,5 +157,4 @@ class DeviceNetwork:
 
     def _states(self, B: int) -> States:
         """One array (L*D, B, width) for each state."""
-        rows = self.spec.num_layers * self.spec.num_directions
-        return tuple(self._queue.empty(rows, B, width) for width in self.spec.state_sizes)
+        return tuple(self._queue.empty(self.spec.state_rows, B, width) for width in self.spec.state_sizes)

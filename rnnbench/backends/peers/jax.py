@@ -234,8 +234,7 @@ class JaxNetwork:
         return named | {"x": dx} | initial
 
     def _zeros(self, x: Any) -> States:
-        rows = self.spec.num_layers * self.spec.num_directions
-        return tuple(jnp.zeros((rows, x.shape[1], size), x.dtype) for size in self.spec.state_sizes)
+        return tuple(jnp.zeros((self.spec.state_rows, x.shape[1], size), x.dtype) for size in self.spec.state_sizes)
 
     def _network(self, weights: Any, x: Any, state: Any, lengths: Any) -> tuple[Any, States]:
         state = self._zeros(x) if state is None else state

@@ -198,8 +198,7 @@ class KerasNetwork:
 
     def zeros(self, x: Any) -> States:
         """Initial states (B, layers*directions, H)."""
-        rows = self.spec.num_layers * self.spec.num_directions
-        shape = (x.shape[0], rows, self.spec.hidden_size)
+        shape = (x.shape[0], self.spec.state_rows, self.spec.hidden_size)
         return tuple(keras.ops.zeros(shape, dtype=self.spec.dtype) for _ in self.spec.cell.states)
 
 

@@ -157,7 +157,7 @@ class OnnxRuntimeNetwork:
     def _bind_outputs(self, T: int, B: int) -> None:
         spec = self.spec
         self._output = np.empty((T, spec.num_directions, B, spec.hidden_size), np.float32)
-        shape = (spec.num_layers * spec.num_directions, B, spec.hidden_size)
+        shape = (spec.state_rows, B, spec.hidden_size)
         self._final = tuple(np.empty(shape, np.float32) for _ in spec.cell.states)
         self._zeros = tuple(np.zeros(shape, np.float32) for _ in spec.cell.states)
         self._steps = np.empty(B, np.int32)

@@ -170,8 +170,7 @@ class TorchNetwork:
     ) -> tuple[torch.Tensor, States, TorchTape | None]:
         """See `Network.forward`. Waits for CUDA."""
         if state is None:
-            rows = self.spec.num_layers * self.spec.num_directions
-            state = tuple(x.new_zeros((rows, x.shape[1], size)) for size in self.spec.state_sizes)
+            state = tuple(x.new_zeros((self.spec.state_rows, x.shape[1], size)) for size in self.spec.state_sizes)
         if not training:
             self._set_training(False)
             with self._settings(), torch.inference_mode():
