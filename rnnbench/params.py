@@ -165,6 +165,21 @@ def as_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def converted(name: str, array: np.ndarray, dtype: str, copy: bool = False) -> np.ndarray:
+    """The array, C-contiguous and in the dtype. Raises ValueError, with the name, for numbers out of range.
+
+    copy: also if it is so already.
+    """
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype, order="C", copy=copy)
+    except FloatingPointError as error:
+        largest = np.nanmax(np.abs(array[np.isfinite(array)]))
+        raise ValueError(
+            f'{name} holds {largest:g}, beyond what the RNN\'s {dtype} can hold; use RNN(..., dtype="float64")'
+        ) from error
+
+
 def shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter, in PyTorch's order."""
     H, inputs, recurrents = spec.hidden_size, len(spec.cell.input_gates), len(spec.cell.recurrent_gates)
@@ -221,11 +236,5 @@ def validate(spec: Spec, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
             raise ValueError(f"the parameter {name!r} holds {array.dtype}, not real numbers")
         if array.shape != shape:
             raise ValueError(f"the parameter {name!r} has shape {array.shape}, expected {shape}")
-        try:
-            with np.errstate(over="raise"):
-                result[name] = np.array(array, dtype=spec.dtype, order="C")
-        except FloatingPointError as error:
-            raise ValueError(
-                f"the parameter {name!r} holds {np.nanmax(np.abs(array[np.isfinite(array)])):g}, beyond what {spec.dtype} can hold"
-            ) from error
+        result[name] = converted(f"the parameter {name!r}", array, spec.dtype, copy=True)
     return result

@@ -230,15 +230,7 @@ class RNN:
             return array
         if array.dtype == self._dtype:
             return np.ascontiguousarray(array)
-        try:
-            with np.errstate(over="raise"):
-                return np.ascontiguousarray(array, self._dtype)
-        except FloatingPointError as error:
-            largest = np.nanmax(np.abs(array[np.isfinite(array)]))
-            raise ValueError(
-                f"{name} holds {largest:g}, beyond what the RNN's {self._dtype} can hold; "
-                'use RNN(..., dtype="float64")'
-            ) from error
+        return params.converted(name, array, self.spec.dtype)
 
     def _state(self, name: str, value: Any, batch_size: int, network: Network) -> tuple[Any, ...] | None:
         if value is None:

@@ -176,7 +176,7 @@ def test_validate_copies_even_what_needs_no_conversion():
         ({"bias_hh_l0": None}, "the parameter 'bias_hh_l0' is not an array of numbers: None"),
         (
             {"bias_hh_l0": [1, 2, 3, 4, -1e300, np.inf]},
-            "the parameter 'bias_hh_l0' holds 1e+300, beyond what float32 can hold",
+            "the parameter 'bias_hh_l0' holds 1e+300, beyond what the RNN's float32 can hold; use RNN(..., dtype=\"float64\")",
         ),
         ({"bias_hh_l0": [[1], [2, 3]]}, "the parameter 'bias_hh_l0' is not an array of numbers: "),
     ],
