@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rnnbench import backends, cells
-from rnnbench.bench.cases import DTYPES, PARAM_NAMES, SUITES, Case, Grid, grid
+from rnnbench.bench.cases import PARAM_NAMES, SUITES, Case, Grid, grid
+from rnnbench.params import DTYPES
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ from typing import Any
 
 from rnnbench import cells
 from rnnbench.backends import OWN, PEERS
-from rnnbench.params import Spec
+from rnnbench.params import DTYPES, Spec
 from rnnbench.spelling import unknown
 
-DTYPES = ("float32", "float64")
 # inference; forward and backward. How a layer reads its sequences is something else, see Case.num_directions
 DIRECTIONS = ("forward", "train")
 LENGTHS = ("full", "ragged")
@@ -216,17 +215,15 @@ SUITES: dict[str, dict[str, Grid]] = {
     "full": _with_peers(
         {
             "ForwardOverHiddenSize": Grid(
-                _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512, 1024)
+                _ALL, DTYPES, batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512, 1024)
             ),
-            "ForwardOverSeqLen": Grid(
-                _ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512, 1024), batch_sizes=(1, 16)
-            ),
+            "ForwardOverSeqLen": Grid(_ALL, DTYPES, seq_lens=(1, 8, 32, 128, 512, 1024), batch_sizes=(1, 16)),
             "TrainOverHiddenSize": Grid(
-                _ALL, ("float32", "float64"), batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512)
+                _ALL, DTYPES, batch_sizes=(1, 16, 64), hidden_sizes=(16, 33, 64, 128, 256, 512)
             ),
-            "TrainOverSeqLen": Grid(_ALL, ("float32", "float64"), seq_lens=(1, 8, 32, 128, 512), batch_sizes=(1, 16)),
-            "Throughput": Grid(_ALL, ("float32", "float64"), batch_sizes=(1, 16), hidden_sizes=(32, 128, 512)),
-            "Memory": Grid(_ALL, ("float32", "float64"), seq_lens=(16, 64, 256), hidden_sizes=(32, 128, 512)),
+            "TrainOverSeqLen": Grid(_ALL, DTYPES, seq_lens=(1, 8, 32, 128, 512), batch_sizes=(1, 16)),
+            "Throughput": Grid(_ALL, DTYPES, batch_sizes=(1, 16), hidden_sizes=(32, 128, 512)),
+            "Memory": Grid(_ALL, DTYPES, seq_lens=(16, 64, 256), hidden_sizes=(32, 128, 512)),
             "Startup": Grid(_ALL),
         }
     )

@@ -32,6 +32,7 @@ from rnnbench.bench.isolated import Isolated
 from rnnbench.bench.machine import describe
 from rnnbench.bench.stored import STORED
 from rnnbench.bench.verify import Verification, verify
+from rnnbench.params import DTYPES
 
 KERNEL = "RNNBENCH_CUDA_KERNEL"
 KERNELS: tuple[str, ...] = ("block", "cluster", "grid", "step")
@@ -272,7 +273,7 @@ def conformance(kernels: tuple[str, ...]) -> list[tuple[str, Case]]:
     that a kernel cannot run are skipped by name.
     """
     shapes = sorted(SHAPES, key=lambda shape: -len(shape))  # multi-layer, bidirectional and ragged ones first
-    axes = itertools.product(shapes, CELLS, ("float32", "float64"), kernels)
+    axes = itertools.product(shapes, CELLS, DTYPES, kernels)
     cases = [(kernel, Case(cell, "numba-cuda", dtype, "train", **shape)) for shape, cell, dtype, kernel in axes]
     others = [c for c in cells.BUILT_IN if c not in CELLS]
     cases += [(k, Case(c, "numba-cuda", "float32", "train", **shapes[0])) for k in kernels for c in others]

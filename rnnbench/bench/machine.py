@@ -23,6 +23,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from rnnbench import memory
+from rnnbench.params import DTYPES
 
 UNKNOWN = "unknown"
 VERSIONED = (
@@ -75,8 +76,8 @@ def peak_gflops(dtype: str, threads: int, seconds: float = 1.0) -> float:
 
     Raises ValueError for another dtype, threads below 1 or no time.
     """
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype must be float32 or float64, not {dtype!r}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be {' or '.join(DTYPES)}, not {dtype!r}")
     _require_positive(threads, seconds)
     random = np.random.default_rng(0)
     best = 0.0

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import shtab
 
 from rnnbench import backends, cells
-from rnnbench.bench.cases import DTYPES, SUITES
+from rnnbench.bench.cases import SUITES
 from rnnbench.cli.parser import EXAMPLES, SHELLS, build
+from rnnbench.params import DTYPES
 
 # What stands for a value in the help says what it is.
 PATHS = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY, "FOLDER": shtab.DIRECTORY}

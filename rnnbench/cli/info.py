@@ -8,10 +8,10 @@ from typing import Any
 
 from rnnbench import backends
 from rnnbench.backends.threads import get_threads, in_words
-from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.machine import describe, peak_gflops
 from rnnbench.cli import values
 from rnnbench.cli.terminal import columns
+from rnnbench.params import DTYPES
 
 
 def run(arguments: argparse.Namespace) -> int:

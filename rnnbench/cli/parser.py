@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import rnnbench
 from rnnbench import backends, cells
-from rnnbench.bench.cases import DTYPES, LENGTHS, SUITES
+from rnnbench.bench.cases import LENGTHS, SUITES
 from rnnbench.cli import train_options, values
 from rnnbench.cli.values import UsageError
+from rnnbench.params import DTYPES
 
 SHELLS = ("bash", "zsh", "tcsh")
 CELL = "lstm, gru, ... or path/to/file.py:name for a cell of your own"

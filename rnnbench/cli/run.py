@@ -12,7 +12,6 @@ from typing import Any
 
 from rnnbench.backends.threads import get_threads, in_words
 from rnnbench.bench import record
-from rnnbench.bench.cases import DTYPES
 from rnnbench.bench.checkout import SuiteError, asv_machine, find_checkout, require_place, uncommitted
 from rnnbench.bench.lock import Locked, Taken, only_one
 from rnnbench.bench.machine import copy_gbytes_per_s, describe, peak_gflops
@@ -22,6 +21,7 @@ from rnnbench.bench.text import counted, duration
 from rnnbench.cli import report, values
 from rnnbench.cli.terminal import Progress, paint
 from rnnbench.cli.values import UsageError
+from rnnbench.params import DTYPES
 from rnnbench.report import MissingLibrary
 
 # The errors of a disk that is full or over its quota, and of a folder that may not be written.

@@ -7,6 +7,7 @@ from typing import Any
 
 from rnnbench import backends
 from rnnbench.cli import values
+from rnnbench.params import DTYPES
 
 # the defaults of a task's options, for those that neither the command line nor a checkpoint gives
 _COMMON: dict[str, Any] = {"cell": "lstm", "dtype": "float32", "seed": 0, "patience": None}
@@ -105,7 +106,7 @@ def _common(parser: argparse.ArgumentParser, task: str, every_help: str) -> None
         metavar="NAME",
         help=f"what runs the network: {', '.join(backends.OWN + backends.GPU)} (default: numba-cpu)",
     )
-    add("--dtype", "precision", type=values.name("dtype", ("float32", "float64")), metavar="NAME")
+    add("--dtype", "precision", type=values.name("dtype", DTYPES), metavar="NAME")
     parser.add_argument(
         "--epochs",
         type=values.number("--epochs", 0),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from ...params import DTYPES
 from . import device
 from .barriers import BARRIERS
 from .compiled import kernel
@@ -107,7 +108,7 @@ def measure(meeting: Collection[str]) -> dict[str, float]:
     # 8 MiB in all, and so often that the launch takes no share of the time
     found["copy_in_l2_gbytes_per_s"] = _copy_rate(2**6 if simulated else 2**20, wide, 3 if simulated else 256)
     size = 8 if simulated else 4096
-    for dtype in ("float32", "float64"):
+    for dtype in DTYPES:
         found[f"multiply_add_{dtype}_gflops"] = _multiply_add_rate(dtype, 2 if simulated else 512, wide)
         found[f"product_{dtype}_gflops"] = _product_rate(dtype, size)
     if device.has_tf32():

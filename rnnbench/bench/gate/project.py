@@ -22,10 +22,11 @@ from typing import Any
 
 from rnnbench import backends, cells, plugins
 from rnnbench.backends.threads import available_threads
-from rnnbench.bench.cases import DIRECTIONS, DTYPES
+from rnnbench.bench.cases import DIRECTIONS
 from rnnbench.bench.gate.case import GateCase
 from rnnbench.bench.gate.verdict import THRESHOLD
 from rnnbench.bench.git import GitError, git
+from rnnbench.params import DTYPES
 from rnnbench.spelling import did_you_mean, unknown
 
 BUDGET_MINUTES = 6.0
