@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from gate_projects import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".github" / "workflows"
@@ -23,6 +24,8 @@ def problems(workflow: dict[Any, Any]) -> list[str]:
     events = workflow.get(True, {})  # YAML reads `on` as a truth value
     if "pull_request_target" in events:
         found.append("pull_request_target gives a stranger's code our token")
+    if {"paths", "paths-ignore"} & set(events.get("pull_request") or {}):
+        found.append("a required check that a filter skips is waited for without end")
     if "permissions" not in workflow:
         found.append("without permissions the token may do everything")
     strangers = "pull_request" in events
@@ -58,6 +61,7 @@ def test_a_workflow_is_safe_and_ends(path: Path) -> None:
     ("old", "new", "sentence"),
     [
         ("pull_request:", "pull_request_target:", "a stranger's code our token"),
+        ("pull_request: ", 'pull_request: {paths: ["rnnbench/**"]} ', "is waited for without end"),
         ("permissions:\n  contents: read\n", "", "without permissions"),
         ("contents: read", "contents: write", "runs a stranger's code and may write"),
         ("    timeout-minutes: 20 ", "    # ", "six hours"),
@@ -102,20 +106,49 @@ def test_actionlint_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def step_of(file: str, job: str, name: str) -> str:
+    """What the step of this name runs."""
+    steps = yaml.safe_load((FOLDER / file).read_text(encoding="utf-8"))["jobs"][job]["steps"]
+    (script,) = (step["run"] for step in steps if step.get("name") == name)
+    return script
+
+
+def run_step(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a step as GitHub does, with what `folder / "bin"` holds before other commands."""
+    environment |= {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": str(folder)}
+    return subprocess.run(
+        ["bash", "-e", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def stand_in(folder: Path, script: str) -> None:
+    """A command `rnnbench` for `run_step`."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "rnnbench").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "bin" / "rnnbench").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("file", "timed"),
+    [("rnnbench/cells/library.py", True), ("pyproject.toml", True), ("README.md", False), ("docs/ci.md", False)],
+)
+def test_the_gate_itself_decides_whether_there_is_anything_to_time(file: str, timed: bool, tmp_path: Path) -> None:
+    commit(tmp_path, {"rnnbench/cells/library.py": "old", "README.md": "old"})
+    commit(tmp_path, {file: "new"})
+    done = run_step(
+        step_of("gate.yml", "gate", "Is there anything to time?"), tmp_path, GITHUB_OUTPUT=str(tmp_path / "output")
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output").exists() == timed
+    steps = yaml.safe_load((FOLDER / "gate.yml").read_text(encoding="utf-8"))["jobs"]["gate"]["steps"]
+    assert [step["if"] for step in steps[2:]] == 3 * ["steps.changed.outputs.speed"] + ["always()"]
+
+
 @pytest.mark.parametrize(("status", "check"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 4)])
 def test_only_noise_is_a_warning(status: int, check: int, tmp_path: Path) -> None:
     """The step as GitHub runs it, with a gate that ends with a given status: all that is neither a pass nor noise is red."""
-    (step,) = (
-        step["run"]
-        for step in yaml.safe_load((FOLDER / "gate.yml").read_text(encoding="utf-8"))["jobs"]["gate"]["steps"]
-        if step.get("name") == "Hold the gate"
-    )
-    step = step.replace("${{ github.event.pull_request.number }}", "7")
-    (tmp_path / "rnnbench").write_text(f"#!/bin/sh\nexit {status}\n")
-    (tmp_path / "rnnbench").chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
-    done = subprocess.run(
-        ["bash", "-e", "-c", step], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    step = step_of("gate.yml", "gate", "Hold the gate").replace("${{ github.event.pull_request.number }}", "7")
+    stand_in(tmp_path, f"exit {status}")
+    done = run_step(step, tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
     assert done.returncode == check, done.stderr
     assert ("::warning::" in done.stdout) == (status == 3)
