@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from gate_projects import commit
+from gate_projects import commit, git
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".github" / "workflows"
@@ -142,6 +142,34 @@ def test_the_gate_itself_decides_whether_there_is_anything_to_time(file: str, ti
     assert (tmp_path / "output").exists() == timed
     steps = yaml.safe_load((FOLDER / "gate.yml").read_text(encoding="utf-8"))["jobs"]["gate"]["steps"]
     assert [step["if"] for step in steps[2:]] == 3 * ["steps.changed.outputs.speed"] + ["always()"]
+
+
+@pytest.mark.parametrize("cleared", [True, False], ids=["folder cleared", "everything new"])
+def test_every_night_adds_its_results_to_those_before(cleared: bool, tmp_path: Path) -> None:
+    """Three nights on one machine, whose checkout keeps `.git` and clears the rest, and on a new machine each."""
+    commit(tmp_path / "origin", {"README.md": "of main"})
+    for night in range(3):
+        machine = tmp_path / ("machine" if cleared else f"machine{night}")
+        if machine.exists():
+            git(machine, "clean", "-ffdxq")
+        else:
+            git(tmp_path, "clone", "--quiet", "origin", machine.name)
+        done = run_step(step_of("nightly.yml", "measure", "Earlier results"), machine)
+        assert done.returncode == 0, done.stderr
+        (machine / "history" / f"{night}.json").write_text("measured")
+        done = run_step(step_of("nightly.yml", "measure", "Keep them"), machine, GITHUB_SHA="0")
+        assert done.returncode == 0, done.stderr
+        found = git(tmp_path / "origin", "ls-tree", "--name-only", "results").split()
+        assert found == [f"{number}.json" for number in range(night + 1)]
+    assert git(tmp_path / "origin", "rev-list", "--count", "results") == "4"
+
+
+def test_a_benchmark_that_fails_leaves_the_site_up_to_date() -> None:
+    jobs = yaml.safe_load((FOLDER / "nightly.yml").read_text(encoding="utf-8"))["jobs"]
+    after = [step["if"] for step in jobs["measure"]["steps"][-3:]]
+    assert after == ["always()", *(f"always() && steps.{name}.outcome == 'success'" for name in ("keep", "site"))]
+    assert jobs["measure"]["outputs"] == {"site": "${{ steps.site.outcome }}"}
+    assert jobs["publish"]["if"] == "always() && needs.measure.outputs.site == 'success'"
 
 
 @pytest.mark.parametrize(("status", "check"), [(0, 0), (1, 1), (2, 2), (3, 0), (4, 4)])
