@@ -78,6 +78,13 @@ def test_what_is_measured_is_left_out_and_descriptions_stay_those_of_the_newest(
     assert asked(history)[-1].startswith("5 ")
 
 
+def test_in_an_empty_folder_the_newest_commit_describes_the_benchmarks(history: Path) -> None:
+    described = history / "results" / "benchmarks.json"
+    assert backfill("start") == 1 and described.read_text() == "those of 5"
+    described.write_text("those of an older run")
+    assert backfill("start", "--again") == 1 and described.read_text() == "those of 5"
+
+
 def test_a_result_file_alone_is_no_finished_measurement(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be of the suite smoke, of a few benchmarks, or of a run that Ctrl-C ended."""
     assert backfill("start", "--suite", "smoke") == 1

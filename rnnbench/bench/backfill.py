@@ -53,14 +53,26 @@ def _records(results_dir: Path, machine: str, commit: str) -> Path:
     return results_dir / machine / f"{commit[:8]}-rnnbench.jsonl"
 
 
-def run(root: Path, results_dir: Path, machine: str, commit: str, suite: str, bench: Sequence[str]) -> int:
+def description(results_dir: Path) -> bytes | None:
+    """asv's description of the benchmarks beside their results; None without results."""
+    described = results_dir / "benchmarks.json"
+    return described.read_bytes() if described.is_file() else None
+
+
+def run(
+    root: Path,
+    results_dir: Path,
+    machine: str,
+    commit: str,
+    suite: str,
+    bench: Sequence[str],
+    described: bytes | None = None,
+) -> int:
     """Measure one commit and return the exit status of its `rnnbench run`.
 
-    root: the checkout with the commit. results_dir, machine: where results go. suite, bench: what to measure. asv's description of
-    the benchmarks is left as it was, because it belongs to the newest version of them.
+    root: the checkout with the commit. results_dir, machine: where results go. suite, bench: what to measure. described: asv's
+    description of newer benchmarks, which is put back; None where this commit's own is the newest.
     """
-    described = results_dir / "benchmarks.json"
-    before = described.read_bytes() if described.is_file() else None
     with tempfile.TemporaryDirectory(prefix="rnnbench-backfill-", ignore_cleanup_errors=True) as folder:
         checkout = Path(folder) / "checkout"
         git(root, "worktree", "add", "--quiet", "--detach", str(checkout), commit)
@@ -74,7 +86,7 @@ def run(root: Path, results_dir: Path, machine: str, commit: str, suite: str, be
                 record.append(record.finished(suite, bench), _records(results_dir, machine, commit))
             return status
         finally:
-            if before is not None:
-                replace_file(described, lambda file: file.write(before))
+            if described is not None:
+                replace_file(results_dir / "benchmarks.json", lambda file: file.write(described))
             with suppress(SuiteError):  # the folder is deleted anyway, and git forgets worktrees whose folder is gone
                 git(root, "worktree", "remove", "--force", str(checkout))

@@ -27,13 +27,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(
             f"{counted(len(chosen), 'commit')} after {arguments.since}, {len(due)} of them to be measured on {machine}"
         )
-        failed = 0
+        described, failed = backfill.description(results_dir), 0
         for number, commit in enumerate(due, start=1):
             subject = git(root, "log", "-1", "--format=%cs %s", commit)
             print(f"[{number}/{len(due)}] {commit[:8]} {subject}", flush=True)
             if arguments.dry_run:
                 continue
-            status = backfill.run(root, results_dir, machine, commit, *what)
+            # the newest commit, HEAD, brings the newest description itself
+            status = backfill.run(
+                root, results_dir, machine, commit, *what, described=None if commit == chosen[-1] else described
+            )
             if status == 130:
                 return status
             if status:
