@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from asv.config import Config
 
 from rnnbench.backends.threads import get_threads
 from rnnbench.bench import record
@@ -82,6 +84,19 @@ def test_the_suite_is_what_reports_expect(discovered: dict) -> None:
         unit = {**rates, "gflops": "GFLOP/s", "percent_of_peak": "percent"}.get(what)
         unit = unit or ("bytes" if what.endswith("bytes") else "seconds")
         assert benchmark.unit == UNITS.get(kind, unit)
+
+
+def test_what_counts_as_a_regression_is_said_for_every_benchmark_and_rates_are_left_out() -> None:
+    config = Config.load(str(ROOT / "asv.conf.json"))
+    expected = {"speed": [0.25], "tasks": [0.25], "examples": [0.25], "startup": [0.5]}
+    expected |= {"memory.Memory.track": [0.01], "memory.Memory.peakmem": [0.05], "memory.Baseline.peakmem": [0.05]}
+    for name in NAMES:
+        thresholds = [value for regex, value in config.regressions_thresholds.items() if re.match(regex, name)]
+        kind = name.partition("_" if name.startswith("memory") else ".")[0]
+        assert thresholds == expected[kind], name
+        left_out = [since for regex, since in config.regressions_first_commits.items() if re.match(regex, name)]
+        rate = name.endswith(("_per_second", "gflops", "percent_of_peak"))
+        assert left_out == [None] * rate, name
 
 
 @pytest.mark.parametrize("name", NAMES)

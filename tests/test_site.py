@@ -94,27 +94,6 @@ def test_a_whole_site_is_counted(published: Path) -> None:
     assert str(found).startswith("15 benchmarks, 6 commits, ")
 
 
-def test_what_counts_as_a_regression_is_said_for_every_benchmark_and_rates_are_left_out() -> None:
-    from asv.config import Config
-
-    config = Config.load(str(ROOT / "asv.conf.json"))
-
-    def threshold(name: str) -> list[float]:
-        return [value for regex, value in config.regressions_thresholds.items() if re.match(regex, name)]
-
-    expected = {"speed.ForwardOverHiddenSize.time_forward": 0.25, "memory.Memory.track_tape_bytes": 0.01}
-    expected |= {
-        "memory.Baseline.peakmem_empty": 0.05,
-        "startup.Import.timeraw_import_rnnbench": 0.5,
-        "tasks.Digits.track_x": 0.25,
-    }
-    assert {name: threshold(name) for name in expected} == {name: [value] for name, value in expected.items()}
-    left_out = [regex for regex, since in config.regressions_first_commits.items() if since is None]
-    names = ("speed.Throughput.track_gflops", "tasks.Words.track_words_per_second", *expected)
-    rates = [name for name in names if any(re.match(regex, name) for regex in left_out)]
-    assert rates == ["speed.Throughput.track_gflops", "tasks.Words.track_words_per_second"]
-
-
 def regressions_of_another(folder: Path) -> None:
     (folder / "regressions.json").write_text('{"regressions": [["speed.Gone.time_it(1)", "", {}, null, 1, 2, []]]}')
 
