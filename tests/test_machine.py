@@ -208,7 +208,7 @@ def test_a_runs_record_has_the_peak_of_each_dtype(tmp_path: Path, monkeypatch: p
     peaks = {"float32": 2.0, "float64": 1.0}
     for name, stand_in in {
         "find_checkout": lambda start, what: start,
-        "asv_machine": lambda name: {"machine": "desk"},
+        "asv_machine": lambda *_: {"machine": "desk"},
         "Suite": lambda *_, **__: suite,
         "peak_gflops": lambda dtype, *_: peaks[dtype],
         "copy_gbytes_per_s": lambda *_: 3.0,

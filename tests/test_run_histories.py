@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asv.machine import Machine
 from gate_projects import commit
 
 from rnnbench import cli
@@ -23,6 +24,36 @@ OTHER = get_threads() + 1
 def checkout(tmp_path: Path) -> Path:
     commit(tmp_path / "checkout", {"asv.conf.json": '{"version": 1, "project": "p", "repo": "."}'})
     return tmp_path / "checkout"
+
+
+def test_runs_on_a_named_machine_are_one_line_in_asvs_graphs(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its processor and home are others each time, as with a service's runners: asv tells lines by these facts."""
+
+    def found(cpu: str, *name: str) -> str:
+        told: list[dict[str, str]] = []
+
+        def note(root: Path, results_dir: Path, machine: dict[str, str], *arguments: object, **options: object) -> None:
+            told.append(machine)
+            raise SuiteError("that is all")
+
+        (tmp_path / cpu).mkdir(exist_ok=True)
+        monkeypatch.setenv("HOME", str(tmp_path / cpu))
+        monkeypatch.setattr(Machine, "get_defaults", lambda: {"machine": "host", "cpu": cpu, "os": "Linux"})
+        monkeypatch.setattr(run, "Suite", note)
+        assert cli.main(["run", *name]) == 2
+        return told[0]["cpu"]
+
+    monkeypatch.chdir(checkout)
+    hosted = Machine()
+    hosted.__dict__.update({"machine": "hosted", "cpu": "EPYC", "os": "Linux"})
+    hosted.save(str(checkout / "results"))
+    assert found("Xeon", "--machine", "hosted") == "EPYC"
+    assert found("Xeon", "--machine", "desk") == "Xeon"
+    assert found("Arm") == "Arm"  # nobody says that it is one of those
+    (checkout / "results" / "hosted" / "machine.json").write_text("damaged")
+    assert found("Core", "--machine", "hosted") == "Core"
 
 
 @pytest.mark.parametrize("earlier", ["this commit", "another commit"])

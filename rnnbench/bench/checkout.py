@@ -50,20 +50,28 @@ def require_place(folder: Path) -> None:
         raise SuiteError(f"results cannot be written into {folder}: {error.strerror}") from error
 
 
-def asv_machine(name: str | None) -> dict[str, str]:
+def asv_machine(name: str | None, results_dir: Path) -> dict[str, str]:
     """asv's description of this machine: the one stored under `name`, or else asv's defaults, which are then stored.
 
     name: None means the only stored name, as in asv, so that results of one machine stay one line; if none or several are stored,
-    the host's name.
+    the host's name. results_dir: with what earlier runs say of a machine that is named; it goes first.
     """
     wanted = name or Machine.get_unique_machine_name()
-    try:
-        return dict(MachineCollection.load(wanted))
-    except (util.UserError, ValueError):  # none stored yet, or the file is damaged
-        described = {**Machine.get_defaults(), "machine": wanted}
-    # only a later plain `asv run` reads that file, and it asks the user itself
-    with suppress(OSError, ValueError, util.UserError):
-        MachineCollection.save(wanted, described)
+    stored: dict[str, str] = {}
+    with suppress(util.UserError, ValueError):  # none stored yet, or the file is damaged
+        stored = dict(MachineCollection.load(wanted))
+    described = stored or {**Machine.get_defaults(), "machine": wanted}
+    if name:
+        # asv draws a line for each processor, system and size of memory; what goes by one name, as a service's runners may, is to
+        # have one. What each run found is in its own record.
+        with suppress(OSError, ValueError, util.UserError):
+            described |= util.load_json(str(results_dir / name / "machine.json"), Machine.api_version) | {
+                "machine": name
+            }
+    if not stored:
+        # only a later plain `asv run` reads that file, and it asks the user itself
+        with suppress(OSError, ValueError, util.UserError):
+            MachineCollection.save(wanted, described)
     return described
 
 

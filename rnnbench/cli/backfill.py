@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         root = find_checkout(Path.cwd(), "backfill")
         results_dir = Path(arguments.results or root / "results")
-        machine = asv_machine(arguments.machine)["machine"]
+        machine = asv_machine(arguments.machine, results_dir)["machine"]
         chosen = backfill.commits(root, arguments.since, arguments.every)
         what = arguments.suite, arguments.bench
         done = {c for c in chosen if backfill.measured(results_dir, machine, c, *what)}

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _alone(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
     """Call `_measure` while no other run writes there. Raises UsageError if one does, or if results cannot be written."""
-    folder = results_dir.absolute() / asv_machine(arguments.machine)["machine"]
+    folder = results_dir.absolute() / asv_machine(arguments.machine, results_dir)["machine"]
     require_place(folder)
     folder = folder.resolve()
     try:
@@ -62,7 +62,7 @@ def _alone(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
 
 
 def _measure(arguments: argparse.Namespace, root: Path, results_dir: Path) -> int:
-    machine = asv_machine(arguments.machine)
+    machine = asv_machine(arguments.machine, results_dir)
     if not arguments.dry_run and uncommitted(root, results_dir):
         print("rnnbench: note: there are uncommitted changes; results are filed under HEAD", file=sys.stderr)
     suite = Suite(
