@@ -155,7 +155,7 @@ def tolerances(case: Case, gain: float = GAIN, sensitivity: float = 0.0) -> Tole
     flips = 0
     if any(node.op in KINKS for node in cell.order):
         units = case.seq_len * case.batch_size * case.hidden_size * layers * case.num_directions
-        flips = _poisson_quantile(units * 2 * forward, 0.99)
+        flips = _poisson_quantile(units * 2 * forward)
         gradients += 4 * math.sqrt(flips / units)
     return Tolerances(forward, gradients, flips)
 
@@ -165,13 +165,13 @@ def _coarse(case: Case) -> Coarse | None:
     return COARSE.get(case.backend) if case.dtype == "float32" else None
 
 
-def _poisson_quantile(mean: float, probability: float) -> int:
-    """The smallest m with P(X <= m) >= probability; by the normal approximation if the sum would be long."""
+def _poisson_quantile(mean: float) -> int:
+    """The smallest m with P(X <= m) >= 0.99; by the normal approximation if the sum would be long, which is off by 1 at most."""
     if mean > 500:
-        return math.ceil(mean + 3 * math.sqrt(mean))
+        return math.ceil(mean + 2.3263 * math.sqrt(mean))  # the 99% quantile of a normal deviate
     m, term = 0, math.exp(-mean)
     total = term
-    while total < probability:
+    while total < 0.99:
         m += 1
         term *= mean / m
         total += term
