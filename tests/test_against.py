@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import stand_in
 
@@ -46,6 +48,16 @@ def test_an_implementation_that_is_wrong_is_found_out(broken, cell, monkeypatch,
     assert main(["check", "--against", name, "--backends", "numpy", "--count", "20", "--cells", cell]) == 1
     told = capsys.readouterr().out
     assert f"wrong: {cell} numpy" in told and f"against {name}: " in told and "do not" in told
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--backends", stand_in.NAME], ["--backends", "numpy", "--against", stand_in.NAME]]
+)
+def test_what_cannot_be_compared_has_used_more_than_is_allowed(arguments, monkeypatch, capsys):
+    stand_in.install(monkeypatch, stand_in.StandIn(forward=lambda output, final: (output[..., None], final)))
+    assert main(["check", "--cells", "rnn_tanh", "--dtypes", "float32", "--direction", "forward", *arguments]) == 1
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "0.0e+00" in line]
+    assert re.search(r" inf +0\.0e\+00 +inf%  output ", row)
 
 
 @pytest.mark.parametrize(("times", "status"), [(1.5, "ok"), (3, "wrong")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,18 +60,12 @@ class Group:
     def worst(self) -> Verification | None:
         """The verification that used the largest part of its tolerance; None if nothing was compared."""
         compared = [v for v in self.found if v.status in ("ok", "wrong")]
-        return max(compared, key=_used, default=None)
+        return max(compared, key=lambda v: v.used, default=None)
 
     @property
     def reasons(self) -> list[str]:
         """Why cases were skipped, without duplicates."""
         return sorted({v.reason for v in self.found if v.status == "skipped"})
-
-
-def _used(verification: Verification) -> float:
-    if math.isnan(verification.error):
-        return math.inf
-    return verification.error / verification.tolerance if verification.tolerance else verification.error
 
 
 def cases(

@@ -48,6 +48,12 @@ class Verification:
         """Whether the case may be timed."""
         return self.status == "ok"
 
+    @property
+    def used(self) -> float:
+        """The part of its tolerance that the error is; infinity if the error is not a number, or not 0 where nothing is allowed."""
+        part = _ratio(self.error, self.tolerance)
+        return math.inf if math.isnan(part) else part
+
     def record(self) -> dict[str, Any]:
         """The line that `record.append` writes beside asv's results."""
         case = asdict(self.case)
@@ -141,7 +147,7 @@ def compare(
         return Verification(
             case, "wrong", math.inf, 0.0, min(extra), f"the backend returns {min(extra)}, which is not a result"
         )
-    worst = (-1.0, math.nan, math.nan, "")
+    compared: list[Verification] = []
     for name, right in expected.items():
         if name not in got:
             return Verification(case, "wrong", math.inf, 0.0, name, f"there is no {name} among the results")
@@ -158,12 +164,11 @@ def compare(
             ("", relative, allowed.relative(gradient)),
             (" (absolute)", largest, allowed.absolute(gradient, right)),
         ):
-            used = _ratio(error, tolerance)
-            if math.isnan(used) or used > worst[0]:
-                worst = (math.inf if math.isnan(used) else used, error, tolerance, name + measure)
-    used, error, tolerance, name = worst
-    if used <= 1:
-        return Verification(case, "ok", error, tolerance, name)
+            compared.append(Verification(case, "ok", error, tolerance, name + measure))
+    worst = max(compared, key=lambda found: found.used)
+    if worst.used <= 1:
+        return worst
+    error, tolerance, name = worst.error, worst.tolerance, worst.worst
     size = "that is not a number" if math.isnan(error) else f"of {error:.1e}"
     kind = "an absolute" if name.endswith(")") else "a relative"
     reason = f"{name.split()[0]} has {kind} error {size}; up to {tolerance:.1e} is rounding"

@@ -70,9 +70,8 @@ def _row(peer: str, group: Group) -> list[str]:
     names.append(str(group.count("wrong", "failed")))
     if worst is None:
         return [*names, "-", "-", "-", group.found[0].reason]
-    used = worst.error / worst.tolerance if worst.tolerance else 0.0
     where = str(worst.case).replace(f" {worst.case.backend} {worst.case.dtype}", "")
-    return [*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{used:.0%}", f"{worst.worst} of {where}"]
+    return [*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{worst.used:.0%}", f"{worst.worst} of {where}"]
 
 
 def _summary(groups: list[Group], done: int, asked: int) -> int:

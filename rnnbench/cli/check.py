@@ -51,9 +51,8 @@ def _row(group: check.Group, form: str) -> str:
     if worst is None:
         status = "failed" if group.count("failed") else "skipped"
         return paint(form.format(*names, "", "", "", f"{status}: {group.found[0].reason}"), status, sys.stdout)
-    used = worst.error / worst.tolerance if worst.tolerance else 0.0
     what = f"{worst.worst} at {_sizes(worst)}"
-    line = form.format(*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{used:.0%}", what)
+    line = form.format(*names, f"{worst.error:.1e}", f"{worst.tolerance:.1e}", f"{worst.used:.0%}", what)
     bad = group.count("wrong", "failed")
     if bad:
         return paint(f"{line}; {bad} of {len(group.found)} disagree", "wrong", sys.stdout)
