@@ -52,6 +52,20 @@ def test_dense_takes_any_layout_and_leaves_its_arguments() -> None:
     np.testing.assert_array_equal(dy, kept[1])
 
 
+def test_dense_refuses_dtypes_that_its_kernels_would_misread() -> None:
+    layer = Dense("output", 3, 4)
+    params = layer.initialise(np.random.default_rng(0), "float32")
+    x = np.ones((5, 3), np.float32)
+    with pytest.raises(ValueError, match=r"^out must be float32 like output.weight, not float64$"):
+        layer.forward(params, x, np.empty((5, 4)))
+    for dtype in (np.int64, np.float16):
+        cast = {name: array.astype(dtype) for name, array in params.items()}
+        with pytest.raises(TypeError, match=f"^output.weight must be float32 or float64, not {dtype.__name__}$"):
+            layer.forward(cast, x)
+        with pytest.raises(TypeError, match=f"^output.weight must be float32 or float64, not {dtype.__name__}$"):
+            layer.backward(cast, x, np.ones((5, 4), np.float32))
+
+
 def test_an_embedding_looks_up_what_a_one_hot_product_would_give() -> None:
     layer = Embedding("embedding", 6, 4)
     params = layer.initialise(np.random.default_rng(0), "float64")
@@ -68,6 +82,12 @@ def test_an_embeddings_gradient_is_that_of_the_one_hot_product() -> None:
     right = np.einsum("tbw,tbe->we", np.eye(6)[tokens], dy)
     np.testing.assert_allclose(gradient.dense(), right, rtol=1e-12)
     assert not gradient.dense()[[1, 3, 4]].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (6, 2), (3, 3), (3, 2, 4)])
+def test_an_embeddings_gradient_has_a_row_for_each_token(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^dy of the layer embedding must be \(3, 4\), not \("):
+        Embedding("embedding", 6, 4).backward(np.array([0, 2, 5]), np.ones(shape))
 
 
 @pytest.mark.parametrize("mistake", ["every word", "the wrong word", "the last one only"])

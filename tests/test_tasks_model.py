@@ -93,6 +93,31 @@ def test_every_backend_gives_the_same_loss_curve(make: Any) -> None:
         np.testing.assert_allclose(curve(words_model(backend), make()), right, rtol=1e-9)
 
 
+@pytest.mark.parametrize("first", [Embedding("first", 11, 5), Dense("first", 3, 5)], ids=["embedding", "dense"])
+def test_parameters_that_became_float64_are_the_models_dtype_again(first: Any) -> None:
+    """p - rate * g is float64 with a rate of np.float64, as most schedules give."""
+    rng = np.random.default_rng(0)
+    model = SequenceModel(RNN("lstm", 5, 6, backend="numpy"), 40, first, every_step=True)
+    x = rng.integers(0, 11, (4, 3)) if isinstance(first, Embedding) else rng.standard_normal((4, 3, 3)).astype("f4")
+    batch = Batch(x, rng.integers(0, 40, (4, 3)))
+    loss = model.loss(batch)
+    model.params["output.weight"] = model.params["output.weight"].astype(np.float64)
+    with pytest.raises(ValueError, match="out must be float64 like output.weight, not float32"):
+        model.loss(batch)  # nobody has called `changed`
+    for name, array in model.params.items():
+        model.params[name] = np.asfortranarray(array, np.float64)
+    model.changed()
+    assert {array.dtype.name for array in model.params.values()} == {"float32"}
+    assert all(array.flags.c_contiguous for array in model.params.values())
+    assert model.loss(batch) == loss and model.gradients(batch)[0] == loss
+    kept = dict(model.params)
+    model.changed()
+    assert all(model.params[name] is array for name, array in kept.items())  # copied only if necessary
+    model.params["output.bias"] = model.params["output.bias"] * 1j
+    with pytest.raises(TypeError, match="complex64.*float32"):
+        model.changed()
+
+
 def test_a_curve_of_other_steps_is_another_curve() -> None:
     right = curve(words_model(), Adam(0.02))
     assert not np.allclose(curve(words_model(), Adam(0.0201)), right, rtol=1e-9)

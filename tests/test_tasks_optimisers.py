@@ -215,3 +215,12 @@ def test_gradients_that_are_not_finite_stay_as_they_are(broken: float) -> None:
 def test_numbers_that_make_no_sense_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+def test_whole_numbers_are_refused(make: Any) -> None:
+    """A learning rate of 0.1 would be 0 to an int64, and the kernels would read the bits of whole numbers as floats."""
+    with pytest.raises(TypeError, match="^the parameter a must be float32 or float64, not int64$"):
+        make().step({"a": np.ones(40, np.int64)}, {"a": np.ones(40)})
+    with pytest.raises(TypeError, match="^the gradient of a must be float32 or float64, not int64$"):
+        clip_by_global_norm({"a": np.ones(40, np.int64)}, 1.0)

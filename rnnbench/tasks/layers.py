@@ -18,7 +18,7 @@ import numpy as np
 from ..backends.threads import one_blas_thread
 from ..rnn import RNN, Tape
 from .kernels import passes, products
-from .kernels.team import usable
+from .kernels.team import require_floats, usable
 
 Params = dict[str, np.ndarray]
 
@@ -77,22 +77,29 @@ class Dense:
         }
 
     def forward(self, params: Mapping[str, np.ndarray], x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """x (..., inputs) -> (..., outputs), written into `out` if given, which is contiguous, (rows of x, outputs).
+        """x (..., inputs) -> (..., outputs), written into `out` if given, which is C-contiguous, (rows of x, outputs), in the
+        weights' dtype.
 
-        Raises ValueError for shapes that do not fit, here and in `backward`.
+        Raises ValueError for arrays that do not fit, and TypeError for weights that are neither float32 nor float64, here and in
+        `backward`.
         """
-        weight, bias = usable(params[self.weight]), usable(params[self.bias], params[self.weight].dtype)
+        weight = usable(params[self.weight])
+        require_floats(self.weight, weight.dtype)
+        bias = usable(params[self.bias], weight.dtype)
         self._require(weight=(weight, (self.outputs, self.inputs)), bias=(bias, (self.outputs,)))
         self._require(x=(x, (*x.shape[:-1], self.inputs)))
         flat = usable(x, weight.dtype).reshape(-1, self.inputs)
         y = np.empty((len(flat), self.outputs), weight.dtype) if out is None else out
         self._require(out=(y, (len(flat), self.outputs)))
+        if y.dtype != weight.dtype:  # the kernel would write numbers of another size, past its end
+            raise ValueError(f"out must be {weight.dtype} like {self.weight}, not {y.dtype}")
         products.forward(flat, weight, bias, y)
         return y.reshape(*x.shape[:-1], self.outputs)
 
     def backward(self, params: Mapping[str, np.ndarray], x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Params]:
         """Gradients of x and of both parameters. params, x: as in `forward`. dy: (..., outputs), the gradient of y."""
         weight = usable(params[self.weight])
+        require_floats(self.weight, weight.dtype)
         self._require(weight=(weight, (self.outputs, self.inputs)), x=(x, (*x.shape[:-1], self.inputs)))
         self._require(dy=(dy, (*x.shape[:-1], self.outputs)))
         flat, rows = (
@@ -137,7 +144,14 @@ class Embedding:
         return params[self.weight][tokens]
 
     def backward(self, tokens: np.ndarray, dy: np.ndarray) -> Gradients:
-        """The gradient of the weights, from the tokens of `forward` and dy (..., width), which is zero where a token is padding."""
+        """The gradient of the weights, from the tokens of `forward` and dy (..., width), which is zero where a token is padding.
+
+        Raises ValueError if their shapes do not fit.
+        """
+        if dy.shape != (*np.shape(tokens), self.width):  # the kernel would read past its end
+            raise ValueError(
+                f"dy of the layer {self.weight.partition('.')[0]} must be {(*np.shape(tokens), self.width)}, not {dy.shape}"
+            )
         index, place = np.unique(tokens, return_inverse=True)
         values = np.zeros((len(index), self.width), dy.dtype)
         passes.add_rows(values, place.reshape(-1), dy.reshape(-1, self.width))
@@ -162,9 +176,16 @@ class Recurrent:
         """Copies of the RNN's parameters, under the model's names."""
         return {self._prefix + name: array.copy() for name, array in self.rnn.params.items()}
 
-    def load(self, params: Mapping[str, np.ndarray]) -> None:
-        """Load the model's values into the RNN after they have changed: backends pack weights and do not notice changes."""
+    def load(self, params: Params) -> None:
+        """Load the model's values into the RNN after they have changed: backends pack weights and do not notice changes.
+
+        params: all of the model's. An array in another dtype or layout than the RNN's is replaced there by a copy: p - rate * g is
+        float64 with a rate of np.float64, and kernels take arrays of one dtype. Raises ValueError as `RNN.load` does, TypeError
+        for an array of anything but real numbers.
+        """
         self.rnn.load({name: params[self._prefix + name] for name in self.rnn.params})
+        for name, array in params.items():
+            params[name] = np.asarray(array).astype(self.rnn.spec.dtype, "C", "same_kind", copy=False)
 
     def forward(
         self, x: np.ndarray, state: Any = None, lengths: np.ndarray | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .kernels import passes
-from .kernels.team import run, threads_for, usable
+from .kernels.team import require_floats, run, threads_for, usable
 
 # logits per thread that make waking it worthwhile
 _WORTH_A_THREAD = 100_000
@@ -108,8 +108,7 @@ def mean_squared_error(
 
 
 def _check(logits: np.ndarray, targets: np.ndarray, lengths: np.ndarray | None) -> None:
-    if logits.dtype not in (np.float32, np.float64):
-        raise TypeError(f"logits must be float32 or float64, not {logits.dtype}")
+    require_floats("logits", logits.dtype)
     if np.asarray(targets).dtype.kind not in "iu":
         raise ValueError(f"targets must be class numbers, whole numbers, not {np.asarray(targets).dtype}")
     if np.shape(targets) != logits.shape[:-1]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .kernels import passes
-from .kernels.team import in_place, run, threads_for, usable
+from .kernels.team import in_place, require_floats, run, threads_for, usable
 from .layers import Gradients, Params, Rows, dense
 
 # elements per thread that make waking it worthwhile
@@ -26,7 +26,8 @@ class Optimiser(Protocol):
 
     def step(self, params: Params, gradients: Gradients) -> None:
         """Update `params` in place. Raises KeyError for gradients under names that params lacks, and ValueError for gradients, or
-        what is remembered of earlier steps, of another shape than the parameter's.
+        what is remembered of earlier steps, of another shape than the parameter's; TypeError for a parameter that is neither
+        float32 nor float64.
         """
 
     def end_of_epoch(self, loss: float) -> None:
@@ -177,8 +178,12 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
 
 
 def global_norm(gradients: Gradients) -> float:
-    """The Euclidean norm of all gradients together; NaN or infinite if one of them is."""
+    """The Euclidean norm of all gradients together; NaN or infinite if one of them is. Raises TypeError for a gradient that is
+    neither float32 nor float64.
+    """
     arrays = _arrays(gradients)
+    for name, array in zip(gradients, arrays, strict=True):
+        require_floats(f"the gradient of {name}", array.dtype)
     parts = []
     for array in arrays:
         flat = usable(array).reshape(-1)
@@ -210,7 +215,10 @@ def _under(prefix: str, state: Mapping[str, np.ndarray], params: Params) -> Para
 
 
 def _require_shape(name: str, array: np.ndarray, what: str, other: np.ndarray | Rows) -> None:
-    """Refuse an array that the kernels would read or write past its end."""
+    """Refuse an array that the kernels would read or write past its end, and a parameter of whole numbers, to which every learning
+    rate below 1 is 0.
+    """
+    require_floats(f"the parameter {name}", array.dtype)
     if other.shape != array.shape:
         raise ValueError(
             f"the parameter {name} has the shape {array.shape}, and {what} {other.shape}; an optimiser belongs to one model"

@@ -38,6 +38,12 @@ def usable(array: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
     return np.require(array, array.dtype if dtype is None else dtype, ["C", "A", "W"])
 
 
+def require_floats(name: str, dtype: np.dtype) -> None:
+    """Raise TypeError for a dtype that kernels do not compute in."""
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32 or float64, not {dtype}")
+
+
 def in_place(array: np.ndarray) -> np.ndarray:
     """A writable one-dimensional view of the array. Raises ValueError if only a copy could be made: changes would be lost."""
     if not array.flags.carray:
