@@ -127,6 +127,9 @@ def test_the_gradient_may_take_the_place_of_the_logits() -> None:
         (np.full((4, 3), 5), None, "between 0 and 4; they span 5 to 5"),
         (np.full((4, 3), -1), None, "they span -1 to -1"),
         (np.zeros((4, 3), int), np.array([4, 4]), r"these are \(2,\)"),
+        (np.zeros((4, 3), int), np.array([1.5, 2, 4]), "lengths must be whole numbers, not float64"),
+        (np.zeros((4, 3), int), np.array([True, False, True]), "lengths must be whole numbers, not bool"),
+        (np.zeros((4, 3), int), np.array([4, -1, 9]), "lengths must lie between 0 and 4; they span -1 to 9"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(targets: np.ndarray, lengths: np.ndarray | None, message: str) -> None:
@@ -154,6 +157,9 @@ def test_squared_errors() -> None:
     np.testing.assert_allclose(gradient, outputs - targets)
     with pytest.raises(ValueError, match="same shape"):
         mean_squared_error(outputs, targets[0])
+    # 2 * 0.25 would be 0 in their dtype, and 200 - 250 overflows
+    with pytest.raises(TypeError, match="outputs must be float32 or float64, not uint8"):
+        mean_squared_error(np.full((4, 2), 200, np.uint8), np.full((4, 2), 250, np.uint8), scale=0.25)
 
 
 def test_losses_add_up_and_no_loss_has_no_mean() -> None:

@@ -171,6 +171,15 @@ def test_predictions() -> None:
     np.testing.assert_array_equal(last.predict(other, batch.lengths), last.predict(batch.x, batch.lengths))
 
 
+@pytest.mark.parametrize("per", ["prediction", "row"])
+def test_a_batch_without_a_prediction_has_no_gradients(per: str) -> None:
+    batch = words_batch()._replace(lengths=np.zeros(3, int))
+    model = words_model(per=per)
+    with pytest.raises(ValueError, match="^every row of the batch has length 0, so there is nothing to predict"):
+        model.gradients(batch)
+    assert model.loss(batch).count == 0
+
+
 def test_what_does_not_fit_is_refused() -> None:
     rnn = RNN("lstm", 5, 6, backend="numpy")
     with pytest.raises(ValueError, match="the first layer is 4 wide and the network reads 5"):

@@ -55,13 +55,13 @@ def softmax_cross_entropy(
 ) -> tuple[Loss, np.ndarray]:
     """Cross-entropy: -log softmax at the target class, summed over all predictions; and `scale` times its gradient in the logits.
 
-    logits: (..., classes). targets: (...), integers below `classes`. lengths: (B,) for logits (T, B, classes): padding past a row's
-    end has loss 0 and gradient 0, whatever it contains. scale: 1 / count for the gradient of the mean. out: the array that receives
-    the gradient, C-contiguous and of the logits' shape; it may be logits itself.
+    logits: (..., classes). targets: (...), integers below `classes`. lengths: (B,), integers from 0 to T, for logits
+    (T, B, classes): padding past a row's end has loss 0 and gradient 0, whatever it contains. scale: 1 / count for the gradient of
+    the mean. out: the array that receives the gradient, C-contiguous and of the logits' shape; it may be logits itself.
 
     The largest logit is subtracted first, so nothing overflows, and the logarithm is taken of the sum, not of a quotient that may
-    be 0. Infinite or NaN logits give a NaN loss. Raises ValueError if targets or `out` do not fit, TypeError if the logits are
-    neither float32 nor float64.
+    be 0. Infinite or NaN logits give a NaN loss. Raises ValueError if targets, lengths or `out` do not fit, TypeError if the
+    logits are neither float32 nor float64.
     """
     classes = logits.shape[-1]
     _check(logits, targets, lengths)
@@ -97,8 +97,9 @@ def mean_squared_error(
 
     outputs, targets: arrays of the same shape; a row of the first axis is one prediction. scale: see above. out: the array that
     receives the gradient; it may be outputs itself. `correct` of the Loss is 0.
-    Raises ValueError if the shapes differ.
+    Raises ValueError if the shapes differ, TypeError if the outputs are neither float32 nor float64.
     """
+    require_floats("outputs", outputs.dtype)
     if outputs.shape != np.shape(targets):
         raise ValueError(f"outputs are {outputs.shape} and targets {np.shape(targets)}; they need the same shape")
     difference = np.subtract(outputs, targets, out=out)
@@ -119,3 +120,8 @@ def _check(logits: np.ndarray, targets: np.ndarray, lengths: np.ndarray | None) 
         raise ValueError(
             f"lengths (B,) go with logits (T, B, classes); these are {np.shape(lengths)} and {logits.shape}"
         )
+    if lengths is not None and (given := np.asarray(lengths)).size:
+        if given.dtype.kind not in "iu":
+            raise ValueError(f"lengths must be whole numbers, not {given.dtype}")
+        if given.min() < 0 or given.max() > len(logits):
+            raise ValueError(f"lengths must lie between 0 and {len(logits)}; they span {given.min()} to {given.max()}")

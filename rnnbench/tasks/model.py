@@ -112,10 +112,12 @@ class SequenceModel:
         return total
 
     def gradients(self, batch: Batch) -> tuple[Loss, Gradients]:
-        """See `Model.gradients`."""
+        """See `Model.gradients`. Raises ValueError for a batch without a prediction."""
         entered = self._enter(batch.x)
         output, final, tape = self.recurrent.forward(entered, None, batch.lengths)
         features, targets, inside = self._predictions(batch, output, final)
+        if not len(features):
+            raise ValueError("every row of the batch has length 0, so there is nothing to predict; leave the batch out")
         count = output.shape[1] if self.per == "row" else len(features)
         loss, dfeatures, found = self._output_gradients(features, targets, 1 / count)
         gradients: Gradients = dict(found)
