@@ -163,6 +163,12 @@ def test_training_that_runs_away_is_stopped() -> None:
         training(optimiser=SGD(1e308)).run(50)
 
 
+@pytest.mark.parametrize("clip", [0, 0.0, -1.0, np.nan])
+def test_a_clip_that_makes_no_sense_is_refused(clip: float) -> None:
+    with pytest.raises(ValueError, match="^clip must be a finite number above 0, not "):
+        training(clip=clip)
+
+
 @pytest.mark.parametrize(
     ("clip", "message"), [(0.5, "or a smaller clip than 0.5"), (None, "or clipping gradients to a norm of 1")]
 )

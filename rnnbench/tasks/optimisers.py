@@ -53,7 +53,7 @@ class SGD:
     """
 
     def __init__(self, learning_rate: float = 0.005, momentum: float = 0.0, halve: bool = False) -> None:
-        self.learning_rate = _positive("learning_rate", learning_rate)
+        self.learning_rate = positive("learning_rate", learning_rate)
         self.momentum, self.halve = _below_one("momentum", momentum), halve
         self._last_loss = math.inf
         self._velocity: Params = {}
@@ -89,7 +89,7 @@ class SGD:
 
     def restore(self, state: Mapping[str, np.ndarray], params: Params) -> None:
         """See `Optimiser.restore`."""
-        velocity, rate = _under("velocity", state, params), _positive("learning_rate", float(state["learning_rate"]))
+        velocity, rate = _under("velocity", state, params), positive("learning_rate", float(state["learning_rate"]))
         self._last_loss = float(state["last_loss"])
         self._velocity, self.learning_rate = velocity, rate
 
@@ -106,9 +106,9 @@ class Adam:
     def __init__(
         self, learning_rate: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
     ) -> None:
-        self.learning_rate = _positive("learning_rate", learning_rate)
+        self.learning_rate = positive("learning_rate", learning_rate)
         self.beta1, self.beta2 = _below_one("beta1", beta1), _below_one("beta2", beta2)
-        self.epsilon = _positive("epsilon", epsilon)
+        self.epsilon = positive("epsilon", epsilon)
         self._steps = 0
         self._mean: Params = {}
         self._square: Params = {}
@@ -145,7 +145,7 @@ class Adam:
         mean, square, steps = _under("mean", state, params), _under("square", state, params), int(state["steps"])
         if mean.keys() != square.keys() or steps < 0:
             raise ValueError(f"the running means after {steps} steps are not those of the same parameters")
-        self.learning_rate = _positive("learning_rate", float(state["learning_rate"]))
+        self.learning_rate = positive("learning_rate", float(state["learning_rate"]))
         self._mean, self._square, self._steps = mean, square, steps
 
 
@@ -168,7 +168,7 @@ def clip_by_global_norm(gradients: Gradients, limit: float) -> float:
     Returns the norm before scaling. Gradients that are not finite stay unchanged. Raises ValueError for a limit not above 0.
     Source: Pascanu, Mikolov, Bengio, arXiv:1211.5063; torch.nn.utils.clip_grad_norm_.
     """
-    _positive("limit", limit)
+    positive("limit", limit)
     norm = global_norm(gradients)
     if limit < norm < math.inf:
         for array in _arrays(gradients):
@@ -225,7 +225,8 @@ def _require_shape(name: str, array: np.ndarray, what: str, other: np.ndarray | 
         )
 
 
-def _positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> float:
+    """`value` as a float; raises ValueError with the name unless it is finite and above 0."""
     if not (0 < value < math.inf):
         raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     return float(value)

@@ -18,7 +18,7 @@ from .checkpoint import CheckpointError
 from .layers import Params
 from .losses import Loss
 from .model import Model
-from .optimisers import Optimiser, clip_by_global_norm, global_norm
+from .optimisers import Optimiser, clip_by_global_norm, global_norm, positive
 
 Row = dict[str, Any]
 
@@ -68,6 +68,8 @@ class Training:
     rows: dicts with "kind" ("step" or "epoch"), "epoch" (from 1), "step" (of the whole run), the data's metrics over the steps
     since the last row of that kind, "held_out_<metric>" (None in rows of steps), "learning_rate", "seconds" (spent in training
     steps so far) and "items_per_second" (predictions trained on per second since the last row of that kind).
+
+    Raises ValueError for a clip not above 0.
     """
 
     def __init__(
@@ -82,7 +84,8 @@ class Training:
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.data, self.optimiser = model, data, optimiser
-        self.clip, self.patience, self.every = clip, patience, every
+        self.clip = None if clip is None else positive("clip", clip)
+        self.patience, self.every = patience, every
         self.path, self.about = path, dict(about or {})
         self.rows: list[Row] = []
         self.epoch = self.step = 0  # epochs completed; steps completed in the current one
@@ -132,7 +135,7 @@ class Training:
     def _one_step(self, batch: Any) -> None:
         start = perf_counter()
         loss, gradients = self.model.gradients(batch)
-        norm = clip_by_global_norm(gradients, self.clip) if self.clip else global_norm(gradients)
+        norm = clip_by_global_norm(gradients, self.clip) if self.clip is not None else global_norm(gradients)
         if not math.isfinite(loss.total):
             self._diverged("loss is", loss.mean, self.total_steps + 1)
         if not math.isfinite(norm):
@@ -151,7 +154,7 @@ class Training:
                 f"the loss is {value} at step 1, before any update: the cell overflows, divides by zero, or takes the log or "
                 "sqrt of a negative number, or the data are not finite"
             )
-        clip = f"a smaller clip than {self.clip:g}" if self.clip else "clipping gradients to a norm of 1"
+        clip = f"a smaller clip than {self.clip:g}" if self.clip is not None else "clipping gradients to a norm of 1"
         raise Diverged(
             f"the {what} {value} at step {step} (epoch {self.epoch + 1}) with the learning rate {rate:g}; "
             f"try the learning rate {rate / 10:g}, or {clip}"
