@@ -218,6 +218,8 @@ class RNN:
         else:
             array = params.as_array(name, value)
         if array.dtype.kind != "f":
+            if array.dtype.kind not in "iubO":  # a conversion of complex numbers would drop their imaginary parts
+                raise TypeError(f"{name} holds {array.dtype}, not real numbers")
             how = ".astype(" if _on_device(value) else "np.asarray(..., "
             raise TypeError(f"{name} holds {array.dtype}; convert it with {how}{self.spec.dtype!r})")
         if shape is not None and array.shape != shape:
