@@ -62,6 +62,16 @@ def test_a_users_cell_is_given_again_and_has_to_be_the_same(tmp_path):
         load_npz(tmp_path / "n", "numpy", cell="rnn_relu")
 
 
+def test_a_number_may_have_the_name_of_a_converters_argument(tmp_path):
+    @cell
+    def scaled(x, R, h, *, arrays=1.0):
+        return tanh(arrays * x.a + R.a @ h)
+
+    rnn = RNN(scaled, 2, 3, backend="numpy", arrays=0.5)
+    save_npz(rnn, tmp_path / "n")
+    assert load_npz(tmp_path / "n", "numpy", cell=scaled).spec == rnn.spec
+
+
 def test_a_users_cell_called_as_a_built_in_one_is_asked_for(tmp_path):
     @cell
     def lstm(x, R, h):
@@ -114,6 +124,10 @@ def rewrite(path, about=(), **changed):
         (lambda p: zipfile.ZipFile(p, "w").writestr("a.txt", "hello"), "was not written by save_npz"),
         (lambda p: rewrite(p, **{ABOUT: np.array("{")}), "was not written by save_npz"),
         (lambda p: rewrite(p, **{ABOUT: np.array("[]")}), "was not written by save_npz"),
+        (lambda p: rewrite(p, {"cell": 5}), "was not written by save_npz"),
+        (lambda p: rewrite(p, {"cell": None}), "was not written by save_npz"),
+        (lambda p: rewrite(p, {"cell": []}), "was not written by save_npz"),
+        (lambda p: rewrite(p, {"cell": "lstm[surprise=1]"}), "does not load: unknown option of the lstm 'surprise'"),
         (lambda p: rewrite(p, {"version": 2}), "has version 2 of the format; this rnnbench reads version 1"),
         (lambda p: rewrite(p, {"surprise": 2}), "does not load: .*surprise"),
         (lambda p: rewrite(p, {"cell": "/tmp/evil.py:own"}), "a network of a user-defined cell '/tmp/evil.py:own'"),

@@ -109,6 +109,10 @@ LSTM = layouts.to_tf1(CELLS["softsign"].spec, CELLS["softsign"].params)
         (lambda: from_tf1("LSTMCell", {"a/kernel": 1, "b/bias": 2}), "of several cells, a/, b/; give those of one"),
         (lambda: from_tf1("LSTMCell", {"kernel": LSTM["kernel"]}), "the variable 'bias' of LSTMCell is missing"),
         (
+            lambda: from_tf1("LSTMCell", LSTM | {"kernel:0": 2 * LSTM["kernel"]}),
+            "several arrays are the same variable of LSTMCell; given are kernel, bias, kernel:0",
+        ),
+        (
             lambda: from_tf1("LSTMCell", LSTM | {"bias": np.ones(3)}),
             r"do not fit LSTMCell with these options: bias has shape \(3,\), expected \(16,\)",
         ),

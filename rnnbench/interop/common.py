@@ -17,11 +17,11 @@ class InteropError(ValueError):
     """The other format cannot express something, or a file does not hold what it should; the message says what would work."""
 
 
-def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, **options: Any) -> RNN:
+def network(cell: Cell, arrays: Mapping[str, np.ndarray], backend: str, /, **options: Any) -> RNN:
     """An RNN of `cell` with these parameters, whose shapes and dtype determine its sizes and dtype.
 
     arrays: under PyTorch's names. backend: of the RNN. options: `num_layers`, `bidirectional`, `batch_first`, `reverse` and the
-    cell's numbers.
+    cell's numbers, which may be called as the arguments before them.
     Raises InteropError for an unsupported dtype, for shapes that do not fit each other, and for options that RNN rejects.
     """
     weight = arrays["weight_ih_l0"]

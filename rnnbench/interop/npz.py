@@ -50,6 +50,8 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
         about = json.loads(str(arrays.pop(ABOUT)))
         version = about.pop("version")
         name, digest, numbers = about.pop("cell"), about.pop("digest"), dict(about.pop("numbers"))
+        if not isinstance(name, str):
+            raise TypeError(f"a cell called {name!r}")
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise InteropError(f"{path} was not written by save_npz: its entry {ABOUT!r} is missing or damaged") from error
     if version != VERSION:
@@ -58,7 +60,12 @@ def load_npz(path: str | os.PathLike[str], backend: str = "numba-cpu", cell: cel
         raise InteropError(
             f"{path} holds a network of a user-defined cell {name!r}; pass the cell, as in load_npz(path, cell=...)"
         )
-    found = cells.find(name if cell is None else cell)
+    try:
+        found = cells.find(name if cell is None else cell)
+    except ValueError as error:
+        if cell is None:
+            raise InteropError(f"{path} does not load: {error}") from error
+        raise
     if found.digest != digest:
         own = "; if it is a cell of your own, pass it, as in load_npz(path, cell=...)" if cell is None else ""
         raise InteropError(f"{path} was made with a cell {name} whose equations are not those of {found.name} now{own}")

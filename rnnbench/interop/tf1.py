@@ -51,7 +51,8 @@ FORGET_BIAS = 1.0  # the default of the LSTM cells' constructors
 class TF1Cell(NamedTuple):
     """A cell of TensorFlow 1: its class, its variables below its scope, and its constructor's other arguments.
 
-    `from_tf1(cell.name, cell.variables, **cell.options)` gives the RNN back.
+    `from_tf1(cell.name, cell.variables, **cell.options)` gives the RNN back, except for its backend and batch_first, which are no
+    arguments of a cell; pass these as well.
     """
 
     name: str
@@ -186,6 +187,8 @@ def _variables(cell_name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np
             raise InteropError(str(error)) from error
     if len(scopes) > 1:
         raise InteropError(f"the variables are of several cells, {', '.join(sorted(scopes))}; give those of one")
+    if len(found) < len(arrays):  # as "kernel" and "kernel:0", one of which would be ignored
+        raise InteropError(f"several arrays are the same variable of {cell_name}; given are {', '.join(arrays)}")
     with_peepholes = any(name.endswith("_diag") for name in found)
     needed = [n for n in known if n in VARIABLES[cell_name] or (n.endswith("_diag") and with_peepholes)]
     if missing := [name for name in needed if name not in found]:
