@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
+import numpy as np
 import pytest
 import stand_in
 
 from rnnbench import backends, reference
-from rnnbench.bench import against
+from rnnbench.bench import against, tolerance
 from rnnbench.bench.cases import Case
 from rnnbench.bench.tolerance import tolerances
+from rnnbench.bench.verify import verify
 from rnnbench.cli import main
 
 CELLS = ["lstm", "gru", "rnn_tanh"]
@@ -67,6 +70,66 @@ def test_gradients_may_differ_by_twice_what_one_of_them_may_be_off(times, status
     peer = stand_in.StandIn(backward=lambda gradients: {n: factor * g for n, g in gradients.items()})
     ((_, _, found),) = against.against(case, ["numpy"], [stand_in.install(monkeypatch, peer)])
     assert found.status == status
+
+
+@pytest.mark.parametrize(("times", "status"), [(0.5, "ok"), (1.5, "wrong")])
+def test_each_of_the_two_may_be_as_far_off_as_it_rounds(times, status, monkeypatch):
+    case = Case("lstm", "", "float32", "forward", 6, 3, 4, 5)
+    name = stand_in.install(monkeypatch, stand_in.StandIn(forward=lambda output, final: (factor * output, final)))
+    monkeypatch.setitem(tolerance.COARSE, name, tolerance.Coarse(2.0**-11, 2))
+    factor = 1 + times * tolerances(case.on(name)).forward
+    ((_, _, found),) = against.against(case, ["numpy"], [name])
+    assert found.status == status
+    # the finer one beside it is not allowed as much as twice the coarser one
+    ((_, _, found),) = against.against(case, [name], ["numpy"])
+    assert found.status == status
+
+
+def test_a_peer_that_rounds_beyond_recognition_is_named(monkeypatch):
+    name = stand_in.install(monkeypatch, stand_in.StandIn())
+    monkeypatch.setitem(tolerance.COARSE, name, tolerance.Coarse(2.0**-4, 6))
+    ((_, _, found),) = against.against(Case("lstm", "", "float32", "forward"), ["numpy"], [name])
+    assert found.status == "skipped" and f"rounding in {name} may change outputs" in found.reason
+
+
+LOGISTIC = """
+from rnnbench import cell, tanh
+
+@cell
+def logistic(x, R, h, c):
+    c = 3.9 * c * (1 - c)
+    return c + 0.1 * tanh(x.a + R.a @ h), c
+"""
+
+
+@pytest.mark.parametrize(("seq_len", "status"), [(12, "ok"), (20, "ok"), (40, "skipped")])
+def test_a_users_equation_may_amplify_what_rounding_begins(seq_len, status, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(LOGISTIC)
+    case = Case(f"{tmp_path}/mine.py:logistic", "", "float32", "forward", seq_len, 4, 8, 16)
+    right, make = against._results, against.make
+
+    def near(case):  # the last digit of the states where it starts
+        data = make(case)
+        return dataclasses.replace(data, state=tuple(np.nextafter(s, np.float32(2)) for s in data.state))
+
+    def results(case, stored):
+        with monkeypatch.context() as patched:
+            patched.setattr(against, "make", make if case.backend == "numpy" else near)
+            return right(case.on("numpy"), stored)
+
+    monkeypatch.setattr(against, "_results", results)
+    ((_, _, found),) = against.against(case, ["numpy"], ["numba-cpu"])
+    assert found.status == verify(case.on("numpy")).status == status
+
+
+def test_a_growth_of_errors_that_cannot_be_measured_is_a_finding(monkeypatch):
+    def crash(*_):
+        raise RuntimeError("no growth")
+
+    monkeypatch.setattr(against, "measured_tolerances", crash)
+    name = stand_in.install(monkeypatch, stand_in.StandIn())
+    ((_, _, found),) = against.against(Case("lstm", "", seq_len=2, batch_size=1), ["numpy"], [name])
+    assert (found.status, found.reason) == ("failed", "RuntimeError: no growth")
 
 
 def test_one_that_only_infers_is_held_against_inference(monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """`rnnbench check --against`: our backends against the peers themselves, on random networks and data.
 
 The reference is not involved: two independent implementations get the same numbers, and have to give the same outputs, final
-states and gradients. Each may be as far from the truth as `tolerance` allows, so they may be twice as far apart.
+states and gradients. Each may be as far from the truth as `tolerance` allows it, so they may be the sum of the two apart.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rnnbench.bench.cases import LENGTHS, Case
 from rnnbench.bench.data import make
 from rnnbench.bench.session import Session, Unsupported
 from rnnbench.bench.stored import STORED, Format, as_stored
-from rnnbench.bench.tolerance import tolerances
-from rnnbench.bench.verify import Verification, compare
+from rnnbench.bench.tolerance import Tolerances
+from rnnbench.bench.verify import Verification, compare, in_a_sentence, measured_tolerances
 from rnnbench.params import NotHeld
 
 Results = dict[str, np.ndarray]
@@ -94,11 +94,12 @@ def _compared(
             return Verification(case, "failed", reason=f"{name}: {type(result).__name__}: {line}")
     assert not isinstance(mine, Exception) and not isinstance(theirs, Exception)
     got, (peers, runs) = mine[0], theirs
-    allowed = tolerances(case)
-    double = dataclasses.replace(
-        allowed, forward=2 * allowed.forward, gradients=2 * allowed.gradients, flips=2 * allowed.flips
-    )
-    if reason := double.why_untold(case):
+    try:
+        ours, other = (measured_tolerances(case.on(backend)) for backend in (case.backend, peer))
+    except Exception as error:  # as in `_results`
+        return Verification(case, "failed", reason=in_a_sentence(error))
+    both = Tolerances(ours.forward + other.forward, ours.gradients + other.gradients, ours.flips + other.flips)
+    if reason := both.why_untold(case.on(peer) if other.forward > ours.forward else case):
         return Verification(case, "skipped", reason=reason)
-    found = compare(case, got, {name: value.astype(np.float64) for name, value in peers.items()}, double)
+    found = compare(case, got, {name: value.astype(np.float64) for name, value in peers.items()}, both)
     return dataclasses.replace(found, runs=runs, reason=f"against {peer}: {found.reason}" if found.reason else "")
