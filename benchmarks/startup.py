@@ -6,7 +6,7 @@ from rnnbench import backends
 from rnnbench.bench.cases import grid
 from rnnbench.bench.startup import COMPILES, compile_seconds, first_call_seconds
 
-from .common import skip
+from .common import skip, use_threads
 
 
 class Startup:
@@ -18,6 +18,7 @@ class Startup:
     version = "1"
 
     def setup(self, cell: str, backend: str) -> None:
+        use_threads()
         reason = backends.why_unavailable(backend)
         if reason:
             skip(reason)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from asv.config import Config
 
+from rnnbench.backends import threads
 from rnnbench.backends.threads import get_threads
 from rnnbench.bench import record
 from rnnbench.bench.cases import Case
@@ -167,6 +168,19 @@ def test_the_peak_is_the_runs_own_at_as_many_threads(discovered: dict) -> None:
     for more, peak in ((1, 100.0), (0, 7.0)):  # 100 is what would be measured here
         record.append({"record": "machine", "threads": get_threads() + more, "peak_gflops": {"float32": 7.0}})
         assert throughput._peak() == peak
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "Baseline" not in name and "Import" not in name])
+def test_every_benchmark_has_the_threads_of_the_run(
+    name: str, discovered: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_chosen", None)  # given back, whatever the benchmark chooses
+    monkeypatch.setenv("RNNBENCH_THREADS", "1")
+    discovered[name].set_param_idx(0)
+    discovered[name].do_setup()
+    if name.startswith("memory"):  # each method for itself
+        discovered[name].do_run()
+    assert threads._chosen == 1
 
 
 def test_the_peak_memory_of_a_wrong_case_is_not_measured(discovered: dict, monkeypatch: pytest.MonkeyPatch) -> None:

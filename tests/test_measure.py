@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rnnbench.backends import threads
 from rnnbench.bench import footprint, measure, record, startup
 from rnnbench.bench.cases import Case
 from rnnbench.bench.session import Session
@@ -245,6 +246,12 @@ def test_a_first_call_with_a_wrong_result_has_no_time(monkeypatch: pytest.Monkey
 def test_what_a_new_process_says_is_a_verification_record() -> None:
     found = startup.verify_elsewhere(SMALL)
     assert found["status"] == "ok" and found["hidden_size"] == 16
+
+
+def test_a_new_process_has_as_many_threads_as_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in {1, threads.available_threads()}:
+        monkeypatch.setattr(threads, "_chosen", count)
+        assert startup.verify_elsewhere(SMALL)["threads"] == count
 
 
 def test_a_process_that_fails_says_so() -> None:

@@ -2,7 +2,7 @@
 
 `first_call` starts a Python that imports rnnbench and the backend's library (not counted), then prepares a small
 network and runs it once (counted). With an empty kernel cache that is the compile time, with a filled one the time of
-the first call. The process then verifies the case; if it is wrong there is no number.
+the first call. The process then verifies the case; if it is wrong there is no number. It has as many threads as this one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from rnnbench.backends import GPU
-from rnnbench.backends.threads import available_threads
+from rnnbench.backends.threads import available_threads, get_threads, set_threads
 from rnnbench.bench.cases import Case
 from rnnbench.bench.environment import python_path
 
@@ -106,7 +106,8 @@ def _ask(
     """What a new process answers. Raises RuntimeError with its last output if it fails or takes longer than `timeout`."""
     package = Path(__file__).parents[2]  # the same rnnbench as here, wherever it was imported from
     environment = {**os.environ, **variables, "PYTHONPATH": python_path(package)}
-    command = [sys.executable, "-m", "rnnbench.bench.startup", question, json.dumps([asdict(case) for case in cases])]
+    told = (str(get_threads()), question, json.dumps([asdict(case) for case in cases]))
+    command = [sys.executable, "-m", "rnnbench.bench.startup", *told]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout)
     except subprocess.TimeoutExpired as error:
@@ -144,4 +145,5 @@ def _answer(question: str, cases: list[Case]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_answer(sys.argv[1], [Case(**fields) for fields in json.loads(sys.argv[2])])))
+    set_threads(int(sys.argv[1]))
+    print(json.dumps(_answer(sys.argv[2], [Case(**fields) for fields in json.loads(sys.argv[3])])))
