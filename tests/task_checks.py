@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import os
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rnnbench import RNN, backends
+from rnnbench.backends.base import LayerWeights
+from rnnbench.backends.numpy_backend import NumpyLayer
+from rnnbench.bench import oracle
 from rnnbench.tasks.layers import Dense, Embedding, Gradients, dense
 from rnnbench.tasks.model import Batch, Model, SequenceModel
 
@@ -79,3 +84,15 @@ class FullAfterTheHead(io.StringIO):
 
     def fileno(self) -> int:
         return os.open(os.devnull, os.O_WRONLY)
+
+
+def turn_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's own kernel gives dR the wrong sign, in every dtype."""
+    right = NumpyLayer._weight_gradients
+
+    def wrong(self: NumpyLayer, *arguments: Any) -> LayerWeights:
+        found = right(self, *arguments)
+        return replace(found, recurrent=-found.recurrent)
+
+    oracle.forget()  # what was confirmed with the right one
+    monkeypatch.setattr(NumpyLayer, "_weight_gradients", wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import task_checks
 
 from rnnbench.bench import examples
 from rnnbench.tasks.model import SequenceModel
@@ -73,6 +74,45 @@ def test_wrong_outputs_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     unverified = examples.Program("nothing", lambda: None, 1)
     with pytest.raises(RuntimeError, match="nothing has not been verified"):
         unverified.rate()
+
+
+def test_a_wrong_final_state_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = examples.dynamic_rnn
+
+    def wrong(cell, *arguments):
+        outputs, state = right(cell, *arguments)
+        return outputs, state if outputs.dtype == np.float64 else state._replace(c=state.c * np.float32(1.001))
+
+    monkeypatch.setattr(examples, "dynamic_rnn", wrong)
+    with pytest.raises(RuntimeError, match="BasicLSTMCell numpy: the final c has a relative error of 1.0e-03"):
+        examples.dynamic_rnn_program("BasicLSTMCell", "numpy", **SIZES)
+
+
+@pytest.mark.parametrize("name", ["text-classifier", "unrolled"])
+def test_steps_that_never_load_their_weights_are_not_timed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful:
+        def __init__(self, model):
+            self.model, self.params = model, model.params
+
+        def changed(self):
+            pass
+
+    right = examples._learn
+    monkeypatch.setattr(examples, "_learn", lambda model, *rest: right(Forgetful(model), *rest))
+    with pytest.raises(RuntimeError, match=f"{name} numpy: the losses of three steps has a relative error"):
+        PROGRAMS[name]()
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS, "entropy-rate"])
+def test_what_the_programs_are_compared_with_agrees_with_the_reference(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_checks.turn_the_gradient(monkeypatch)
+    dtype = "float32" if name == "entropy-rate" else "float64"
+    with pytest.raises(
+        RuntimeError, match=f"numpy {dtype} train .*: {'failed' if name == 'by-hand' else 'wrong'}: .*weight_hh_l0"
+    ):
+        PROGRAMS.get(name, lambda: examples.seconds_to_entropy_rate("numpy", longest=250))()
 
 
 def test_the_time_to_the_entropy_rate() -> None:

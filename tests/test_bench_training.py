@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import task_checks
 
 from rnnbench.bench import compare, training
 from rnnbench.bench.training import Judge, WordCase, WordSession
+from rnnbench.bench.verify import NotVerified
 from rnnbench.cli import main
 from rnnbench.tasks.layers import dense
+from rnnbench.tasks.model import SequenceModel
 
 SMALL = WordCase(backend="numpy", seq_len=5, batch_size=3, hidden_size=12, words=60)
 HERE = ["numpy", "numba-cpu", *(["torch"] if find_spec("torch") else [])]
@@ -93,6 +96,40 @@ def test_pictures_a_second_are_those_of_two_epochs_together(monkeypatch: pytest.
     rows = [{"items_per_second": rate} for rate in (1.0, 100.0, 300.0)]
     monkeypatch.setattr(training, "_digits", lambda *_: SimpleNamespace(run=lambda epochs: None, rows=rows))
     assert training.pictures_per_second("gru", "numpy") == pytest.approx(150.0)
+
+
+def test_the_judge_has_to_agree_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    task_checks.turn_the_gradient(monkeypatch)
+    (row,) = training.compare(SMALL, ["numpy"], turns=2)
+    assert row["status"] == "failed" and row["seconds"] is None and "dweight_hh_l0 has a" in row["reason"]
+    for measured in (
+        lambda: training.words_per_second(SMALL),
+        lambda: training.pictures_per_second("gru", "numpy", 5),
+        lambda: training.seconds_to_accuracy("lstm", "numpy", hidden_size=5),
+        lambda: training.seconds_to_perplexity("lstm", "numpy", first=20, hidden_size=5),
+    ):
+        with pytest.raises(NotVerified, match="numpy float.* wrong: dweight_hh_l0 has a"):
+            measured()
+
+
+def test_digits_whose_gradients_are_wrong_have_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = SequenceModel.gradients
+
+    def wrong(self: SequenceModel, batch: Any) -> Any:
+        loss, gradients = right(self, batch)
+        if self.params["output.weight"].dtype == np.float32:
+            gradients["rnn.weight_hh_l0"] *= np.float32(1.001)  # type: ignore[operator]
+        return loss, gradients
+
+    monkeypatch.setattr(SequenceModel, "gradients", wrong)
+    for measured in (training.pictures_per_second, training.seconds_to_accuracy):
+        with pytest.raises(RuntimeError, match="digits gru numpy: rnn.weight_hh_l0 has a relative error of 1.0e-03"):
+            measured("gru", "numpy", hidden_size=5)
+
+
+@pytest.mark.parametrize("cell", ["rnn_relu", "lstm_peephole"])
+def test_digits_may_be_learnt_by_any_cell(cell: str) -> None:
+    assert training._digits(cell, "numpy", 12).rows == []
 
 
 def test_another_learning_rate_is_another_training(monkeypatch: pytest.MonkeyPatch) -> None:

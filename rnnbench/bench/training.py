@@ -5,7 +5,7 @@ clipping, the optimiser, and loading the new weights into the network. Sentences
 time does not depend on which words they are, and no corpus is needed.
 
 Nothing is timed before its gradients agree with those of the same model in float64 on NumPy, which tests check against finite
-differences, and before three steps have given the same losses.
+differences and whose network has to agree with the reference, and before three steps have given the same losses.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import numpy as np
 
 from rnnbench import backends, cells
 from rnnbench.backends.threads import get_threads
+from rnnbench.bench.cases import Case
 from rnnbench.bench.compare import Row, fill_in_times
+from rnnbench.bench.examples import CURVE_TOLERANCE, Program, gradient_tolerance, same_weights
 from rnnbench.bench.measure import BUDGET_SECONDS, TURNS, in_turn
 from rnnbench.bench.stats import median_interval
 from rnnbench.bench.tolerance import GAIN, POINTWISE
-from rnnbench.bench.verify import in_a_sentence
+from rnnbench.bench.verify import in_a_sentence, measured_tolerances, require_network
 from rnnbench.tasks import digits, text, words
 from rnnbench.tasks.layers import Gradients, dense
 from rnnbench.tasks.model import Batch, SequenceModel
@@ -39,8 +41,6 @@ KEYS = (
 )  # fmt: skip
 _BATCHES = 4
 _RATES = {"adam": 1e-3, "sgd": 0.005}
-# relative, of three losses: rounding contributes 1e-6, a learning rate that is off by a tenth 1e-3
-_CURVE_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,13 @@ class Agreement:
 
 
 class Judge:
-    """The correct results of a case, whatever its backend: gradients of the first batch and losses of three steps, in float64."""
+    """The correct results of a case, whatever its backend: gradients of the first batch and losses of three steps, in float64.
+
+    Raises NotVerified if the network that computes them disagrees with the reference.
+    """
 
     def __init__(self, case: WordCase) -> None:
+        require_network(case.cell, case.hidden_size)
         exact = WordSession(dataclasses.replace(case, backend="numpy", dtype="float64"))
         self._gradients = {name: dense(g) for name, g in exact.first_gradients().items()}
         self._losses = [exact.run() for _ in range(3)]
@@ -188,7 +192,7 @@ class Judge:
             )
         losses = [session.run() for _ in self._losses]
         for step, (loss, exact) in enumerate(zip(losses, self._losses, strict=True), 1):
-            if not abs(loss - exact) <= _CURVE_TOLERANCE * exact:
+            if not abs(loss - exact) <= CURVE_TOLERANCE * exact:
                 return Agreement(
                     error, self.tolerance, worst, f"the loss of step {step} is {loss:.6f}, not {exact:.6f}"
                 )
@@ -254,6 +258,7 @@ def seconds_to_perplexity(
     backend: one of ours. epochs: after which it gives up and raises RuntimeError. first: how many sentences of the text to use;
     None for all.
     """
+    require_network(cell, hidden_size, backend, "float32")
     corpus = words.Corpus(text.sentences(text.default_text(), 60)[:first])
     model = words.language_model(len(corpus.dictionary), cell, hidden_size, backend=backend)
     training = Training(model, corpus, Adam(2e-3), clip=1.0)
@@ -276,8 +281,20 @@ def pictures_per_second(cell: str, backend: str, hidden_size: int = 128) -> floa
 
 
 def _digits(cell: str, backend: str, hidden_size: int) -> Training:
+    """The training, whose first gradients agree with those in float64 on NumPy. Raises RuntimeError if they do not."""
     data = digits.Digits(*digits.default_data())
-    return Training(digits.classifier(8, cell, hidden_size, backend=backend), data, Adam(3e-3), clip=1.0)
+    batch = data.batches(0)[0]
+    model, exact = (
+        digits.classifier(8, cell, hidden_size, *where) for where in ((backend, "float32"), ("numpy", "float64"))
+    )
+    require_network(cell, hidden_size, numbers=tuple(exact.recurrent.rnn.spec.numbers.items()))
+    same_weights(exact, model)
+    seq_len, batch_size = batch.x.shape[:2]
+    network = Case(cell, backend, "float32", "train", seq_len, batch_size, hidden_size, hidden_size)
+    tolerance = gradient_tolerance(hidden_size, batch_size) + measured_tolerances(network).gradients
+    wide = batch._replace(x=batch.x.astype("float64"))
+    Program(f"digits {cell} {backend}", None, 0).verify(model.gradients(batch)[1], exact.gradients(wide)[1], tolerance)
+    return Training(model, data, Adam(3e-3), clip=1.0)
 
 
 def _seconds_until(training: Training, reached: Callable[[Epoch], bool], epochs: int) -> float:

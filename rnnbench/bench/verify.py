@@ -16,10 +16,11 @@ import numpy as np
 from rnnbench import backends
 from rnnbench.backends.threads import get_threads
 from rnnbench.bench import oracle
-from rnnbench.bench.cases import Case
+from rnnbench.bench.cases import Case, Unusual
 from rnnbench.bench.session import Session, Unsupported
 from rnnbench.bench.stored import STORED
 from rnnbench.bench.tolerance import Tolerances, tolerances
+from rnnbench.cells import Cell
 from rnnbench.params import NotHeld
 
 STATUSES = ("ok", "skipped", "wrong", "failed")
@@ -92,6 +93,28 @@ def verified_session(case: Case) -> tuple[Verification, Session | None]:
     Two runs, because it is later calls that are timed, and those find buffers as the previous call left them.
     """
     return _verified(case, 2)
+
+
+def require_network(
+    cell: str | Cell,
+    hidden_size: int,
+    backend: str = "numpy",
+    dtype: str = "float64",
+    numbers: tuple[tuple[str, float], ...] = (),
+) -> None:
+    """Verify a network with a few short sequences. The backend is by default the one that whole programs are compared with, which
+    would agree with itself whatever it computes.
+
+    cell: its name, or the cell itself. hidden_size: also the input's size. backend, dtype: as of a case. numbers: of the cell,
+    where they are not its defaults, as in `Unusual`.
+
+    Raises NotVerified unless the status is "ok", and ValueError as `verify` does.
+    """
+    sizes = (6, 3, hidden_size, hidden_size)
+    named: Any = cell  # a case finds either
+    verification = verify(Unusual(named, backend, dtype, "train", *sizes, lengths="ragged", options=numbers))
+    if not verification.ok:
+        raise NotVerified(verification)
 
 
 def _verified(case: Case, runs: int) -> tuple[Verification, Session | None]:
