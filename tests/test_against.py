@@ -12,6 +12,7 @@ import stand_in
 from rnnbench import backends, reference
 from rnnbench.bench import against, tolerance
 from rnnbench.bench.cases import Case
+from rnnbench.bench.stored import Format
 from rnnbench.bench.tolerance import tolerances
 from rnnbench.bench.verify import verify
 from rnnbench.cli import main
@@ -90,6 +91,19 @@ def test_a_peer_that_rounds_beyond_recognition_is_named(monkeypatch):
     monkeypatch.setitem(tolerance.COARSE, name, tolerance.Coarse(2.0**-4, 6))
     ((_, _, found),) = against.against(Case("lstm", "", "float32", "forward"), ["numpy"], [name])
     assert found.status == "skipped" and f"rounding in {name} may change outputs" in found.reason
+
+
+def test_both_may_have_elements_beyond_a_kink_and_a_peer_gets_weights_as_ours_stores_them(monkeypatch):
+    seen, asked = [], []
+    right, results = against.compare, against._results
+    monkeypatch.setattr(against, "compare", lambda *given: seen.append(given[-1]) or right(*given))
+    monkeypatch.setattr(against, "STORED", {"numba-cpu": Format(8, -126)})
+    monkeypatch.setattr(against, "_results", lambda case, stored: asked.append(stored) or results(case, stored))
+    case = Case("rnn_relu", "", "float32", "train", 20, 9, 40, 48)
+    name = stand_in.install(monkeypatch, stand_in.StandIn())
+    list(against.against(case, ["numpy", "numba-cpu"], [name]))
+    assert [allowed.flips for allowed in seen] == [2 * tolerances(case).flips] * 2 and seen[0].flips > 0
+    assert asked == [None, None, Format(8, -126), None]  # theirs and ours, twice
 
 
 LOGISTIC = """

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from asv.config import Config
 
@@ -160,6 +161,15 @@ def test_rates_are_those_of_the_case_and_the_peak(
     assert getattr(throughput, f"track_{rate}")() == pytest.approx(value)
 
 
+def test_a_rate_has_the_median_time(discovered: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import speed
+
+    monkeypatch.setattr(speed, "in_turn", lambda *_, **__: np.arange(1.0, 22.0)[:, None])
+    throughput = speed.Throughput()
+    throughput.session = SimpleNamespace(case=CASE)
+    assert throughput._seconds() == 11.0
+
+
 def test_the_peak_is_the_runs_own_at_as_many_threads(discovered: dict) -> None:
     from benchmarks.speed import Throughput
 
@@ -203,6 +213,8 @@ def test_a_case_is_verified_elsewhere_unless_this_run_has_done_so(
     )
     record.append({"record": "machine"})
     wider = replace(CASE, hidden_size=32)
-    for case in (CASE, wider, CASE, wider):
-        assert memory.verify_elsewhere_once(case)["hidden_size"] == case.hidden_size
-    assert asked == [CASE, wider]
+    trained = replace(CASE, direction="train")
+    for case in (CASE, wider, trained, CASE, wider, trained):
+        found = memory.verify_elsewhere_once(case)
+        assert (found["hidden_size"], found["direction"]) == (case.hidden_size, case.direction)
+    assert asked == [CASE, wider, trained]

@@ -172,6 +172,32 @@ def test_what_pytorch_has_no_twin_of_is_skipped() -> None:
     assert "PyTorch has no layer for gru_reset_before" in rows[1]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("measured", "name", "scores"),
+    [
+        (training.seconds_to_accuracy, "accuracy", (0.5, 0.98)),
+        (training.seconds_to_perplexity, "perplexity", (90.0, 60.0)),
+    ],
+)
+def test_a_goal_is_reached_on_what_was_held_out(
+    measured: Any, name: str, scores: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far, near = scores
+
+    class Scripted:
+        """What it learns from is known after the first epoch, what was held out after the third."""
+
+        def __init__(self, model: Any, data: Any, *_: Any, **__: Any) -> None:
+            self.model, self.data, self.rows, self.seconds = model, data, [], 0.0
+
+        def run(self, epochs: int) -> None:
+            self.seconds = float(epochs)
+            self.rows.append({name: near, f"held_out_{name}": near if epochs == 3 else far})
+
+    monkeypatch.setattr(training, "Training", Scripted)
+    assert measured("lstm", "numpy", hidden_size=5) == 3.0
+
+
 def test_the_time_to_a_goal() -> None:
     assert training.seconds_to_accuracy("rnn_tanh", "numpy") > 0
     with pytest.raises(RuntimeError, match="after 1 epochs the training is still at"):

@@ -10,7 +10,7 @@ import pytest
 import stand_in
 
 from rnnbench import cli
-from rnnbench.bench import compare
+from rnnbench.bench import compare, training
 from rnnbench.bench.cases import Case
 from rnnbench.bench.data import make
 from rnnbench.cli import compare as command
@@ -54,6 +54,15 @@ def test_the_ratio_is_the_time_divided_by_that_of_the_first(monkeypatch: pytest.
     assert (first["seconds"], second["seconds"]) == (1.5, 3.0)
     assert second["ratio"] == 3.0  # the median of 3, 3 and 2, not of the times' medians
     assert second["ratio_lower"] == 2.0 and second["ratio_upper"] == 3.0
+
+
+def test_turns_budget_and_pauses_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(compare, "in_turn", lambda _, *how: asked.append(how) or np.array([[1.0]]))
+    compare.compare(CASE, ["numpy"], turns=9, budget_seconds=0.5, settles=False)
+    words = training.WordCase(seq_len=2, batch_size=1, hidden_size=4, words=9)
+    training.compare(words, ["numpy"], turns=10, budget_seconds=0.25)
+    assert asked == [(9, 0.5, False), (10, 0.25, True)]
 
 
 def test_a_slower_backend_has_a_ratio_above_one(monkeypatch: pytest.MonkeyPatch) -> None:

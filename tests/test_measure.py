@@ -80,13 +80,20 @@ def test_nothing_is_timed_that_was_not_verified() -> None:
         measure.in_turn([ready(), Session(SMALL)])
 
 
-def test_backends_are_timed_there_and_back(clock: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("names", "settles", "turn"),
+    [("ABC", True, ".AA.BB.CC.CC.BB.AA"), ("AB", True, ".AA.BB.BB.AA"), ("AB", False, "AABBBBAA"), ("A", True, "AA")],
+)
+def test_backends_are_timed_there_and_back(
+    names: str, settles: bool, turn: str, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     log: list[str] = []
-    sessions: Any = [Scripted(name, 1.0, log, clock) for name in "ABC"]
-    times = measure.in_turn(sessions, turns=3, budget_seconds=1000)
-    # each sample follows an untimed call of the same session, which wakes its threads
-    assert "".join(log[-36:]) == "AABBCCCCBBAA" * 3
-    assert times.shape == (3, 3) and np.allclose(times, 1.0)
+    monkeypatch.setattr(measure, "settle", lambda: log.append("."))
+    sessions: Any = [Scripted(name, 1.0, log, clock) for name in names]
+    times = measure.in_turn(sessions, turns=3, budget_seconds=1000, settles=settles)
+    # a pause, and then each sample follows an untimed call of the same session, which wakes its threads
+    assert "".join(log).endswith(turn * 3) and log.count(".") == 3 * turn.count(".")
+    assert times.shape == (3, len(names)) and np.allclose(times, 1.0)
 
 
 @pytest.mark.parametrize("interrupted", [1, 2, 3, 12])

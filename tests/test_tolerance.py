@@ -30,6 +30,19 @@ def test_tolerances_are_those_of_the_derivation() -> None:
     assert allowed.gradients == pytest.approx(788 * u)
 
 
+def test_each_direction_has_units_that_may_lie_beyond_a_kink() -> None:
+    sizes = {"seq_len": 500, "batch_size": 500, "input_size": 4}
+    one = tolerances(dataclasses.replace(CASE, cell="rnn_relu", **sizes))
+    two = tolerances(dataclasses.replace(CASE, cell="rnn_relu", bidirectional=True, **sizes))
+    assert one.forward == two.forward and 1.5 < two.flips / one.flips < 2
+
+
+@pytest.mark.parametrize(("name", "unit"), [("fp16", 2.0**-11), ("bf16", 2.0**-8)])
+def test_what_pytorch_keeps_in_16_bits_rounds_in_six_places(name: str, unit: float) -> None:
+    forward = 4 * (4 * 2.0**-24 + 6 * unit)
+    assert tolerances(CASE.on(f"torch-cuda-{name}")).forward == pytest.approx(forward)
+
+
 def test_what_gradients_may_be_off_by_is_too_much_for_results() -> None:
     off, allowed = np.full(1000, 1.001), Tolerances(1e-4, 1e-2)
     found = {name: status(name, off, allowed) for name in ("output", "h_n", "c_n", "dx", "dh_0", "dweight_ih_l0")}
