@@ -20,6 +20,8 @@ def run(arguments):
     {then}
     return 0
 
+if "{signal}" == "SIGHUP":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 if "{signal}" != "SIGINT":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a job in the background
 sys.modules["rnnbench.cli.info"] = types.SimpleNamespace(run=run)

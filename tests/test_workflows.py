@@ -183,3 +183,16 @@ def test_only_noise_is_a_warning(status: int, check: int, tmp_path: Path) -> Non
     done = run_step(step, tmp_path, GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
     assert done.returncode == check, done.stderr
     assert ("::warning::" in done.stdout) == (status == 3)
+
+
+@pytest.mark.skipif(shutil.which("iconv") is None, reason="there is no iconv")
+def test_a_long_comment_may_be_cut_inside_of_a_character(tmp_path: Path) -> None:
+    workflow = yaml.safe_load((FOLDER / "gate-comment.yml").read_text(encoding="utf-8"))
+    [step] = [step for job in workflow["jobs"].values() for step in job["steps"] if "body.md" in step.get("run", "")]
+    [line] = [line for line in step["run"].splitlines() if "> body.md" in line]
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate" / "comment.md").write_text("@" + "\u00e9" * 40_000, encoding="utf-8")
+    script = f"set -euo pipefail\nmarker=first\n{line}"
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+    body = (tmp_path / "body.md").read_text(encoding="utf-8")
+    assert body == "first\n@&#8203;" + "\u00e9" * 29_999

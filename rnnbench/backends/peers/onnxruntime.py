@@ -36,7 +36,7 @@ _OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
     BUILT_IN["gru"]: ("GRU", {"linear_before_reset": 1}),
     BUILT_IN["gru_reset_before"]: ("GRU", {"linear_before_reset": 0}),
 }
-OPSET, IR_VERSION = 22, 10  # versions that ONNX Runtime reads since its release 1.20
+OPSET, IR_VERSION = 22, 10  # versions that ONNX Runtime reads since its release 1.21
 
 
 def describe() -> str:
