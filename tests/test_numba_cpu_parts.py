@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnbench import RNN, cell, sigmoid, tanh
-from rnnbench.backends.numba_cpu import gradient_plan, layout, plan, threading
+from rnnbench import RNN, cell, cells, sigmoid, tanh
+from rnnbench.backends.numba_cpu import gradient_plan, gradients, layout, plan, threading
 from rnnbench.backends.numba_cpu.cache import cached_njit
 
 
@@ -146,6 +148,45 @@ def test_gradients_of_which_one_would_end_inside_another_are_not_turned(hidden_s
     assert gradient_plan._blocks(g, 0, 3, 3, [range(3)]).is_turned
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [*cells.BUILT_IN, "mixed", "late"])
+def test_no_element_of_the_sums_is_written_by_two(name: str, dtype: str) -> None:
+    """Each row of each sum is a thread's own, with the rest of the last vector that is written with it."""
+    for hidden_size in range(1, 36):
+        for input_size in (1, 20, 70):
+            which = {"mixed": mixed, "late": late}.get(name, name)
+            layer = RNN(which, input_size, hidden_size, dtype=dtype, backend="numba-cpu").network.layers[0][0]
+            planned = _gradient_plan(layer, plan.Shape(2, 3, input_size, hidden_size, 0, False, False, 2))
+            assert _most_writers(planned, layer._geometry.lanes) == 1, (hidden_size, input_size)
+
+
+def test_two_writers_are_seen() -> None:
+    layer = RNN("gru", 20, 20, backend="numba-cpu").network.layers[0][0]
+    planned = _gradient_plan(layer, plan.Shape(2, 3, 20, 20, 0, False, False, 2))
+    table = planned.table.copy()
+    table[1, gradients.Sum._fields.index("out_at")] -= 20 * 16  # where it once was: rows of the first had a vector less
+    assert _most_writers(planned._replace(table=table), 16) == 2
+
+
+def _gradient_plan(layer: Any, shape: plan.Shape) -> gradient_plan.GradientPlan:
+    g = layer._geometry
+    dims = plan.plan_forward(g, shape, layer._packed.at, True).dims
+    at = layer._backward_weights().at
+    return gradient_plan.plan_gradients(g, shape, at, dims, plan.plan_backward(g, shape, at, dims).dims)
+
+
+def _most_writers(planned: gradient_plan.GradientPlan, lanes: int) -> int:
+    """How many rows of sums write to the same element, at most."""
+    writers = np.zeros(planned.size, np.int64)
+    for row in planned.table:
+        one = gradients.Sum(*row)
+        width = layout.round_up(one.columns, lanes)
+        for first in range(one.out_at, one.out_at + one.rows * one.out_row, one.out_row):
+            assert first + width <= planned.size
+            writers[first : first + width] += 1
+    return int(writers.max())
+
+
 def test_an_infinite_operand_stays_out_of_the_gradients_of_the_others() -> None:
     """The first product's operand is infinite, the second's is not."""
     r, state = RNN(mixed, 2, 5, dtype="float64", backend="numba-cpu"), np.ones((1, 2, 5))
@@ -161,6 +202,12 @@ def mixed(x, R, h):
     f = sigmoid(x.f + R.f @ h)
     n = x.n + R.n @ u
     return f * h + n
+
+
+@cell
+def late(x, R, h):
+    """Nothing of the first product's is from the input."""
+    return tanh(x.n * sigmoid(R.f @ h) + x.o)
 
 
 def _layer(cell: str, hidden_size: int):

@@ -112,7 +112,9 @@ def _blocks(g: Geometry, at: int, n: int, columns: int, spans: Sequence[slice | 
     H, row = g.spec.hidden_size, layout.round_up(columns, g.lanes)
     are_apart = all((span.stop - span.start) * H % g.lanes == 0 for span in spans[:-1])
     if are_apart and row < min(layout.WIDE * g.lanes, n * H):
-        return Blocks(at, n, H, H, columns, layout.round_up(n * H, g.lanes), is_turned=True)
+        # the last span's last vector ends in its row too: what follows may be another thread's
+        ends = (span.start * H + layout.round_up((span.stop - span.start) * H, g.lanes) for span in spans)
+        return Blocks(at, n, H, H, columns, layout.round_up(max(n * H, *ends), g.lanes), is_turned=True)
     return Blocks(at, n, H, H, columns, row)
 
 
