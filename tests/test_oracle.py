@@ -37,6 +37,10 @@ def logistic(x, R, h, c):
     return c + 0.1 * tanh(x.a + R.a @ h), c
 
 @cell
+def number_p(x, R, h, *, p=0.5):
+    return p * h + tanh(x.g + R.g @ h)
+
+@cell
 def kinked(x, R, h, c):
     for _ in range(4):
         c = 1 - 2 * abs(c - 0.5)
@@ -96,6 +100,10 @@ def test_a_gradient_off_in_its_eighth_digit_is_found_in_every_layer_and_directio
 def test_a_cell_that_jumps_at_every_step_has_no_gradient_to_compare_with(mine: Path) -> None:
     found = verify(case(mine, "folded"))
     assert found.status == "failed" and "cannot be confirmed" in found.reason
+
+
+def test_a_number_may_be_called_p_as_the_vectors_are_in_other_cells(mine: Path) -> None:
+    assert verify(case(mine, "number_p")).ok
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def _step(spec: Spec, params: dict[str, Array], suffix: str, x: Array, state: tu
     inputs = _Named(_Value(nothing), {g: _Value(x @ W[g].T + b[g]) for g in cell.input_gates})
     products = _Named(_Product(np.zeros((H, H)), nothing), {g: _Product(R[g], b_R[g]) for g in cell.recurrent_gates})
     arguments: dict[str, Any] = dict(zip(cell.states, map(_Value, state), strict=True)) | dict(spec.numbers)
-    if "p" in inspect.signature(cell.fn).parameters:
+    if "p" not in arguments and "p" in inspect.signature(cell.fn).parameters:  # a number may be called p, too
         arguments["p"] = _Named(_Value(nothing), {v: _Value(params[f"p_{v}{suffix}"]) for v in cell.vectors})
     new = cell.fn(inputs, products, **arguments)
     values = [np.broadcast_to(_array(s), (len(x), H)) for s in (new if isinstance(new, (tuple, list)) else (new,))]
